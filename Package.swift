@@ -1,0 +1,65 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target of ours: Swift 6 language mode comes with the tools version; unsafe constructs are marked; warnings are errors.
+let house: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: house)
+}
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, swiftSettings: house)
+}
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: house)
+}
+
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+
+let package = Package(
+    name: "portcullis",
+    products: [
+        .executable(name: "tgtd", targets: ["tgtd"]),
+        .executable(name: "tgtadm", targets: ["tgtadm"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+        .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+    ],
+    targets: [
+        .target(name: "CLinux"),
+        .target(name: "CCRC32C"),
+
+        // Memory and words that several rooms share.
+        room("Bytes", [deque]),
+        room("Crypto", ["CCRC32C", "Bytes"]),
+        room("Medium", ["Bytes"]),
+
+        // Sans I/O: no system call, no thread, no clock.
+        room("SCSI", ["Bytes", "Medium"]),
+        room("ISCSI", ["Bytes", "Crypto", deque]),
+        room("Target", ["Bytes", "Medium", "SCSI", "ISCSI", deque]),
+
+        // The machine.
+        room("Reactor", ["CLinux", "Bytes", deque]),
+        room("Storage", ["CLinux", "Bytes", "Medium", deque]),
+
+        // What is configured, and who may do what.
+        room("Model", ["Bytes", "ISCSI", "SCSI"]),
+        room("Access", ["Bytes", "ISCSI", "Model"]),
+        room("Management", ["Bytes"]),
+
+        // The processes.
+        room("Door", ["Bytes", "ISCSI", "SCSI"]),
+        room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
+        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", logging, yams]),
+
+        program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
+        program("tgtadm", ["CLinux", "Bytes", "Management"]),
+
+        tests("BytesTests", ["Bytes"]),
+    ]
+)
