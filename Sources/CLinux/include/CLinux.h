@@ -59,6 +59,8 @@ int linux_pidfd_send_signal(int pidfd, int signal);
 /// Reaps the child behind `pidfd` without waiting: 1 and its end in `*status` (exit code, or 256 + signal), 0 while it runs.
 int linux_pidfd_reap(int pidfd, int *status);
 
+/// Names the calling thread, with at most 15 bytes of `name`.
+int linux_set_thread_name(const char *name);
 int linux_set_parent_death_signal(int signal);
 int linux_set_dumpable(bool dumpable);
 int linux_set_no_new_privileges(void);
