@@ -45,7 +45,7 @@ let package = Package(
 
         // The machine.
         room("Reactor", ["CLinux", "Bytes", deque]),
-        room("Storage", ["CLinux", "Bytes", "Medium", deque]),
+        room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
         room("Model", ["Bytes", "ISCSI", "SCSI"]),
@@ -61,5 +61,7 @@ let package = Package(
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
+        tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
     ]
 )
