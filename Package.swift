@@ -51,11 +51,12 @@ let package = Package(
         room("Model", ["Bytes", "ISCSI", "SCSI"]),
         room("Access", ["Bytes", "ISCSI", "Model"]),
         room("Management", ["Bytes"]),
+        room("Administration", ["Bytes", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         // The processes.
         room("Door", ["Bytes", "ISCSI", "SCSI"]),
         room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
-        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", logging, yams]),
+        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
         program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
