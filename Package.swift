@@ -54,7 +54,7 @@ let package = Package(
         room("Administration", ["Bytes", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         // The processes.
-        room("Door", ["Bytes", "ISCSI", "SCSI"]),
+        room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
         room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
         room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
@@ -62,6 +62,8 @@ let package = Package(
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
+        tests("ControlPlaneTests", ["ControlPlane", "Reactor"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
     ]

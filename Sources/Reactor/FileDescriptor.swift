@@ -19,8 +19,11 @@ public struct FileDescriptor: ~Copyable, Sendable {
     }
 
     /// A second descriptor of the same open file.
-    public func duplicate() throws(SystemError) -> FileDescriptor {
-        let copy = fcntl(rawValue, F_DUPFD_CLOEXEC, 3)
+    public func duplicate() throws(SystemError) -> FileDescriptor { try Self.duplicate(rawValue) }
+
+    /// A second descriptor of the open file behind `descriptor`, which stays its owner's.
+    public static func duplicate(_ descriptor: Int32) throws(SystemError) -> FileDescriptor {
+        let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
         guard copy >= 0 else { throw SystemError("fcntl", errno) }
         return FileDescriptor(owning: copy)
     }
