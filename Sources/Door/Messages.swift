@@ -130,7 +130,9 @@ public enum DataRefusal: UInt8, Sendable {
 
 /// Why a session ended; for `show`, the log and the audit.
 public enum SessionEnd: UInt8, Sendable {
-    case loggedOut = 1, connectionLost, protocolError, reinstated, administrator, unanswered, targetRemoved, neverBegan
+    case loggedOut = 1, connectionLost, protocolError, reinstated, administrator, unanswered, outputStalled, targetReset
+    /// The grant came to nothing: its target had gone.
+    case neverBegan
 }
 
 /// Said and asked by the data process. Whoever asks is held to be hostile.
