@@ -26,6 +26,15 @@ public enum AccessDecision: Hashable, Sendable {
         case authenticationRequired
         /// The target, or the system, is offline.
         case offline
+
+        /// What the initiator is told (RFC 7143 §11.13.5). Whoever is not admitted does not learn whether the target exists.
+        public var loginStatus: LoginStatus {
+            switch self {
+            case .noRules, .address, .name, .noTarget: .notFound
+            case .authenticationRequired: .authenticationFailure
+            case .offline: .serviceUnavailable
+            }
+        }
     }
 
     public var isAdmitted: Bool {

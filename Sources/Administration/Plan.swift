@@ -25,19 +25,23 @@ public struct Answer: Hashable, Sendable {
         self.reason = reason
     }
     public static let success = Answer(TgtResponse())
+    public static func report(_ text: [UInt8]) -> Answer { Answer(TgtResponse(text: text)) }
     public static func refusal(_ error: TgtError, _ reason: String) -> Answer { Answer(TgtResponse(error), reason: reason) }
 }
 
 /// Something that takes time or another process.
 public enum Effect: Hashable, Sendable {
-    /// Open it, and keep the descriptor for the change that follows. → `.opened`, or `.failed(.invalidRequest, why)`
+    /// Open it, and keep the descriptor for the change that follows. If no commit follows, close it.
+    /// → `.opened`, or `.failed(.invalidRequest, why)`
     case openStore(StoreRequest)
-    /// Have data stop serving it if no command is under way: from then on it is gone for initiators. → `.done`, or
-    /// `.failed(.logicalUnitActive, …)`
-    case withdraw(LogicalUnitKey)
-    /// Refuse further logins to the target, end its sessions, wait until their I/O is over. → `.done`
-    case endSessions(TargetID)
-    /// End one connection (with it the session, if it was its last). → `.done`, or `.failed(.noConnection, …)`
+    /// Have data stop serving the logical unit if no command is under way there: from then on it is gone for initiators.
+    /// → `.done`, or `.failed(.logicalUnitActive, …)`
+    case withdrawLogicalUnit(LogicalUnitKey)
+    /// Refuse further logins to the target. If it has sessions: with `force` end them all and wait until their I/O is over;
+    /// without, take logins again and fail. → `.done`, or `.failed(.targetActive, …)`
+    case withdrawTarget(TargetID, force: Bool)
+    /// End one connection (with it the session, if it was its last) and wait until its I/O is over.
+    /// → `.done`, or `.failed(.noConnection, …)`
     case endConnection(TargetID, tsih: UInt16, cid: UInt16)
     /// Listen. → `.listening` with the real port, or `.failed(.invalidRequest, why)`
     case listen(Portal)
@@ -57,5 +61,44 @@ public enum EffectOutcome: Sendable {
 /// A request that waits for an effect.
 public struct Continuation: Sendable {
     let request: AdminRequest
-    let effect: Effect
+    public let effect: Effect
+}
+
+/// A refusal on its way out.
+struct Refusal: Error {
+    let error: TgtError
+    let reason: String
+
+    init(_ error: TgtError, _ reason: String) {
+        self.error = error
+        self.reason = reason
+    }
+
+    init(_ error: ConfigurationError) {
+        let number: TgtError = switch error.kind {
+        case .targetExists: .targetExists
+        case .noSuchTarget: .noTarget
+        case .logicalUnitExists: .logicalUnitExists
+        case .noSuchLogicalUnit: .noLogicalUnit
+        case .ruleExists: .ruleExists
+        case .noSuchRule: .noRule
+        case .accountExists: .accountExists
+        case .noSuchAccount: .noAccount
+        case .tooManyAccounts: .tooManyAccounts
+        case .hasOutgoingAccount: .outgoingAccountExists
+        case .invalid: .invalidRequest
+        }
+        self.init(number, error.description)
+    }
+
+    var plan: Plan { .answer(.refusal(error, reason)) }
+}
+
+/// Runs a part that checks or changes the configuration.
+func configured<Result>(_ body: () throws(ConfigurationError) -> Result) throws(Refusal) -> Result {
+    do throws(ConfigurationError) {
+        return try body()
+    } catch {
+        throw Refusal(error)
+    }
 }

@@ -89,4 +89,10 @@ public struct StoreRequest: Hashable, Sendable {
     public let store: BackingStore
     /// Open for reading only. If false, a store that cannot be written is an error: nobody said `readonly`.
     public let readOnly: Bool
+
+    public init(key: LogicalUnitKey, store: BackingStore, readOnly: Bool) {
+        self.key = key
+        self.store = store
+        self.readOnly = readOnly
+    }
 }

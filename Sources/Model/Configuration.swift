@@ -172,6 +172,7 @@ public struct Configuration: Hashable, Sendable {
         let old = try logicalUnit(key)
         var new = old
         try new.apply(parameters)
+        if new.store.path != nil, new.store.kind == .null { new.medium = .null }
         if let medium {
             new.medium = medium
             try new.checkMedium()

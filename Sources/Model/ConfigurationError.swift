@@ -5,7 +5,6 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
         case logicalUnitExists, noSuchLogicalUnit
         case ruleExists, noSuchRule
         case accountExists, noSuchAccount, tooManyAccounts, hasOutgoingAccount
-        case removalPrevented
         /// A value that is out of range, malformed, or not supported here.
         case invalid
     }

@@ -12,25 +12,25 @@ public struct LogicalUnitParameter: Hashable, Sendable {
 }
 
 extension LogicalUnitConfiguration {
-    /// The parameters of a disk (tgt's table), each with what it does to the configuration or why not.
-    private static let parameters: [(name: String, apply: @Sendable (inout Self, [UInt8]) throws(ConfigurationError) -> Void)] = [
-        ("scsi_id", { unit, value throws(ConfigurationError) in unit.chosenSCSIID = try text(value, atMost: 36) }),
-        ("scsi_sn", { unit, value throws(ConfigurationError) in unit.chosenSerialNumber = try text(value, atMost: 36) }),
-        ("vendor_id", { unit, value throws(ConfigurationError) in unit.vendor = try text(value, atMost: 8) }),
-        ("product_id", { unit, value throws(ConfigurationError) in unit.product = try text(value, atMost: 16) }),
-        ("product_rev", { unit, value throws(ConfigurationError) in unit.revision = try text(value, atMost: 4) }),
-        ("mode_page", { unit, value throws(ConfigurationError) in try unit.setModePage(value) }),
-        ("readonly", { unit, value throws(ConfigurationError) in unit.isReadOnly = try flag(value) }),
-        ("removable", { unit, value throws(ConfigurationError) in try unit.setRemovable(flag(value)) }),
-        ("online", { unit, value throws(ConfigurationError) in try unit.setOnline(flag(value)) }),
-        ("path", { unit, value throws(ConfigurationError) in try unit.setPath(value) }),
-        ("thin_provisioning", { unit, value throws(ConfigurationError) in unit.isThinProvisioned = try flag(value) }),
-        ("rotation_rate", { unit, value throws(ConfigurationError) in unit.rotationRate = UInt16(try number(value, atMost: 0xfffe)) }),
-        ("lbppbe", { unit, value throws(ConfigurationError) in unit.chosenPhysicalBlockExponent = UInt8(try number(value, atMost: 15)) }),
-        ("la_lba", { unit, value throws(ConfigurationError) in unit.lowestAlignedBlock = UInt16(try number(value, atMost: 0x3fff)) }),
-        ("optimal_xfer_gran", { unit, value throws(ConfigurationError) in unit.optimalTransferGranularity = UInt16(try number(value, atMost: 0xffff)) }),
-        ("optimal_xfer_len", { unit, value throws(ConfigurationError) in unit.optimalTransferLength = UInt32(try number(value, atMost: 0xffff_ffff)) }),
-        ("sense_format", { unit, value throws(ConfigurationError) in unit.descriptorSense = try flag(value) }),
+    /// tgt's table of parameters, each with what it does to the configuration or why not.
+    private static let parameters: [(name: String, needsDisk: Bool, apply: @Sendable (inout Self, [UInt8]) throws(ConfigurationError) -> Void)] = [
+        ("scsi_id", false, { unit, value throws(ConfigurationError) in unit.chosenSCSIID = try text(value, atMost: 36) }),
+        ("scsi_sn", false, { unit, value throws(ConfigurationError) in unit.chosenSerialNumber = try text(value, atMost: 36) }),
+        ("vendor_id", false, { unit, value throws(ConfigurationError) in unit.vendor = try text(value, atMost: 8) }),
+        ("product_id", false, { unit, value throws(ConfigurationError) in unit.product = try text(value, atMost: 16) }),
+        ("product_rev", false, { unit, value throws(ConfigurationError) in unit.revision = try text(value, atMost: 4) }),
+        ("mode_page", true, { unit, value throws(ConfigurationError) in try unit.setModePage(value) }),
+        ("readonly", false, { unit, value throws(ConfigurationError) in unit.isReadOnly = try flag(value) }),
+        ("removable", true, { unit, value throws(ConfigurationError) in try unit.setRemovable(flag(value)) }),
+        ("online", false, { unit, value throws(ConfigurationError) in try unit.setOnline(flag(value)) }),
+        ("path", true, { unit, value throws(ConfigurationError) in try unit.setPath(value) }),
+        ("thin_provisioning", true, { unit, value throws(ConfigurationError) in unit.isThinProvisioned = try flag(value) }),
+        ("rotation_rate", true, { unit, value throws(ConfigurationError) in unit.rotationRate = UInt16(try number(value, atMost: 0xfffe)) }),
+        ("lbppbe", true, { unit, value throws(ConfigurationError) in unit.chosenPhysicalBlockExponent = UInt8(try number(value, atMost: 15)) }),
+        ("la_lba", true, { unit, value throws(ConfigurationError) in unit.lowestAlignedBlock = UInt16(try number(value, atMost: 0x3fff)) }),
+        ("optimal_xfer_gran", true, { unit, value throws(ConfigurationError) in unit.optimalTransferGranularity = UInt16(try number(value, atMost: 0xffff)) }),
+        ("optimal_xfer_len", true, { unit, value throws(ConfigurationError) in unit.optimalTransferLength = UInt32(try number(value, atMost: 0xffff_ffff)) }),
+        ("sense_format", false, { unit, value throws(ConfigurationError) in unit.descriptorSense = try flag(value) }),
     ]
 
     /// Mode pages a disk has, with the bytes behind their header: no other can be set.
@@ -45,7 +45,10 @@ extension LogicalUnitConfiguration {
         var changed = self
         for parameter in parameters {
             guard let row = Self.parameters.first(where: { parameter.name.elementsEqual($0.name.utf8) }) else {
-                throw ConfigurationError(.invalid, "a disk has no parameter “\(escaped(parameter.name))”")
+                throw ConfigurationError(.invalid, "there is no parameter “\(escaped(parameter.name))”")
+            }
+            guard deviceType == .disk || !row.needsDisk else {
+                throw ConfigurationError(.invalid, "the controller has no parameter \(row.name)")
             }
             do throws(ConfigurationError) {
                 try row.apply(&changed, parameter.value)
@@ -57,14 +60,14 @@ extension LogicalUnitConfiguration {
     }
 
     private mutating func setRemovable(_ removable: Bool) throws(ConfigurationError) {
-        guard removable || store.path != nil || store.kind == .null else {
+        guard removable || store.path != nil else {
             throw ConfigurationError(.invalid, "only a removable logical unit can be without a medium")
         }
         isRemovable = removable
     }
 
     private mutating func setOnline(_ online: Bool) throws(ConfigurationError) {
-        guard !online || deviceType == .controller || store.path != nil || store.kind == .null else {
+        guard !online || deviceType == .controller || store.path != nil else {
             throw ConfigurationError(.invalid, "there is no medium; set its path first")
         }
         isOnline = online

@@ -66,7 +66,11 @@ public struct TargetConfiguration: Hashable, Sendable {
             try parameters.set(name: name, value: value)
             changed = parameters
         } catch {
-            throw ConfigurationError(.invalid, "\(escaped(name))=\(escaped(value)) is refused: \(error)")
+            let reason = error == .unknownKey ? "there is no such key" : "the value is malformed or out of range"
+            throw ConfigurationError(.invalid, "\(escaped(name))=\(escaped(value)): \(reason)")
+        }
+        guard changed.maxConnections == 1, changed.errorRecoveryLevel == 0 else {
+            throw ConfigurationError(.invalid, "\(escaped(name))=\(escaped(value)): MaxConnections is 1 and ErrorRecoveryLevel 0 here")
         }
         parameters = changed
     }
