@@ -19,10 +19,10 @@ import Testing
         #expect(standard.contains("Product:VIRTUAL-DISK"), "\(standard)")
         let pages = try must("iscsi-inq", "-e", "1", "-c", "0", daemon.url(), folder: daemon.folder)
         let codes = pages.split(separator: "\n").compactMap { line in
-            line.hasPrefix("Page:0x") ? String(line.dropFirst(5).prefix(4)) : nil
+            line.hasPrefix("Page:0x") ? Int(line.dropFirst(7).prefix(2), radix: 16) : nil
         }
-        #expect(Set(["0x00", "0x80", "0x83", "0xb0", "0xb1", "0xb2"]).isSubset(of: codes), "\(pages)")
-        for code in codes { try must("iscsi-inq", "-e", "1", "-c", code, daemon.url(), folder: daemon.folder) }
+        #expect(Set([0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2]).isSubset(of: codes), "\(pages)")
+        for code in codes { try must("iscsi-inq", "-e", "1", "-c", String(code), daemon.url(), folder: daemon.folder) }
     }
 
     @Test("iscsi-readcapacity16 sees the size and the block length", arguments: [512, 4096])
