@@ -14,7 +14,7 @@ enum Subject {
     static let tgtd = variable("PORTCULLIS_TGTD") ?? built("tgtd")
     static let tgtadm = variable("PORTCULLIS_TGTADM") ?? built("tgtadm")
     /// tgt's own client, which has to go on working.
-    static let debianTgtadm = "/usr/sbin/tgtadm"
+    static let debianTgtadm = variable("PORTCULLIS_DEBIAN_TGTADM") ?? "/usr/sbin/tgtadm"
 
     /// The package's folder: this file is Tests/EndToEndTests/Support/Daemon.swift in it.
     static let package = URL(fileURLWithPath: #filePath)
