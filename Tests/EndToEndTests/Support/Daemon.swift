@@ -139,12 +139,13 @@ final class Daemon {
 
     // MARK: Its processes
 
-    /// The processes of Portcullis: control and its children by role.
+    /// The child of control that was started with `--role` and this word.
     func child(role: String) -> pid_t? {
         Processes.children(of: process.pid).first { Processes.arguments(of: $0).contains(role) }
     }
-    var family: [pid_t] { [process.pid] + Processes.children(of: process.pid).sorted() }
-    /// Bytes of memory all its processes hold that nobody else holds.
+    /// Those that live as long as it does.
+    var family: [pid_t] { [process.pid] + ["login", "data"].compactMap { child(role: $0) } }
+    /// Bytes of memory they hold that is not a file's.
     var residentBytes: Int { family.reduce(0) { $0 + Processes.anonymousBytes(of: $1) } }
 
     /// For an expectation's comment.
