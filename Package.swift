@@ -51,16 +51,21 @@ let package = Package(
         room("Model", ["Bytes", "ISCSI", "SCSI"]),
         room("Access", ["Bytes", "ISCSI", "Model"]),
         room("Management", ["Bytes"]),
+        room("Administration", ["Bytes", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         // The processes.
-        room("Door", ["Bytes", "ISCSI", "SCSI"]),
+        room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
         room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
-        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", logging, yams]),
+        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
         program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
         .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),
+        tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
+        tests("ControlPlaneTests", ["ControlPlane", "Reactor"]),
+        tests("CryptoTests", ["Crypto", "CCRC32C"]),
+        tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
     ]
 )
