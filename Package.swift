@@ -62,6 +62,7 @@ let package = Package(
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
         tests("ControlPlaneTests", ["ControlPlane", "Reactor"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
