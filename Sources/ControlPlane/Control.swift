@@ -22,8 +22,11 @@ public struct ControlOptions: Sendable {
     public var socket: String
     /// Who login and data become; nil: they stay who they are.
     public var user: Identity?
+    /// There is no terminal and no journal to read standard error.
+    public var logsToSystem: Bool
 
-    public init(settings: Settings, identity: IdentitySource, socket: String, user: Identity?) {
+    public init(settings: Settings, identity: IdentitySource, socket: String, user: Identity?, logsToSystem: Bool) {
+        self.logsToSystem = logsToSystem
         self.settings = settings
         self.identity = identity
         self.socket = socket
@@ -89,7 +92,7 @@ public final class Control {
             let real = try listen(portal)
             _ = try configuration.addPortal(real)
         }
-        let confinement = options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? []
+        let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
         let settings = options.settings
         let reactors = settings.reactors ?? min(Host.processors, Settings.mostReactors)
         data = RoleProcess(
@@ -276,7 +279,7 @@ public final class Control {
         let record = reservations[key] ?? ReservationRecord()
         order(
             { .addLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, record) },
-            passing: stores[key]?.descriptor?.rawValue
+            passing: stores[key]?.descriptor.rawValue
         ) { [log] refusal in
             if let refusal { log.error("data does not serve logical unit \(key.lun) of target \(key.target): \(refusal)") }
             rest.keepAlive()
@@ -287,7 +290,7 @@ public final class Control {
         guard let settings = try? configuration.settings(key) else { return }
         order(
             { .updateLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description) },
-            passing: description == nil ? nil : stores[key]?.descriptor?.rawValue
+            passing: description == nil ? nil : stores[key]?.descriptor.rawValue
         ) { [log] refusal in
             if let refusal { log.error("data does not change logical unit \(key.lun) of target \(key.target): \(refusal)") }
             rest.keepAlive()

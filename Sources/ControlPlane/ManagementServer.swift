@@ -127,8 +127,8 @@ private final class ManagementConnection: EventHandler {
     }
 
     private func read() {
-        guard let descriptor, case .reading(var decoder) = stage else { return }
-        switch Socket.receive(descriptor.rawValue, into: &input, 0..<input.count) {
+        guard let number = descriptor.rawValue, case .reading(var decoder) = stage else { return }
+        switch Socket.receive(number, into: &input, 0..<input.count) {
         case .wouldBlock: return
         case .closed: return close()
         case .received(let count):
@@ -152,16 +152,16 @@ private final class ManagementConnection: EventHandler {
     }
 
     private func execute(_ request: TgtRequest) {
-        guard let descriptor else { return }
+        guard let number = descriptor.rawValue else { return }
         stage = .executing
         if let deadline { server.loop.cancel(deadline) }
         deadline = nil
-        do { try server.loop.modify(descriptor.rawValue, []) } catch { return close() }
+        do { try server.loop.modify(number, []) } catch { return close() }
         server.submit(request, peer) { [self] answer in give(answer) }
     }
 
     private func give(_ answer: Answer) {
-        guard descriptor != nil else { return }
+        guard descriptor.rawValue != nil else { return }
         stage = .answering
         self.answer = answer.response.encoded()
         expire()
@@ -169,10 +169,10 @@ private final class ManagementConnection: EventHandler {
     }
 
     private func write() {
-        guard let descriptor else { return }
-        switch Socket.send(descriptor.rawValue, answer, from: &sent) {
+        guard let number = descriptor.rawValue else { return }
+        switch Socket.send(number, answer, from: &sent) {
         case .done, .closed: close()
-        case .wouldBlock: do { try server.loop.modify(descriptor.rawValue, .writable) } catch { close() }
+        case .wouldBlock: do { try server.loop.modify(number, .writable) } catch { close() }
         }
     }
 

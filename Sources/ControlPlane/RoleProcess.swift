@@ -13,13 +13,16 @@ public enum Role: String, Sendable, CaseIterable {
 
     /// The descriptor of its end of the door.
     public static let door: Int32 = 3
+}
 
-    /// Words behind the program's name.
-    func arguments(_ options: [String]) -> [String] { ["tgtd", "--role", rawValue] + options }
-
-    /// All of the environment that it gets. A trap prints no memory: it may be a peer's data.
-    static var environment: [String] {
-        ["SWIFT_BACKTRACE=enable=no"] + ["JOURNAL_STREAM", "TZ"].compactMap { name in Host.environment(name).map { "\(name)=\($0)" } }
+extension ChildProcess {
+    /// Starts tgtd in another role, with its end of the door and nothing else.
+    convenience init(_ role: Role, door: consuming FileDescriptor, options: [String] = []) throws(SystemError) {
+        // A trap prints no memory: it may be a peer's data.
+        let passed = ["JOURNAL_STREAM", "TZ"].compactMap { name in Host.environment(name).map { "\(name)=\($0)" } }
+        try self.init(
+            arguments: ["tgtd", "--role", role.rawValue, "--parent", "\(Host.processID)"] + options, environment: ["SWIFT_BACKTRACE=enable=no"] + passed,
+            descriptors: [door.rawValue])
     }
 }
 
@@ -79,15 +82,14 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
     }
 
     func start() throws(SystemError) {
-        let pair = try Socket.messagePair()
-        let (ours, theirs) = pair.split()
-        let child = try ChildProcess(arguments: role.arguments(options), environment: Role.environment, descriptors: [theirs.rawValue])
+        var pair = try Socket.messagePair()
+        let child = try ChildProcess(role, door: pair.takeEnd(), options: options)
         process = child
         startedAt = loop.now
         lastBeat = loop.now
         try loop.add(child.descriptor, .readable, self)
         link = try DoorLink(
-            loop: loop, socket: ours, onMessage: { [unowned self] in onMessage($0, &$1) }, onEnd: { [unowned self] in doorShut($0) })
+            loop: loop, socket: pair.takeEnd(), onMessage: { [unowned self] in onMessage($0, &$1) }, onEnd: { [unowned self] in doorShut($0) })
         log.info("the \(role) process runs", metadata: ["pid": "\(child.pid)"])
         onStart()
     }

@@ -6,69 +6,12 @@ import Model
 import Reactor
 import Storage
 
-/// Asked of the process that opens a backing store.
-struct OpenQuestion: Sendable, Equatable {
-    var path: [UInt8]
-    var isSynchronous: Bool
-    var isDirect: Bool
-    var isReadOnly: Bool
-}
-
-/// What it says; an opened store comes with its descriptor.
-enum OpenAnswer: Sendable, Equatable {
-    case opened(StoreDescription, physicalBlockLength: UInt32)
-    case failed(String)
-}
-
 /// Bounds of opening a store.
 enum OpeningLimits {
     /// Nanoseconds; then the process is ended, and whoever asked is told. Its medium may be a network that does not answer.
     static let patience: UInt64 = 10_000_000_000
-    static let message = 8 << 10
     /// Processes at once: so many stores that do not answer may keep others from being opened.
     static let atOnce = 8
-}
-
-extension OpenQuestion: DoorMessage {
-    static let table = [DoorRow(1, "open", limit: OpeningLimits.message)]
-    var code: UInt8 { 1 }
-    func encodeBody(into writer: inout ByteWriter) {
-        writer.write(path)
-        for flag in [isSynchronous, isDirect, isReadOnly] { writer.write(flag) }
-    }
-    init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
-        path = try reader.byteString(limit: Limits.pathLength)
-        isSynchronous = try reader.bool()
-        isDirect = try reader.bool()
-        isReadOnly = try reader.bool()
-    }
-}
-
-extension OpenAnswer: DoorMessage {
-    static let table = [
-        DoorRow(1, "opened", limit: 64, descriptors: 1...1),
-        DoorRow(2, "failed", limit: OpeningLimits.message),
-    ]
-    var code: UInt8 {
-        switch self {
-        case .opened: 1
-        case .failed: 2
-        }
-    }
-    func encodeBody(into writer: inout ByteWriter) {
-        switch self {
-        case .opened(let description, let length):
-            description.encode(into: &writer)
-            writer.write(length)
-        case .failed(let why): writer.write(why)
-        }
-    }
-    init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
-        switch code {
-        case 1: self = .opened(try StoreDescription(from: &reader), physicalBlockLength: try reader.uint32())
-        default: self = .failed(try reader.string(limit: OpeningLimits.message))
-        }
-    }
 }
 
 /// A store that control has had opened: it keeps the descriptor, so that a successor of data gets the same file.
@@ -77,7 +20,7 @@ final class HeldStore {
     let description: StoreDescription
 
     init(_ descriptor: consuming FileDescriptor?, _ description: StoreDescription) {
-        self.descriptor = consume descriptor
+        self.descriptor = descriptor
         self.description = description
     }
 }
@@ -132,11 +75,11 @@ private final class StoreOpening: EventHandler {
     }
 
     func start() throws(SystemError) {
-        let door = try Door.open()
-        let child = try ChildProcess(arguments: Role.opener.arguments([]), environment: Role.environment, descriptors: [door.theirs])
+        var pair = try Socket.messagePair()
+        let child = try ChildProcess(.opener, door: pair.takeEnd())
         process = child
         try loop.add(child.descriptor, .readable, self)
-        link = try DoorLink(loop: loop, socket: ours) { [unowned self] answer, descriptors in
+        link = try DoorLink(loop: loop, socket: pair.takeEnd()) { [unowned self] answer, descriptors in
             answered(answer, descriptors.take())
         } onEnd: { [unowned self] _ in
             finish(.failure(.init(reason: "the process that opens stores has failed")))
