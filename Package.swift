@@ -45,7 +45,7 @@ let package = Package(
 
         // The machine.
         room("Reactor", ["CLinux", "Bytes", deque]),
-        room("Storage", ["CLinux", "Bytes", "Medium", deque]),
+        room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
         room("Model", ["Bytes", "ISCSI", "SCSI"]),
@@ -55,8 +55,8 @@ let package = Package(
 
         // The processes.
         room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
-        room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
-        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
+        room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
+        room("ControlPlane", ["Bytes", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
         program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
@@ -64,7 +64,7 @@ let package = Package(
         tests("BytesTests", ["Bytes"]),
         .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
-        tests("ControlPlaneTests", ["ControlPlane", "Reactor"]),
+        tests("ControlPlaneTests", ["ControlPlane", "Reactor", "Door", "ISCSI", "Model"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
     ]

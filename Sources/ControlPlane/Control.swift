@@ -364,12 +364,12 @@ public final class Control {
         ["initiator": "\(record.initiatorName)", "address": "\(record.peer)", "tid": "\(record.tid)", "tsih": "\(tsih)"]
     }
 
-    private func sendTargets(_ id: RequestID, _ tsih: UInt16, _ scope: DiscoveryScope) {
+    private func sendTargets(_ id: RequestID, _ tsih: UInt16, _ scope: TextRequest.Selection) {
         var found: [DiscoveredTarget] = []
         if let record = sessions.records[tsih] {
             // In a normal session only its own target may be asked for (RFC 7143 appendix C).
             found = LoginDesk.targets(
-                scope == .all ? .current : scope, initiator: record.initiatorName, current: configuration.targets[record.tid]?.name,
+                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, current: configuration.targets[record.tid]?.name,
                 peer: record.peer, local: record.local, configuration
             ).filter { $0.name == configuration.targets[record.tid]?.name }
         }

@@ -110,7 +110,7 @@ struct LoginDesk {
     }
 
     /// What a discovery session may see.
-    func targets(_ id: ConnectionID, _ scope: DiscoveryScope, _ configuration: Configuration) -> [DiscoveredTarget] {
+    func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
         guard let applicant = applicants[id] else { return [] }
         return Self.targets(
             scope, initiator: applicant.question.initiatorName, current: nil, peer: applicant.peer, local: applicant.local, configuration)
@@ -118,19 +118,18 @@ struct LoginDesk {
 
     /// The targets of `scope` that this initiator may log in to, at the address where it has reached us (RFC 7143 appendix C).
     static func targets(
-        _ scope: DiscoveryScope, initiator: ISCSIName, current: ISCSIName?, peer: SocketAddress, local: SocketAddress,
+        _ scope: TextRequest.Selection, initiator: ISCSIName, current: ISCSIName?, peer: SocketAddress, local: SocketAddress,
         _ configuration: Configuration
     ) -> [DiscoveredTarget] {
-        let addresses = ["\(local),\(portalGroupTag)"]
-        return discoverable(configuration, initiator: initiator, address: peer.network)
+        discoverable(configuration, initiator: initiator, address: peer.network)
             .filter { target in
                 switch scope {
                 case .all: true
-                case .target(let name): target.name == name
-                case .current: target.name == current
+                case .name(let name): target.name == name
+                case .sessionTarget: target.name == current
                 }
             }
-            .map { DiscoveredTarget(name: $0.name, addresses: addresses) }
+            .map { DiscoveredTarget(name: $0.name, addresses: ["\(local)"], portalGroupTag: portalGroupTag) }
     }
 
     mutating func gone(_ id: ConnectionID) { applicants[id] = nil }

@@ -62,7 +62,7 @@ public final class DataProcess {
         let reports = try Mailbox<ReactorReport>()
         shared = Shared(
             data: BufferPool(budget: options.memory), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20), stores: StoreTable(),
-            pool: try IOPool(threads: options.ioThreads), reports: reports, log: log)
+            pool: IOPool(threads: options.ioThreads) { $0.mailbox.post(.completed($0.nexus, $0.ticket, $1)) }, reports: reports, log: log)
         var mailboxes: [Mailbox<ReactorMessage>] = []
         for _ in 0..<options.reactors { mailboxes.append(try Mailbox()) }
         reactors = mailboxes
@@ -162,11 +162,24 @@ public final class DataProcess {
     /// Gives the logical unit its store. The old one is closed when its last operation is over.
     private func attach(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?, to unit: LogicalUnit) -> Bool {
         do {
-            shared.stores[unit] = try makeStore(description, descriptor)
+            shared.stores[unit] = try makeStore(description, descriptor).map { ServedStore($0, pool: shared.pool) }
             return true
         } catch {
             log.error("a store cannot be used: \(error)")
             return false
+        }
+    }
+
+    private func makeStore(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?) throws(SystemError) -> (any BackingStore)? {
+        switch description.kind {
+        case .none: return nil
+        case .null: return NullStore(length: description.length)
+        case .file, .blockDevice:
+            guard let descriptor else { throw SystemError("a store without a descriptor", 0) }
+            let store = try FileStore(adopting: descriptor, readOnly: description.isReadOnly)
+            // What was opened and what is served must not be two things.
+            guard store.length == description.length else { throw SystemError("a store whose length has changed", 0) }
+            return store
         }
     }
 
@@ -275,7 +288,7 @@ public final class DataProcess {
         let id = RequestID(rawValue: nextRequest)
         nextRequest += 1
         discoveries[id] = (reactor, nexus, request, [])
-        link?.send(.sendTargets(id, tsih: served.beginning.grant.tsih, request.scope))
+        link?.send(.sendTargets(id, tsih: served.beginning.grant.tsih, request.selection))
     }
 
     private func discovered(_ id: RequestID, _ targets: [DiscoveredTarget], isLast: Bool) {

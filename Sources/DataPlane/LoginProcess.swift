@@ -293,7 +293,7 @@ final class DiscoverySession {
 
     private var engine: FullFeature
     private var asked: TextRequest?
-    private var question: DiscoveryScope?
+    private var question: TextRequest.Selection?
     private var targets: [DiscoveredTarget] = []
     private(set) var isOver = false
 
@@ -313,7 +313,7 @@ final class DiscoverySession {
             case .needsInput: return offset
             case .sendTargets(let request):
                 asked = request
-                question = request.scope
+                question = request.selection
             case .logout(let request):
                 engine.answer(request, response: 0)
                 isOver = true
@@ -323,7 +323,7 @@ final class DiscoverySession {
         return offset
     }
 
-    func takeQuestion() -> DiscoveryScope? {
+    func takeQuestion() -> TextRequest.Selection? {
         defer { question = nil }
         return question
     }

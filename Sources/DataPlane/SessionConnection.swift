@@ -201,13 +201,15 @@ final class SessionConnection: EventHandler {
     }
 
     private func perform(_ ticket: Ticket, _ unit: LogicalUnit, _ operation: Operation, _ buffer: Buffer?) {
-        guard let store = reactor.shared.stores[unit] else {
+        guard let served = reactor.shared.stores[unit] else {
             return session.completed(ticket, outcome: .failed(.unsupported), now: now)
         }
-        if let outcome = store.performAtOnce(operation, buffer: buffer) {
+        if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
             return session.completed(ticket, outcome: outcome, now: now)
         }
-        let (mailbox, nexus) = (reactor.mailbox, nexus)
-        reactor.shared.pool.submit(store, operation, buffer: buffer) { mailbox.post(.completed(nexus, ticket, $0)) }
+        let token = StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket)
+        if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
+            session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
+        }
     }
 }

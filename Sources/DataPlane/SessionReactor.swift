@@ -56,7 +56,7 @@ struct Shared: Sendable {
     let data: BufferPool
     let answers: BufferPool
     let stores: StoreTable
-    let pool: IOPool
+    let pool: IOPool<StorageTicket>
     let reports: Mailbox<ReactorReport>
     let log: Logger
 }

@@ -182,7 +182,7 @@ extension DataReportMessage: DoorMessage {
         case 3: self = .sessionBegan(tsih: try reader.uint16())
         case 4: self = .sessionEnded(tsih: try reader.uint16(), try reader.enumeration())
         case 5: self = .keep(tid: try reader.int32(), lun: try reader.uint16(), try ReservationRecord(from: &reader))
-        case 6: self = .sendTargets(RequestID(rawValue: try reader.uint64()), tsih: try reader.uint16(), try DiscoveryScope(from: &reader))
+        case 6: self = .sendTargets(RequestID(rawValue: try reader.uint64()), tsih: try reader.uint16(), try TextRequest.Selection(from: &reader))
         case 7: self = .heartbeat(try reader.uint64())
         default: throw .invalid
         }

@@ -91,22 +91,22 @@ extension LoginOutcome {
     }
 }
 
-extension DiscoveryScope {
+extension TextRequest.Selection {
     func encode(into writer: inout ByteWriter) {
         switch self {
         case .all: writer.write(UInt8(0))
-        case .target(let name):
+        case .name(let name):
             writer.write(UInt8(1))
             name.encode(into: &writer)
-        case .current: writer.write(UInt8(2))
+        case .sessionTarget: writer.write(UInt8(2))
         }
     }
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         switch try reader.uint8() {
         case 0: self = .all
-        case 1: self = .target(try ISCSIName(from: &reader))
-        case 2: self = .current
+        case 1: self = .name(try ISCSIName(from: &reader))
+        case 2: self = .sessionTarget
         default: throw .invalid
         }
     }
@@ -116,12 +116,14 @@ extension DiscoveredTarget {
     func encode(into writer: inout ByteWriter) {
         name.encode(into: &writer)
         writer.write(addresses) { $0.write($1) }
+        writer.write(portalGroupTag)
     }
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         self.init(
             name: try ISCSIName(from: &reader),
-            addresses: try reader.list(limit: DoorLimits.discoveredAddresses) { reader throws(ByteReaderError) in try reader.string(limit: 64) })
+            addresses: try reader.list(limit: DoorLimits.discoveredAddresses) { reader throws(ByteReaderError) in try reader.string(limit: 64) },
+            portalGroupTag: try reader.uint16())
     }
 }
 

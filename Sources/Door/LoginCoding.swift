@@ -40,7 +40,7 @@ extension LoginQuestionMessage: DoorMessage {
         switch code {
         case 1: self = .begin(ConnectionID(rawValue: try reader.uint64()), try LoginQuestion(from: &reader))
         case 2: self = .finish(ConnectionID(rawValue: try reader.uint64()), try LoginOutcome(from: &reader))
-        case 3: self = .sendTargets(ConnectionID(rawValue: try reader.uint64()), try DiscoveryScope(from: &reader))
+        case 3: self = .sendTargets(ConnectionID(rawValue: try reader.uint64()), try TextRequest.Selection(from: &reader))
         case 4: self = .gone(ConnectionID(rawValue: try reader.uint64()))
         case 5: self = .heartbeat(try reader.uint64())
         default: throw .invalid

@@ -14,32 +14,13 @@ public struct RequestID: Hashable, Sendable {
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 }
 
-/// What `SendTargets` lists (RFC 7143 appendix C).
-public enum DiscoveryScope: Hashable, Sendable {
-    case all
-    case target(ISCSIName)
-    /// In a normal session: the target of the session (an empty value).
-    case current
-}
-
-/// One line group of a `SendTargets` answer.
-public struct DiscoveredTarget: Hashable, Sendable {
-    public var name: ISCSIName
-    /// `ADDRESS:PORT,TPGT`
-    public var addresses: [String]
-    public init(name: ISCSIName, addresses: [String]) {
-        self.name = name
-        self.addresses = addresses
-    }
-}
-
 /// Asked by the login process. Whoever asks is held to be hostile.
 public enum LoginQuestionMessage: Sendable {
     /// May this begin? With the connection's descriptor, from which control takes the addresses itself.
     case begin(ConnectionID, LoginQuestion)
     /// It has negotiated these: let it in. With the connection's descriptor, which goes on to data.
     case finish(ConnectionID, LoginOutcome)
-    case sendTargets(ConnectionID, DiscoveryScope)
+    case sendTargets(ConnectionID, TextRequest.Selection)
     /// The connection is gone without having finished.
     case gone(ConnectionID)
     case heartbeat(UInt64)
@@ -142,6 +123,6 @@ public enum DataReportMessage: Sendable {
     case sessionEnded(tsih: UInt16, SessionEnd)
     /// Keep this; answered by `.kept`.
     case keep(tid: Int32, lun: UInt16, ReservationRecord)
-    case sendTargets(RequestID, tsih: UInt16, DiscoveryScope)
+    case sendTargets(RequestID, tsih: UInt16, TextRequest.Selection)
     case heartbeat(UInt64)
 }

@@ -43,7 +43,7 @@ struct Tgtd {
         switch arguments.role {
         case .login: return NetworkRole.runLogin(door: door, arguments.options, log: log)
         case .data: return NetworkRole.runData(door: door, arguments.options, log: log)
-        case .opener: return StoreOpener.run(door: door)
+        case .opener: return OpenerRole.run(door: door, parent: arguments.options.parent)
         }
     }
 }

@@ -30,14 +30,14 @@ private let store = StoreDescription(kind: .file, length: 1 << 20, isSynchronous
 private let targets = (0..<DoorLimits.discoveredTargets).map { index in
     DiscoveredTarget(
         name: name(String(repeating: "n", count: 220) + "\(index)"),
-        addresses: Array(repeating: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535,65535", count: DoorLimits.discoveredAddresses))
+        addresses: Array(repeating: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", count: DoorLimits.discoveredAddresses), portalGroupTag: 1)
 }
 private let connection = ConnectionID(rawValue: 77)
 private let request = RequestID(rawValue: 78)
 
 /// One of every message, the largest of its kind where there is a limit.
 private let loginQuestions: [LoginQuestionMessage] = [
-    .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .target(name("t"))), .sendTargets(connection, .all),
+    .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
     .gone(connection), .heartbeat(1),
 ]
 private let loginAnswers: [LoginAnswerMessage] = [
@@ -53,7 +53,7 @@ private let dataOrders: [DataOrderMessage] = [
 ]
 private let dataReports: [DataReportMessage] = [
     .done(request), .refused(request, .targetActive), .sessionBegan(tsih: 2), .sessionEnded(tsih: 2, .loggedOut), .keep(tid: 1, lun: 2, record),
-    .sendTargets(request, tsih: 2, .current), .heartbeat(4),
+    .sendTargets(request, tsih: 2, .sessionTarget), .heartbeat(4),
 ]
 
 @Suite struct DoorTests {
