@@ -31,6 +31,7 @@ let package = Package(
     ],
     targets: [
         .target(name: "CLinux"),
+        .target(name: "CGetopt"),
         .target(name: "CCRC32C"),
 
         // Memory and words that several rooms share.
@@ -59,7 +60,7 @@ let package = Package(
         room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
         program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
-        program("tgtadm", ["CLinux", "Bytes", "Management"]),
+        program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
