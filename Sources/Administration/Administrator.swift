@@ -64,6 +64,7 @@ public enum Administrator {
             return request.map { .openStore($0) }
         case .deleteLogicalUnit(let tid, let lun):
             let key = try key(tid, lun)
+            guard configuration.targets[key.target] != nil else { throw Refusal(.noLogicalUnit, "there is no target \(tid)") }
             try configured { () throws(ConfigurationError) in try configuration.checkDeleteLogicalUnit(key) }
             return .withdrawLogicalUnit(key)
         case .deleteTarget(let tid, let force):
@@ -73,6 +74,7 @@ public enum Administrator {
             }
             return .withdrawTarget(target.id, force: force)
         case .deleteConnection(let tid, let sid, let cid):
+            _ = try target(tid, configuration)
             let session = try Reporter(configuration: configuration, view: view).session(tid, sid)
             guard let connection = session.connections.first(where: { UInt32($0.cid) == cid }) else {
                 throw Refusal(.noConnection, "session \(sid) has no connection \(cid)")

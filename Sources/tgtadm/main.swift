@@ -53,7 +53,10 @@ func connect(to path: [UInt8]) -> Int32? {
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
     let room = MemoryLayout.size(ofValue: address.sun_path)
-    guard path.count < room else { return nil }
+    guard path.count < room else {
+        writeAll(Array("tgtadm: management path too long: ".utf8) + path + Array("\n".utf8), to: STDERR_FILENO)
+        return nil
+    }
     unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path) }
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     guard descriptor >= 0 else { return nil }
