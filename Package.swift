@@ -31,6 +31,7 @@ let package = Package(
     ],
     targets: [
         .target(name: "CLinux"),
+        .target(name: "CGetopt"),
         .target(name: "CCRC32C"),
 
         // Memory and words that several rooms share.
@@ -60,6 +61,8 @@ let package = Package(
 
         program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
+        program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
+        program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
         .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),

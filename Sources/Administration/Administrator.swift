@@ -31,7 +31,7 @@ public enum Administrator {
                 guard configuration.targets.isEmpty else { throw Refusal(.invalidRequest, "there are targets; delete them first") }
                 return .stop(.success)
             }
-            return try change(request, configuration, .done)
+            return try change(request, configuration)
         } catch {
             return error.plan
         }
@@ -41,7 +41,7 @@ public enum Administrator {
     public static func resume(_ continuation: Continuation, _ outcome: EffectOutcome, _ configuration: Configuration) -> Plan {
         do throws(Refusal) {
             if case .failed(let error, let reason) = outcome { throw Refusal(error, reason) }
-            return try change(continuation.request, configuration, outcome)
+            return try change(continuation.request, configuration, after: continuation.effect, outcome)
         } catch {
             return error.plan
         }
@@ -64,6 +64,7 @@ public enum Administrator {
             return request.map { .openStore($0) }
         case .deleteLogicalUnit(let tid, let lun):
             let key = try key(tid, lun)
+            guard configuration.targets[key.target] != nil else { throw Refusal(.noLogicalUnit, "there is no target \(tid)") }
             try configured { () throws(ConfigurationError) in try configuration.checkDeleteLogicalUnit(key) }
             return .withdrawLogicalUnit(key)
         case .deleteTarget(let tid, let force):
@@ -73,6 +74,7 @@ public enum Administrator {
             }
             return .withdrawTarget(target.id, force: force)
         case .deleteConnection(let tid, let sid, let cid):
+            _ = try target(tid, configuration)
             let session = try Reporter(configuration: configuration, view: view).session(tid, sid)
             guard let connection = session.connections.first(where: { UInt32($0.cid) == cid }) else {
                 throw Refusal(.noConnection, "session \(sid) has no connection \(cid)")
@@ -98,7 +100,9 @@ public enum Administrator {
     }
 
     /// The new configuration, once everything else is done.
-    private static func change(_ request: AdminRequest, _ old: Configuration, _ outcome: EffectOutcome) throws(Refusal) -> Plan {
+    private static func change(
+        _ request: AdminRequest, _ old: Configuration, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
+    ) throws(Refusal) -> Plan {
         var new = old
         let changes: [Change]
         switch request.action {
@@ -136,7 +140,7 @@ public enum Administrator {
             if case .opened(let facts) = outcome { medium = facts }
             let asked = try configured { () throws(ConfigurationError) in try old.storeToOpen(key, parameters(settings)) }
             // The effect was for the configuration of then.
-            guard (asked == nil) == (medium == nil) else { throw Refusal(.logicalUnitActive, "the logical unit has been changed meanwhile; try again") }
+            guard asked.map({ .openStore($0) }) == effect else { throw Refusal(.logicalUnitActive, "the logical unit has been changed meanwhile; try again") }
             changes = try configured { () throws(ConfigurationError) in try new.updateLogicalUnit(key, parameters(settings), medium: medium) }
 
         case .newPortal:

@@ -38,10 +38,8 @@ struct Reporter {
     }
 
     func session(_ tid: Int32, _ sid: UInt64) throws(Refusal) -> RuntimeView.Session {
-        let target = try target(tid)
-        guard let session = view.sessions(of: target.id).first(where: { UInt64($0.tsih) == sid }) else {
-            throw Refusal(.noSession, "target \(tid) has no session \(sid)")
-        }
+        let session = TargetID(rawValue: tid).flatMap { id in view.sessions(of: id).first { UInt64($0.tsih) == sid } }
+        guard let session else { throw Refusal(.noSession, "target \(tid) has no session \(sid)") }
         return session
     }
 

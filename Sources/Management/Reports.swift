@@ -52,7 +52,7 @@ public struct TargetReport: Sendable {
         text.line(1, "System information:")
         text.line(2, "Driver: iscsi")
         text.line(2, "State: \(state)")
-        if nopInterval != 0 || nopCount != 0 {
+        if nopInterval != 0 {
             text.line(2, "Nop interval: \(nopInterval)")
             text.line(2, "Nop count: \(nopCount)")
         }

@@ -179,6 +179,9 @@ public struct TgtResponseDecoder: Sendable {
 
     public init() {}
 
+    /// Whether bytes of an answer have arrived.
+    public var hasBegun: Bool { !header.isEmpty }
+
     /// - Returns: the answer once it is whole, nil before. Bytes behind it are an error.
     public mutating func feed(_ input: Span<UInt8>) throws(TgtWireError) -> TgtResponse? {
         for index in input.indices {

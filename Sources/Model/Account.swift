@@ -34,13 +34,16 @@ public struct AccountBindings: Hashable, Sendable {
     public var isEmpty: Bool { incoming.isEmpty && outgoing == nil }
 
     mutating func bind(_ name: AccountName, outgoing isOutgoing: Bool) throws(ConfigurationError) {
-        guard self.outgoing != name, !slots.contains(name) else {
-            throw ConfigurationError(.accountExists, "account \(name) is bound there already")
-        }
         if isOutgoing {
             guard outgoing == nil else {
                 throw ConfigurationError(.hasOutgoingAccount, "there is an outgoing account already; unbind it first")
             }
+        }
+        // One secret must not serve both directions (RFC 7143 §9.2.1).
+        guard outgoing != name, !slots.contains(name) else {
+            throw ConfigurationError(.accountExists, "account \(name) is bound there already")
+        }
+        if isOutgoing {
             outgoing = name
         } else if let hole = slots.firstIndex(of: nil) {
             slots[hole] = name

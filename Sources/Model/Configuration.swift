@@ -172,6 +172,8 @@ public struct Configuration: Hashable, Sendable {
         let old = try logicalUnit(key)
         var new = old
         try new.apply(parameters)
+        let needsStore = try storeToOpen(key, parameters) != nil
+        precondition(needsStore == (medium != nil), "the store that a change needs is opened before it, and no other")
         if new.store.path != nil, new.store.kind == .null { new.medium = .null }
         if let medium {
             new.medium = medium

@@ -51,9 +51,12 @@ public struct IdentitySource: Hashable, Sendable {
         return String(repeating: "0", count: max(0, width - digits.count)) + digits
     }
 
-    /// tgt's NAA 6h designator for a SCSI ID: its last hexadecimal digits.
+    /// tgt's NAA 6h designator for a SCSI ID: its last 32 characters as hexadecimal digits, what is none of them as 0, and
+    /// the first nibble replaced by 6.
     static func naa(scsiID: String) -> [UInt8] {
-        var nibbles = scsiID.utf8.compactMap(Number.digit).filter { $0 < 16 }.suffix(32).map { UInt8($0) }
+        var nibbles = scsiID.utf8.suffix(32).map { character in
+            Number.digit(character).flatMap { $0 < 16 ? UInt8($0) : nil } ?? 0
+        }
         nibbles = Array(repeating: 0, count: 32 - nibbles.count) + nibbles
         nibbles[0] = 0x6
         return (0..<16).map { nibbles[2 * $0] << 4 | nibbles[2 * $0 + 1] }

@@ -119,8 +119,8 @@ extension LogicalUnitConfiguration {
     }
 
     private static func text(_ text: [UInt8], atMost limit: Int) throws(ConfigurationError) -> String {
-        guard text.count <= limit, text.allSatisfy({ (0x20...0x7e).contains($0) }) else {
-            throw ConfigurationError(.invalid, "write at most \(limit) printable ASCII characters")
+        guard (1...limit).contains(text.count), text.allSatisfy({ (0x20...0x7e).contains($0) }) else {
+            throw ConfigurationError(.invalid, "write 1 to \(limit) printable ASCII characters")
         }
         return String(decoding: text, as: UTF8.self)
     }
