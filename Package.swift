@@ -58,7 +58,7 @@ let package = Package(
         room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
         room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
-        program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
+        program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
 
         tests("BytesTests", ["Bytes"]),

@@ -20,7 +20,7 @@ public struct Settings: Sendable, Equatable {
     public var state: String?
     public var logLevel = LogLevel.info
 
-    public enum LogLevel: String, CaseIterable, Sendable { case debug, info, warning, error }
+    public enum LogLevel: String, CaseIterable, Sendable { case debug, info, notice, warning, error }
 
     public static let mostReactors = 16
     public static let mostPortals = 64

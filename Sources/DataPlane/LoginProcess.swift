@@ -154,8 +154,8 @@ final class LoginConnection: EventHandler {
     }
 
     private func receive() {
-        guard let connection, unread.isEmpty else { return }
-        switch Socket.receive(connection.rawValue, into: &process.input, 0..<process.input.count) {
+        guard let number = connection.rawValue, unread.isEmpty else { return }
+        switch Socket.receive(number, into: &process.input, 0..<process.input.count) {
         case .received(let count):
             let used = take(process.input.span.extracting(0..<count))
             if used < count { unread = Array(process.input[used..<count]) }
@@ -199,14 +199,14 @@ final class LoginConnection: EventHandler {
 
     /// Asks control, showing it the connection.
     private func ask(_ question: LoginQuestionMessage) {
-        guard let connection else { return }
+        guard let number = connection.rawValue else { return }
         isKnownToControl = true
-        process.link?.send(question, passing: connection.rawValue)
+        process.link?.send(question, passing: number)
     }
 
     private func settle() {
         drainDiscovery()
-        while connection != nil, !unread.isEmpty, takesInput {
+        while connection.rawValue != nil, !unread.isEmpty, takesInput {
             let before = unread.count
             let used = take(unread.span)
             unread.removeFirst(used)
@@ -228,17 +228,17 @@ final class LoginConnection: EventHandler {
     }
 
     private func send() {
-        guard let connection, !output.isEmpty else { return }
-        if case .closed = Socket.send(connection.rawValue, &output) { close(tellControl: true) }
+        guard let number = connection.rawValue, !output.isEmpty else { return }
+        if case .closed = Socket.send(number, &output) { close(tellControl: true) }
     }
 
     private func watch() {
-        guard let connection else { return }
+        guard let number = connection.rawValue else { return }
         var wanted: Readiness = takesInput ? .readable : []
         if !output.isEmpty { wanted.insert(.writable) }
         guard wanted != interest else { return }
         interest = wanted
-        do { try process.loop.modify(connection.rawValue, wanted) } catch { close(tellControl: true) }
+        do { try process.loop.modify(number, wanted) } catch { close(tellControl: true) }
     }
 
     /// Sends what there is to send, then closes.

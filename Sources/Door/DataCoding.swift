@@ -20,7 +20,6 @@ extension SessionGrant {
     func encode(into writer: inout ByteWriter) {
         writer.write(tid)
         writer.write(tsih)
-        writer.write(continuesSession)
         outcome.encode(into: &writer)
         writer.write(nopInterval)
         writer.write(nopCount)
@@ -28,7 +27,7 @@ extension SessionGrant {
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         self.init(
-            tid: try reader.int32(), tsih: try reader.uint16(), continuesSession: try reader.bool(), outcome: try LoginOutcome(from: &reader),
+            tid: try reader.int32(), tsih: try reader.uint16(), outcome: try LoginOutcome(from: &reader),
             nopInterval: try reader.uint16(), nopCount: try reader.uint16())
     }
 }

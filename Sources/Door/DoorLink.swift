@@ -61,7 +61,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     /// Sends a message; it waits here while the other side is busy.
     /// - Parameter descriptor: travels along; stays the caller's
     public func send(_ message: Outgoing, passing descriptor: Int32? = nil) {
-        guard let socket = socket?.rawValue else { return }
+        guard let socket = socket.rawValue else { return }
         let bytes = message.encoded()
         if unsent.isEmpty {
             switch Socket.sendMessage(socket, bytes, descriptors: descriptor.map { [$0] } ?? []) {
@@ -86,20 +86,20 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
 
     /// Shuts this end without a word to `onEnd`.
     public func close() {
-        guard let socket = socket?.rawValue else { return }
+        guard let socket = socket.rawValue else { return }
         loop.remove(socket)
         self.socket = nil
         discardUnsent()
     }
 
     private func end(_ reason: DoorEnd) {
-        guard socket != nil else { return }
+        guard socket.rawValue != nil else { return }
         close()
         onEnd(reason)
     }
 
     private func sendWaiting() {
-        while let socket = socket?.rawValue, let first = unsent.first {
+        while let socket = socket.rawValue, let first = unsent.first {
             switch Socket.sendMessage(socket, first.bytes, descriptors: first.descriptor.map { [$0] } ?? []) {
             case .done:
                 unsent.removeFirst()
@@ -113,7 +113,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
 
     private func receive() {
         for _ in 0..<DoorLimits.messagesPerTurn {
-            guard let socket = socket?.rawValue, !isPaused else { return }
+            guard let socket = socket.rawValue, !isPaused else { return }
             switch Socket.receiveMessage(socket, limit: DoorLimits.message, descriptors: DoorLimits.descriptors) {
             case .message(let bytes, var descriptors):
                 do {
@@ -147,7 +147,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     }
 
     private func watch() {
-        guard let socket = socket?.rawValue else { return }
+        guard let socket = socket.rawValue else { return }
         var interest: Readiness = isPaused ? [] : .readable
         if !unsent.isEmpty { interest.insert(.writable) }
         do { try loop.modify(socket, interest) } catch { end(.failed(error)) }

@@ -83,19 +83,17 @@ public struct StoreDescription: Hashable, Sendable {
 /// A one-time grant: whom to serve, on the connection whose descriptor travels beside it.
 public struct SessionGrant: Sendable {
     public var tid: Int32
-    /// Given by control, unique among living sessions, never 0 (RFC 7143 §11.12.6).
+    /// Given by control, unique among living sessions, never 0 (RFC 7143 §11.12.6). That of a living session if the
+    /// connection takes the place of that session's (RFC 7143 §6.3.4).
     public var tsih: UInt16
-    /// The session is that of an earlier connection with the same TSIH and CID: the nexus stays (RFC 7143 §6.3.4).
-    public var continuesSession: Bool
     public var outcome: LoginOutcome
     /// Seconds without a word from the initiator before it is pinged, and how many pings may stay unanswered; 0: never.
     public var nopInterval: UInt16
     public var nopCount: UInt16
 
-    public init(tid: Int32, tsih: UInt16, continuesSession: Bool, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16) {
+    public init(tid: Int32, tsih: UInt16, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16) {
         self.tid = tid
         self.tsih = tsih
-        self.continuesSession = continuesSession
         self.outcome = outcome
         self.nopInterval = nopInterval
         self.nopCount = nopCount

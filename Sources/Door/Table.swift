@@ -56,6 +56,9 @@ public enum DoorLimits {
     public static let descriptors = 1
     /// Messages taken from one door before the others of the loop have their turn.
     public static let messagesPerTurn = 64
+    /// Bytes of a path (PATH_MAX without its terminating zero), and of the messages with the process that opens stores.
+    static let path = 4095
+    static let opening = 8 << 10
     /// Pairs of a parameter list.
     static let parameters = 64
 }

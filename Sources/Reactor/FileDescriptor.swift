@@ -31,6 +31,16 @@ public struct FileDescriptor: ~Copyable, Sendable {
     deinit { close(rawValue) }
 }
 
+extension Optional where Wrapped == FileDescriptor {
+    /// Its number, while there is one.
+    public var rawValue: Int32? {
+        switch self {
+        case .none: nil
+        case .some(let descriptor): descriptor.rawValue
+        }
+    }
+}
+
 /// The descriptors that came with a message, in order. Those that nobody takes are closed.
 public struct ReceivedDescriptors: ~Copyable, Sendable {
     private var rest: ArraySlice<Int32>

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// Why a file that tgtd depends on cannot be used; the description says what to do about it.
 public struct FileError: Error, Hashable, Sendable, CustomStringConvertible {
@@ -110,10 +111,37 @@ public enum Files {
     public static func remove(_ path: String) { _ = unsafe unlink(path) }
 }
 
-/// The terminal or the journal behind descriptors 1 and 2.
+/// The terminal or the journal behind descriptors 1 and 2, and syslog.
 public enum Console {
+    /// Where errors go: descriptor 2, or the terminal that has been left.
+    private static let errors = Atomic<Int32>(STDERR_FILENO)
+
     public static func output(_ text: String) { write(text, to: STDOUT_FILENO) }
-    public static func error(_ text: String) { write(text, to: STDERR_FILENO) }
+    public static func error(_ text: String) { write(text, to: errors.load(ordering: .relaxed)) }
+
+    /// From now on descriptors 0, 1 and 2 lead nowhere, here and in processes started later, and the terminal's signals do not come
+    /// here. Only our own errors still go to it, until `forgetTerminal`.
+    public static func leaveTerminal() {
+        _ = setsid()
+        let nowhere = unsafe open("/dev/null", O_RDWR | O_CLOEXEC)
+        let terminal = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
+        guard nowhere >= 0, terminal >= 0 else { return }
+        errors.store(terminal, ordering: .relaxed)
+        for descriptor in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] { dup2(nowhere, descriptor) }
+        close(nowhere)
+    }
+
+    public static func forgetTerminal() {
+        let terminal = errors.exchange(STDERR_FILENO, ordering: .relaxed)
+        if terminal != STDERR_FILENO { close(terminal) }
+    }
+
+    /// Connects to syslog(3) while that can be done: not any more in confinement.
+    public static func openSystemLog() { unsafe linux_open_system_log(systemLogName.utf8Start) }
+    private static let systemLogName: StaticString = "tgtd"
+
+    /// One line to syslog(3). `priority` is syslog's: 2 critical … 7 debug.
+    public static func systemLog(priority: Int32, _ text: String) { unsafe linux_system_log(priority, text) }
 
     private static func write(_ text: String, to descriptor: Int32) {
         let bytes = Array(text.utf8)
@@ -130,6 +158,16 @@ public enum Console {
 public enum Host {
     public static func environment(_ name: String) -> String? {
         unsafe getenv(name).map { unsafe String(cString: $0) }
+    }
+    /// "NAME=value" each.
+    public static var wholeEnvironment: [String] {
+        var variables: [String] = []
+        var entry = unsafe environ
+        while let variable = unsafe entry.pointee {
+            unsafe variables.append(String(cString: variable))
+            unsafe entry = entry.advanced(by: 1)
+        }
+        return variables
     }
     public static var isRoot: Bool { geteuid() == 0 }
     public static var processors: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }

@@ -40,7 +40,7 @@ import Testing
             ("reactors: 17\n", 1, "reactors: a number from 1 to 16 is wanted"),
             ("\n\nportals: [ 'nowhere:99999' ]\n", 3, "portals: each portal is ADDRESS:PORT or [IPv6]:PORT"),
             ("portals: ['127.0.0.1:1', '127.0.0.1:1']\n", 1, "portals: the portal 127.0.0.1:1 is named twice"),
-            ("log:\n  level: loud\n", 2, "log.level: one of debug, info, warning, error is wanted"),
+            ("log:\n  level: loud\n", 2, "log.level: one of debug, info, notice, warning, error is wanted"),
             ("log:\n  colour: red\n", 2, "there is no setting log.colour"),
             ("memory: 1MiB\n", 1, "memory: a size from 64MiB to 1TiB is wanted (bytes, or with KiB, MiB, GiB)"),
             ("state: relative\n", 1, "state: an absolute directory is wanted"),

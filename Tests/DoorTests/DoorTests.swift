@@ -48,7 +48,7 @@ private let dataOrders: [DataOrderMessage] = [
     .addTarget(request, tid: 1, name: name("t"), portalGroupTag: 1), .removeTarget(request, tid: 1, force: true),
     .addLogicalUnit(request, tid: 1, lun: 2, settings, store, record), .updateLogicalUnit(request, tid: 1, lun: 2, settings, nil),
     .updateLogicalUnit(request, tid: 1, lun: 2, settings, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
-    .grant(SessionGrant(tid: 1, tsih: 2, continuesSession: false, outcome: outcome, nopInterval: 5, nopCount: 6)),
+    .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3), .heartbeat(3),
 ]
 private let dataReports: [DataReportMessage] = [
