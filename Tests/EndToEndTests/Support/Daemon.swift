@@ -32,11 +32,12 @@ enum Subject {
 final class Daemon {
     let folder: Folder
     let ports: [Int]
+    private let host: String
     private let options: [String]
     private(set) var process: Running
 
     var port: Int { ports[0] }
-    var portal: String { "127.0.0.1:\(port)" }
+    var portal: String { "\(host):\(port)" }
     var log: String { process.output }
 
     static let controlPort = 7
@@ -44,30 +45,31 @@ final class Daemon {
     static let stopLimit = 10.0
 
     /// Starts it and waits until it answers.
-    init(portals: Int = 1, options: [String] = []) throws {
+    init(host: String = "127.0.0.1", portals: Int = 1, options: [String] = []) throws {
         folder = try Folder()
         ports = try (0..<portals).map { _ in try Ports.next() }
+        self.host = host
         self.options = options
-        process = try Self.launch(folder: folder, ports: ports, options: options)
+        process = try Self.launch(folder: folder, host: host, ports: ports, options: options)
         try waitUntilReady()
     }
 
     deinit { if Subject.isReference { process.kill() } else { stopOrKill() } }
 
-    private static func launch(folder: Folder, ports: [Int], options: [String]) throws -> Running {
-        var words = [Subject.tgtd, "-f", "-C", String(controlPort), "--iscsi", ports.map { "portal=127.0.0.1:\($0)" }.joined(separator: ",")]
+    private static func launch(folder: Folder, host: String, ports: [Int], options: [String]) throws -> Running {
+        var words = [Subject.tgtd, "-f", "-C", String(controlPort), "--iscsi", ports.map { "portal=\(host):\($0)" }.joined(separator: ",")]
         if Subject.isPortcullis { words += ["--state", folder.path("state")] }
         return try Running(words + options, environment: ["TGT_IPC_SOCKET": folder.path("socket")], folder: folder)
     }
 
     /// Starts a second one with the same settings, which the first should keep from running.
     func launchRival() throws -> Running {
-        try Self.launch(folder: folder, ports: ports, options: options)
+        try Self.launch(folder: folder, host: host, ports: ports, options: options)
     }
 
     /// Starts it again after it has ended.
     func restart() throws {
-        process = try Self.launch(folder: folder, ports: ports, options: options)
+        process = try Self.launch(folder: folder, host: host, ports: ports, options: options)
         try waitUntilReady()
     }
 
@@ -116,8 +118,10 @@ final class Daemon {
     }
 
     /// A thin-provisioned disk.
-    func addDisk(tid: Int = 1, lun: Int = 1, file: String, settings: String = "thin_provisioning=1", blockSize: Int = 512) throws {
-        try must("--op new --mode logicalunit --tid \(tid) --lun \(lun) -b \(file) --blocksize \(blockSize)")
+    func addDisk(
+        tid: Int = 1, lun: Int = 1, file: String, settings: String = "thin_provisioning=1", blockSize: Int = 512, more words: String = ""
+    ) throws {
+        try must("--op new --mode logicalunit --tid \(tid) --lun \(lun) -b \(file) --blocksize \(blockSize) \(words)")
         if !settings.isEmpty { try must("--op update --mode logicalunit --tid \(tid) --lun \(lun) --params \(settings)") }
     }
 
@@ -125,14 +129,17 @@ final class Daemon {
 
     static func iqn(_ name: String) -> String { "iqn.2026-11.org.example:\(name)" }
     func url(_ name: String = "disk", lun: Int = 1, portal index: Int = 0) -> String {
-        "iscsi://127.0.0.1:\(ports[index])/\(Self.iqn(name))/\(lun)"
+        "iscsi://\(host):\(ports[index])/\(Self.iqn(name))/\(lun)"
     }
 
     /// A daemon with one target that serves one disk of `size` bytes to everybody.
-    static func serving(size: Int = 128 << 20, portals: Int = 1, settings: String = "thin_provisioning=1", blockSize: Int = 512, options: [String] = []) throws -> Daemon {
-        let daemon = try Daemon(portals: portals, options: options)
+    static func serving(
+        size: Int = 128 << 20, host: String = "127.0.0.1", portals: Int = 1, settings: String = "thin_provisioning=1", blockSize: Int = 512,
+        more words: String = "", options: [String] = []
+    ) throws -> Daemon {
+        let daemon = try Daemon(host: host, portals: portals, options: options)
         try daemon.addTarget()
-        try daemon.addDisk(file: daemon.folder.sparseFile("disk", size: size), settings: settings, blockSize: blockSize)
+        try daemon.addDisk(file: daemon.folder.sparseFile("disk", size: size), settings: settings, blockSize: blockSize, more: words)
         try daemon.admit()
         return daemon
     }

@@ -77,16 +77,18 @@ final class Wire {
         return closed
     }
 
-    /// Whether it is closed by now; waits for nothing.
+    /// Whether it is closed by now; waits for nothing, and keeps what it still said.
     func isClosedNow() -> Bool {
-        take(seconds: 0)
+        while !closed, take(seconds: 0) {}
         return closed
     }
 
     func shutdown() { _ = Glibc.shutdown(descriptor, Int32(SHUT_RDWR)) }
 
-    private func take(seconds: Double) {
-        guard wait(for: POLLIN, seconds: seconds) else { return }
+    /// Reads what there is; false when nothing came in time.
+    @discardableResult
+    private func take(seconds: Double) -> Bool {
+        guard wait(for: POLLIN, seconds: seconds) else { return false }
         var bytes = [UInt8](repeating: 0, count: 65_536)
         let count = unsafe bytes.withUnsafeMutableBytes { raw in unsafe recv(descriptor, raw.baseAddress!, raw.count, Int32(MSG_DONTWAIT)) }
         if count > 0 {
@@ -94,6 +96,7 @@ final class Wire {
         } else if count == 0 || (errno != EAGAIN && errno != EINTR) {
             closed = true
         }
+        return true
     }
 
     @discardableResult
