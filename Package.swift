@@ -60,8 +60,6 @@ let package = Package(
         room("ControlPlane", ["Bytes", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
         program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
-        program("tgtadm", ["CLinux", "Bytes", "Management"]),
-        program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),

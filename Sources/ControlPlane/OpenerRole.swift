@@ -29,9 +29,8 @@ public enum OpenerRole {
     }
 
     private static func open(_ question: OpenQuestion) throws(StoreError) -> OpenedStore {
-        guard let path = String(validating: question.path, as: UTF8.self) else {
-            throw StoreError(path: String(decoding: question.path, as: UTF8.self), reason: .badPath)
-        }
+        // A path that is no UTF-8 becomes another one, which is not there.
+        let path = String(decoding: question.path, as: UTF8.self)
         var flags: StoreFlags = []
         if question.isSynchronous { flags.insert(.sync) }
         if question.isDirect { flags.insert(.direct) }

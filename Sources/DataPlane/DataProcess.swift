@@ -73,8 +73,7 @@ public final class DataProcess {
             threads.append(
                 try LoopThread(name: "reactor \(number)") { loop in
                     do {
-                        let reactor = try SessionReactor(number: number, loop: loop, mailbox: mailbox, shared: shared)
-                        loop.keep(reactor)
+                        try SessionReactor(number: number, loop: loop, mailbox: mailbox, shared: shared).start()
                     } catch {
                         preconditionFailure("a reactor that cannot start serves nobody: \(error)")
                     }
@@ -121,7 +120,7 @@ public final class DataProcess {
         // The process object lives as long as its loop runs, and the mailbox delivers on the loop's thread only.
         nonisolated(unsafe) let process = self
         let mailbox = loop.mailbox
-        return { mailbox.post { _ in work(process) } }
+        return { mailbox.post { _ in work(unsafe process) } }
     }
 
     private func removeTarget(_ request: RequestID, _ tid: Int32, force: Bool) {

@@ -157,8 +157,9 @@ final class LoginConnection: EventHandler {
         guard let number = connection.rawValue, unread.isEmpty else { return }
         switch Socket.receive(number, into: &process.input, 0..<process.input.count) {
         case .received(let count):
-            let used = take(process.input.span.extracting(0..<count))
-            if used < count { unread = Array(process.input[used..<count]) }
+            let input = process.input
+            let used = take(input.span.extracting(0..<count))
+            if used < count { unread = Array(input[used..<count]) }
         case .wouldBlock: break
         case .closed: close(tellControl: true)
         }
@@ -332,7 +333,7 @@ final class DiscoverySession {
         guard let asked else { return }
         targets += more.prefix(Self.mostTargets - targets.count)
         guard isLast else { return }
-        engine.answer(asked, targets: targets)
+        engine.sendTargets(asked, targets)
         self.asked = nil
         targets = []
     }

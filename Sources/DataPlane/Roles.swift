@@ -20,23 +20,24 @@ public struct RoleOptions: Sendable {
 public enum NetworkRole {
     /// Runs a login process until control is gone.
     public static func runLogin(door: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
-        run(options, log) { loop throws(SystemError) in try LoginProcess(loop: loop, door: door, log: log) }
+        run(door, options, log) { loop, door throws(SystemError) in try LoginProcess(loop: loop, door: door, log: log) }
     }
 
     /// Runs a data process until control is gone.
     public static func runData(door: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
-        run(options, log) { loop throws(SystemError) in try DataProcess(loop: loop, door: door, options: options.data, log: log) }
+        run(door, options, log) { loop, door throws(SystemError) in try DataProcess(loop: loop, door: door, options: options.data, log: log) }
     }
 
     /// Goes into confinement before anything is read and before the first thread is started, then runs.
     private static func run<Process>(
-        _ options: RoleOptions, _ log: Logger, _ make: (EventLoop) throws(SystemError) -> Process
+        _ door: consuming FileDescriptor, _ options: RoleOptions, _ log: Logger,
+        _ make: (EventLoop, consuming FileDescriptor) throws(SystemError) -> Process
     ) -> Int32 {
         do {
             let walls = try Sandbox.enter(identity: options.identity, parent: options.parent)
             if walls.landlock == nil { log.warning("this kernel has no Landlock; the filter of system calls holds alone") }
             let loop = try EventLoop()
-            let process = try make(loop)
+            let process = try make(loop, door)
             loop.run()
             return withExtendedLifetime(process) { 0 }
         } catch {

@@ -48,7 +48,7 @@ final class SessionConnection: EventHandler {
     /// Sends the final Login Response and begins to serve.
     func begin() {
         guard let connection else { return }
-        session.enqueue(beginning.grant.outcome.finalResponseBytes(tsih: beginning.grant.tsih))
+        session.begin(with: beginning.grant.outcome.finalResponseBytes(tsih: beginning.grant.tsih))
         interest = .readable
         do {
             try reactor.loop.add(connection.rawValue, interest, self)
@@ -88,7 +88,7 @@ final class SessionConnection: EventHandler {
     }
 
     func memoryAvailable() {
-        session.memoryAvailable(now: now)
+        session.memoryAvailable(isReport: true, now: now)
         settle()
     }
 
@@ -104,10 +104,11 @@ final class SessionConnection: EventHandler {
             guard let connection, session.wantsInput, unread.isEmpty else { return }
             switch Socket.receive(connection.rawValue, into: &reactor.input, 0..<reactor.input.count) {
             case .received(let count):
-                let used = session.receive(reactor.input.span.extracting(0..<count), now: now)
-                if used < count { unread = Array(reactor.input[used..<count]) }
+                let input = reactor.input
+                let used = session.receive(input.span.extracting(0..<count), now: now)
+                if used < count { unread = Array(input[used..<count]) }
                 carryOut()
-                if count < reactor.input.count { return }
+                if count < input.count { return }
             case .wouldBlock: return
             case .closed: return close(.connectionLost)
             }
@@ -122,7 +123,7 @@ final class SessionConnection: EventHandler {
     }
 
     private func send() {
-        guard let connection, !session.hasSentAll else { return }
+        guard let connection, session.unsent > 0 else { return }
         var result = SendResult.done
         session.send(now: now) { result = Socket.send(connection.rawValue, &$0) }
         if case .closed = result { close(.connectionLost) }
@@ -142,7 +143,7 @@ final class SessionConnection: EventHandler {
             }
         }
         carryOut()
-        if closesAfterOutput, session.hasSentAll { close(endReason ?? .connectionLost) }
+        if closesAfterOutput, session.unsent == 0 { close(endReason ?? .connectionLost) }
         if let endReason, connection == nil, session.isQuiet { return reactor.forget(beginning, endReason) }
         watch()
     }
@@ -151,7 +152,7 @@ final class SessionConnection: EventHandler {
         guard let connection else { return }
         var wanted: Readiness = []
         if session.wantsInput, !closesAfterOutput { wanted.insert(.readable) }
-        if !session.hasSentAll { wanted.insert(.writable) }
+        if session.unsent > 0 { wanted.insert(.writable) }
         guard wanted != interest else { return }
         interest = wanted
         do { try reactor.loop.modify(connection.rawValue, wanted) } catch { close(.connectionLost) }
@@ -170,7 +171,6 @@ final class SessionConnection: EventHandler {
     // MARK: Actions
 
     private func carryOut() {
-        var awaitsMemory = false
         while let action = session.nextAction() {
             switch action {
             case .perform(let ticket, let unit, let operation, let buffer): perform(ticket, unit, operation, buffer)
@@ -179,12 +179,9 @@ final class SessionConnection: EventHandler {
             case .askSendTargets(let request):
                 reactor.shared.reports.post(.sendTargets(reactor: reactor.number, nexus, request))
             case .waitForMemory:
-                // Once more after asking to be woken: memory may have come back in between.
-                guard !awaitsMemory else { break }
-                awaitsMemory = true
                 let (mailbox, nexus) = (reactor.mailbox, nexus)
                 reactor.shared.data.whenReleased { mailbox.post(.memoryReleased(nexus)) }
-                session.memoryAvailable(now: now)
+                session.memoryAvailable(isReport: false, now: now)
             case .close(let reason, let afterOutput):
                 endReason = endReason ?? reason
                 if afterOutput, connection != nil {

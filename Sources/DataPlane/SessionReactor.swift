@@ -76,12 +76,16 @@ final class SessionReactor {
     /// What a receive fills; only while one connection is at it.
     var input = [UInt8](repeating: 0, count: SessionReactor.receiveSize)
 
-    init(number: Int, loop: EventLoop, mailbox: Mailbox<ReactorMessage>, shared: Shared) throws(SystemError) {
+    init(number: Int, loop: EventLoop, mailbox: Mailbox<ReactorMessage>, shared: Shared) {
         self.number = number
         self.loop = loop
         self.mailbox = mailbox
         self.shared = shared
-        try loop.receive(mailbox) { [unowned self] message in handle(message) }
+    }
+
+    /// Serves what comes to its mailbox, for as long as its loop lives: the loop holds it.
+    func start() throws(SystemError) {
+        try loop.receive(mailbox) { [self] message in handle(message) }
         scheduleTick()
     }
 

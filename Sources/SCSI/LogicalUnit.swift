@@ -8,6 +8,8 @@ import Synchronization
 /// A command is a `DeviceTask`: `begin` it, do what the `Step` says, `resume` it, until it is `.done`.
 public final class LogicalUnit: Sendable {
     private let server: Mutex<DeviceServer>
+    /// Commands of all nexuses that have entered a task set and not left it, as those who route them count.
+    private let commands = Atomic<Int>(0)
 
     /// - Parameters:
     ///   - targetPort: the port through which every nexus of this process reaches the logical unit
@@ -17,6 +19,11 @@ public final class LogicalUnit: Sendable {
     }
 
     public var settings: LogicalUnitSettings { server.withLock { $0.settings } }
+    /// Whether a command of any nexus is under way.
+    public var isBusy: Bool { commands.load(ordering: .acquiring) > 0 }
+    public func commandEntered() { commands.add(1, ordering: .relaxed) }
+    public func commandLeft() { commands.subtract(1, ordering: .releasing) }
+
     public var condition: Condition { server.withLock { $0.condition } }
 
     /// An administrative change. Posts the unit attentions it makes necessary to every nexus: 2A/01, 3F/03, 28/00, 2A/09. Going

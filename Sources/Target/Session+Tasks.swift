@@ -29,6 +29,7 @@ extension Session {
             let (place, mayRun) = nexus.taskSet.enter(index, TaskAttribute(rawValue: info.attribute) ?? .ordered)
             task.place = place
             task.mayRun = mayRun
+            nexus.unit.commandEntered()
             if task.isRead { nexus.statistics.readSubmitted.add(expected) }
             if task.isWrite { nexus.statistics.writeSubmitted.add(expected) }
         }
@@ -225,6 +226,7 @@ extension Session {
         tasks[index.rawValue] = nil
         memoryHeld -= task.charge
         guard let place = task.place, let nexus = task.nexus else { return }
+        nexus.unit.commandLeft()
         nexus.taskSet.leave(index, place, mayRun: task.mayRun) { released in
             tasks[released.rawValue]?.mayRun = true
             if case .ready = tasks[released.rawValue]?.phase { ready.append(released) }

@@ -42,7 +42,7 @@ public struct SessionStart: Sendable {
 /// One normal session with its one connection, in full-feature phase. Confined to its reactor.
 ///
 /// The caller hands in bytes, ends of operations, notifications and time (`now`: monotonic, in nanoseconds). After every call
-/// it takes out every `nextAction()`, sends `output`, and if `wantsInput` calls `receive` with the bytes that are left, even if none
+/// it takes out every `nextAction()`, calls `send`, and if `wantsInput` calls `receive` with the bytes that are left, even if none
 /// are: a command may have waited in here. When `isQuiet`, nothing of the session is left in the store, and it can be dropped.
 public final class Session {
     public let start: SessionStart
@@ -116,8 +116,11 @@ public final class Session {
 
     // MARK: What the caller asks
 
-    /// What is to be sent. Tell `sent` how much was.
-    public var output: OutputQueue { engine.output }
+    /// Bytes that are to be sent.
+    public var unsent: Int { engine.output.byteCount }
+
+    /// Queues what goes out before anything else: the Login Response with which the session begins.
+    public func begin(with loginResponse: [UInt8]) { engine.output.append(copying: loginResponse.span) }
 
     /// False while the connection must not be read: a write waits for memory, or too many answers wait to be sent.
     public var wantsInput: Bool {
@@ -172,12 +175,14 @@ public final class Session {
         return offset
     }
 
-    /// The first `count` bytes of `output` have been sent.
-    public func sent(_ count: Int, now: UInt64) {
+    /// Lets `send` take from the front of what is to be sent.
+    public func send(now: UInt64, _ send: (inout OutputQueue) -> Void) {
+        let before = engine.output.byteCount
+        send(&engine.output)
+        let count = before - engine.output.byteCount
         guard count > 0 else { return }
         clock = now
         lastSent = now
-        engine.output.consume(count)
         bytesSent += UInt64(count)
         while let first = chargesInOutput.first, first.end <= bytesSent {
             chargesInOutput.removeFirst()
@@ -235,7 +240,7 @@ public final class Session {
         clock = now
         guard endReason == nil else { return }
         if engine.output.isEmpty { lastSent = now }
-        if !chargesInOutput.isEmpty && now >= lastSent + SessionLimits.outputStall {
+        if unsent > 0 && now >= lastSent + SessionLimits.outputStall {
             return close(.outputStalled, afterOutput: false)
         }
         ping()

@@ -230,11 +230,13 @@ final class Simulation {
     private func listen(_ initiator: Initiator, _ client: Client) throws(Violation) {
         let most = random.oneIn(3) ? random.below(300) : 16384
         var bytes: [UInt8] = []
-        for segment in client.session.output.segments where bytes.count < most {
-            let range = segment.range.prefix(most - bytes.count)
-            bytes += segment.buffer.array(range)
+        client.session.send(now: world.now) { output in
+            for segment in output.segments where bytes.count < most {
+                let range = segment.range.prefix(most - bytes.count)
+                bytes += segment.buffer.array(range)
+            }
+            output.consume(bytes.count)
         }
-        client.session.sent(bytes.count, now: world.now)
         carryOutActions(client)
         client.take(bytes)
         while initiator.seen < client.order.count {

@@ -131,12 +131,10 @@ final class World {
             carryOut(action, client)
         }
         if !client.reads { return moved }
-        let output = client.session.output
-        if !output.isEmpty {
+        if client.session.unsent > 0 {
             moved = true
             var bytes: [UInt8] = []
-            for segment in output.segments { bytes += segment.buffer.array(segment.range) }
-            client.session.sent(bytes.count, now: now)
+            client.session.send(now: now) { bytes = $0.drain() }
             client.take(bytes)
         }
         return moved
