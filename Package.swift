@@ -69,5 +69,7 @@ let package = Package(
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
+        tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
+        tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
     ]
 )

@@ -73,7 +73,7 @@ int linux_landlock_restrict(int what) {
 #error "the filter of system calls knows x86-64 and aarch64"
 #endif
 
-enum { BLOCK_ZEROOUT = 0x127f, BLOCK_DISCARD = 0x1277, BLOCK_SECTOR = 0x1268, BLOCK_PHYSICAL_SECTOR = 0x127b };
+enum { BLOCK_ZEROOUT = 0x127f, BLOCK_SECTOR = 0x1268, BLOCK_PHYSICAL_SECTOR = 0x127b };
 #define BLOCK_SIZE64 0x80081272u
 #define SET_NAME 15
 #define SET_MEMORY_NAME 0x53564d41
@@ -125,7 +125,7 @@ int linux_seccomp_serve(void) {
         // No new code.
         IF_EQUAL(SYS_mmap, 1, 0), IF_EQUAL(SYS_mprotect, 0, 4), ARGUMENT(2), IF_ANY_BIT(PROT_EXEC, 1, 0), ALLOW, FAIL(EPERM),
         // Block devices.
-        IF_EQUAL(SYS_ioctl, 0, 8), ARGUMENT(1), IF_EQUAL(BLOCK_DISCARD, 5, 0), IF_EQUAL(BLOCK_ZEROOUT, 4, 0),
+        IF_EQUAL(SYS_ioctl, 0, 7), ARGUMENT(1), IF_EQUAL(BLOCK_ZEROOUT, 4, 0),
         IF_EQUAL(BLOCK_SIZE64, 3, 0), IF_EQUAL(BLOCK_SECTOR, 2, 0), IF_EQUAL(BLOCK_PHYSICAL_SECTOR, 1, 0), FAIL(EPERM), ALLOW,
         // Names of threads and of memory.
         IF_EQUAL(SYS_prctl, 0, 5), ARGUMENT(0), IF_EQUAL(SET_NAME, 2, 0), IF_EQUAL(SET_MEMORY_NAME, 1, 0), FAIL(EPERM), ALLOW,

@@ -16,6 +16,10 @@
 
 _Static_assert(LINUX_RWF_DSYNC == RWF_DSYNC && LINUX_RWF_NOWAIT == RWF_NOWAIT, "the kernel's own values");
 
+const int linux_o_direct = O_DIRECT, linux_o_path = O_PATH;
+
+int linux_open(const char *path, int flags) { return RESULT(open(path, flags | O_CLOEXEC)); }
+
 ssize_t linux_readv_at(int fd, const struct iovec *pieces, int count, uint64_t offset, int flags) {
     return RESULT(preadv2(fd, pieces, count, (off_t)offset, flags));
 }
@@ -32,6 +36,25 @@ ssize_t linux_read_at(int fd, void *bytes, size_t count, uint64_t offset, int fl
 ssize_t linux_write_at(int fd, const void *bytes, size_t count, uint64_t offset, int flags) {
     struct iovec piece = {(void *)bytes, count};
     return linux_writev_at(fd, &piece, 1, offset, flags);
+}
+
+int linux_direct_alignment(int fd) {
+#ifdef STATX_DIOALIGN
+    struct statx status;
+    int result = RESULT(statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status));
+    if (result < 0) return result;
+    if (status.stx_mask & STATX_DIOALIGN) return (int)status.stx_dio_offset_align;
+#endif
+    return -ENODATA;
+}
+
+int linux_rwlock_init(pthread_rwlock_t *lock) {
+    pthread_rwlockattr_t attributes;
+    int result = -pthread_rwlockattr_init(&attributes);
+    if (result == 0) result = -pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    if (result == 0) result = -pthread_rwlock_init(lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
+    return result;
 }
 
 int linux_data_sync(int fd) { return RESULT(fdatasync(fd)); }
@@ -74,7 +97,6 @@ static int over_range(int fd, unsigned long request, uint64_t offset, uint64_t l
     return RESULT(ioctl(fd, request, range));
 }
 
-int linux_block_device_discard(int fd, uint64_t offset, uint64_t length) { return over_range(fd, BLKDISCARD, offset, length); }
 int linux_block_device_zero(int fd, uint64_t offset, uint64_t length) { return over_range(fd, BLKZEROOUT, offset, length); }
 
 int linux_punch_hole(int fd, uint64_t offset, uint64_t length) {

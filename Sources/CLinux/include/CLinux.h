@@ -4,6 +4,7 @@
 // are repeated, except those that wait (`linux_epoll_wait`). Every descriptor made here is close-on-exec.
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -98,6 +99,11 @@ int linux_seccomp_serve(void);
 
 // MARK: Files (file.c)
 
+/// O_DIRECT and O_PATH, whose values differ between machines.
+extern const int linux_o_direct, linux_o_path;
+/// open with O_CLOEXEC.
+int linux_open(const char *path, int flags);
+
 enum { LINUX_RWF_DSYNC = 0x2, LINUX_RWF_NOWAIT = 0x8 };
 
 ssize_t linux_read_at(int fd, void *bytes, size_t count, uint64_t offset, int flags);
@@ -127,13 +133,17 @@ int linux_describe(int fd, linux_file_info *info);
 /// Whether the file lies in memory (tmpfs, ramfs), where nothing waits for a medium.
 bool linux_is_memory_filesystem(uint64_t filesystem);
 
+/// Bytes to which offsets and lengths of direct I/O must be aligned (STATX_DIOALIGN); 0: no direct I/O; -ENODATA: not told.
+int linux_direct_alignment(int fd);
+
 int linux_block_device_size(int fd, uint64_t *bytes);
 /// Bytes of a logical and of a physical sector.
 int linux_block_device_sectors(int fd, uint32_t *logical, uint32_t *physical);
-int linux_block_device_discard(int fd, uint64_t offset, uint64_t length);
+/// BLKZEROOUT: reads as zeros afterwards, in whatever way the device does that best.
 int linux_block_device_zero(int fd, uint64_t offset, uint64_t length);
 
-/// FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
+/// FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE: reads as zeros and needs no space. On a block device that cannot promise the
+/// zeros: -EOPNOTSUPP.
 int linux_punch_hole(int fd, uint64_t offset, uint64_t length);
 /// FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE.
 int linux_zero_range(int fd, uint64_t offset, uint64_t length);
@@ -152,6 +162,9 @@ int linux_try_record_lock(int fd);
 
 enum { LINUX_RESOLVE_NO_SYMLINKS = 0x04, LINUX_RESOLVE_BENEATH = 0x08 };
 int linux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+
+/// A lock for many readers or one writer, who waits for no reader that comes after him.
+int linux_rwlock_init(pthread_rwlock_t *lock);
 
 // MARK: Sockets (socket.c)
 
