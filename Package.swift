@@ -61,5 +61,6 @@ let package = Package(
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
     ]
 )
