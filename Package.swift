@@ -71,5 +71,6 @@ let package = Package(
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
         tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
         tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
+        tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
     ]
 )
