@@ -72,7 +72,7 @@ public struct FullFeature {
 
     var text: TextExchange?
     var tagCounter: UInt32 = 0
-    private var logoutIsPending = false
+    var logoutIsPending = false
     private var failure: ConnectionError?
 
     /// Where the data of the PDU go.

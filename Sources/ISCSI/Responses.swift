@@ -186,6 +186,8 @@ extension FullFeature {
     /// Answers a Logout Request (RFC 7143 §11.15).
     /// - Parameter response: 0 closed, 1 CID not found, 2 connection recovery not supported, 3 cleanup failed
     public mutating func answer(_ request: LogoutRequest, response: UInt8) {
+        // What is refused leaves the connection as it was.
+        if response != 0 { logoutIsPending = false }
         var header = BasicHeader(.logoutResponse, initiatorTaskTag: request.initiatorTaskTag)
         header.bytes[2] = response
         header.store(UInt16(negotiated.defaultTime2Wait), at: 40)
