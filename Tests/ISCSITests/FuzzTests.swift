@@ -1,5 +1,9 @@
+import Foundation
 import Testing
 @testable import ISCSI
+
+/// How many times as many streams as in an ordinary run: for long runs.
+let fuzzRounds = max(1, ProcessInfo.processInfo.environment["PORTCULLIS_FUZZ_ROUNDS"].flatMap { Int($0) } ?? 1)
 
 /// Streams that are right, wrong in one place, or nonsense, from a seed.
 @Suite struct FuzzTests {
@@ -35,7 +39,7 @@ import Testing
 
     @Test("Streams of PDUs, right and wrong, never trap, never exceed a limit and leave no memory behind", arguments: 0..<8)
     func streams(part: Int) {
-        for round in 0..<400 {
+        for round in 0..<400 * fuzzRounds {
             var random = Seeded(state: UInt64(part) << 32 | UInt64(round))
             let digests = round % 4 == 0
             let rig = Rig({
@@ -84,7 +88,7 @@ import Testing
 
     @Test("Bytes at random never trap", arguments: 0..<4)
     func noise(part: Int) {
-        for round in 0..<1000 {
+        for round in 0..<1000 * fuzzRounds {
             var random = Seeded(state: UInt64(part) << 40 | UInt64(round))
             let rig = Rig({ $0.initialR2T = false; $0.headerDigest = round % 8 == 0; $0.maxXmitDataSegmentLength = 512 })
             var bytes = (0..<Int.random(in: 1...600, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
