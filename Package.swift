@@ -63,5 +63,6 @@ let package = Package(
         tests("BytesTests", ["Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
+        tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
     ]
 )
