@@ -61,6 +61,7 @@ let package = Package(
         program("tgtadm", ["CLinux", "Bytes", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
         tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
