@@ -48,6 +48,7 @@ public final class Session {
     public let start: SessionStart
     public let target: ServedTarget
     let data: BufferPool
+    private let answers: BufferPool
     let deliver: @Sendable (Notification) -> Void
     var engine: FullFeature
 
@@ -103,6 +104,7 @@ public final class Session {
         self.start = start
         self.target = target
         self.data = data
+        self.answers = answers
         self.deliver = deliver
         engine = FullFeature(
             start.parameters, sessionType: .normal, cid: start.cid, expCmdSN: start.expCmdSN, statSN: start.statSN, answers: answers)
@@ -249,8 +251,17 @@ public final class Session {
         engine.sendTargets(request, targets)
     }
 
-    /// The connection is gone, or must go: nothing is answered any more, tasks not yet in the store never get there.
+    /// The connection is gone, or must go: nothing is answered any more, tasks not yet in the store never get there. What waits in
+    /// `output` is dropped, also that of a session that has ended before.
     public func end(_ reason: EndReason) {
+        finish(reason)
+        engine.output = OutputQueue(pool: answers)
+        chargesInOutput = []
+    }
+
+    // MARK: Its own ends
+
+    private func finish(_ reason: EndReason) {
         guard endReason == nil else { return }
         endReason = reason
         takesInput = false
@@ -259,12 +270,10 @@ public final class Session {
         drain()
     }
 
-    // MARK: Its own ends
-
     /// Ends and has the connection closed.
     func close(_ reason: EndReason, afterOutput: Bool) {
         guard endReason == nil else { return }
-        end(reason)
+        if afterOutput { finish(reason) } else { end(reason) }
         actions.append(.close(reason, afterOutput: afterOutput))
     }
 

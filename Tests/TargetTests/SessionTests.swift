@@ -350,6 +350,18 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(client.closed == .outputStalled)
     }
 
+    @Test("A session that has ended holds no memory for answers that nobody will read")
+    func endedHoldsNothing() {
+        let world = World()
+        let client = world.ready()
+        client.reads = false
+        client.command(CDB.read(0, 64), read: 32768)
+        world.run()
+        #expect(world.data.inUse > 0)
+        world.tear(client)
+        #expect(world.data.inUse == 0 && world.answers.inUse == 0)
+    }
+
     @Test("An idle session holds no memory")
     func idle() {
         let world = World()
