@@ -66,6 +66,21 @@ extension Session {
         awaitMemory()
     }
 
+    /// Refuses who waits for memory that tasks behind it hold: those cannot run before it does, so nobody would ever.
+    /// - Returns: whether there was one
+    func breakDeadlock() -> Bool {
+        guard unaccepted != nil || !waitsForMemory.isEmpty, memoryHeld > 0, outside == 0, chargesInOutput.isEmpty else { return false }
+        for case let task? in tasks where task.charge > 0 {
+            guard case .ready = task.phase, !task.mayRun else { return false }
+        }
+        if let index = waitsForMemory.popFirst() {
+            giveAnswer(index, Completion(status: .taskSetFull))
+        } else if let index = unaccepted {
+            refuseData(index, .taskSetFull)
+        }
+        return true
+    }
+
     /// There is no memory for the data of a write: they are thrown away (SAM-5 §5.3.1: TASK SET FULL where other tasks of the
     /// nexus have the resources, else BUSY).
     private func refuseData(_ index: TaskIndex, _ status: Status) {

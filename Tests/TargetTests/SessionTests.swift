@@ -300,6 +300,19 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(world.data.inUse == 0)
     }
 
+    @Test("A read that waits for memory which tasks behind it hold is refused, so that those go on")
+    func noWaitForThoseBehind() {
+        let world = World(memory: 16384)
+        let client = world.ready(parameters: immediate)
+        let hog = world.data.allocate(8192)
+        let read = client.command(CDB.read(0, 24), read: 24 * 512)
+        let write = client.command(CDB.write(50, 8), write: block(9, 8), attribute: 2)
+        world.run()
+        #expect(client.results[read]?.status == 0x28)
+        #expect(client.results[write]?.status == 0)
+        #expect(hog != nil)
+    }
+
     @Test("Memory waited for in vain goes to the next when the one who waits is aborted")
     func abortedWaiter() {
         let world = World(memory: 16384)
