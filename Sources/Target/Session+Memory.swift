@@ -55,15 +55,19 @@ extension Session {
     /// hold memory themselves until they have come. Then waiting could last for ever, and the write is refused.
     func postpone(_ index: TaskIndex) {
         if unaccepted == nil {
-            let holdsMemoryUntilRead = tasks.contains { task in
-                guard let task, task.index != index, task.buffer != nil, case .collecting = task.phase else { return false }
-                return true
-            }
             guard !holdsMemoryUntilRead else { return refuseData(index, .taskSetFull) }
             unaccepted = index
             unacceptedSince = clock
         }
         awaitMemory()
+    }
+
+    /// Whether tasks have buffers whose data have not all come.
+    var holdsMemoryUntilRead: Bool {
+        tasks.contains { task in
+            guard let task, task.charge > 0, case .collecting = task.phase else { return false }
+            return true
+        }
     }
 
     /// Refuses who waits for memory that tasks behind it hold: those cannot run before it does, so nobody would ever.

@@ -35,6 +35,16 @@ public struct SessionStart: Sendable {
         self.nopCount = nopCount
     }
 
+    /// What a login has ended in, now that control has granted it.
+    public init(
+        nexus: NexusID, outcome: LoginOutcome, tsih: UInt16, nopInterval: UInt32 = SessionLimits.nopInterval,
+        nopCount: UInt32 = SessionLimits.nopCount
+    ) {
+        self.init(
+            nexus: nexus, initiatorName: outcome.identity.initiatorName, isid: outcome.identity.isid, tsih: tsih, cid: outcome.identity.cid,
+            parameters: outcome.negotiated, expCmdSN: outcome.expCmdSN, statSN: outcome.statSN, nopInterval: nopInterval, nopCount: nopCount)
+    }
+
     /// The SCSI initiator port that the session is of (RFC 7143 §3.4.2).
     public var initiatorPort: InitiatorPort { InitiatorPort(name: initiatorName.bytes, isid: isid.rawValue) }
 }
@@ -148,6 +158,11 @@ public final class Session {
         nexuses.values.map { ($0.number, $0.statistics) }.sorted { $0.0 < $1.0 }
     }
 
+    /// Octets and PDUs of its connection since login.
+    public var traffic: (receivedOctets: UInt64, sentOctets: UInt64, receivedPDUs: UInt64, sentPDUs: UInt64) {
+        (engine.receivedOctets, engine.sentOctets, engine.receivedPDUs, engine.sentPDUs)
+    }
+
     // MARK: What happens
 
     /// What the peer has sent.
@@ -155,12 +170,17 @@ public final class Session {
     public func receive(_ input: Span<UInt8>, now: UInt64) -> Int {
         clock = now
         if input.count > 0 { lastHeard = now }
-        var offset = 0
+        var used = 0
         while wantsInput {
-            switch engine.next(input, &offset) {
+            // In pieces: requests that are answered without our doing would not stop at the limit for answers.
+            let piece = input.extracting(used..<min(input.count, used + SessionLimits.inputPiece))
+            var offset = 0
+            let event = engine.next(piece, &offset)
+            used += offset
+            switch event {
             case .needsInput:
                 drain()
-                return offset
+                if used == input.count { return used }
             case .command(let index): command(index)
             case .dataOutComplete(let index): dataOutComplete(index)
             case .dataOutFailed(let index, let error): dataOutFailed(index, error)
@@ -171,12 +191,13 @@ public final class Session {
             }
             drain()
         }
-        return offset
+        return used
     }
 
     /// The first `count` bytes of `output` have been sent.
     public func sent(_ count: Int, now: UInt64) {
-        guard count > 0 else { return }
+        // What was on its way when the session ended counts no more.
+        guard count > 0, !engine.output.isEmpty else { return }
         clock = now
         lastSent = now
         engine.output.consume(count)
@@ -237,9 +258,11 @@ public final class Session {
         clock = now
         guard endReason == nil else { return }
         if engine.output.isEmpty { lastSent = now }
-        if !chargesInOutput.isEmpty && now >= lastSent + SessionLimits.outputStall {
-            return close(.outputStalled, afterOutput: false)
-        }
+        let unreadIsCostly = !chargesInOutput.isEmpty || engine.output.byteCount >= SessionLimits.unsentBeforeInputStops
+        if unreadIsCostly && now >= lastSent + SessionLimits.outputStall { return close(.outputStalled, afterOutput: false) }
+        // While it is not read, its silence says nothing.
+        if !wantsInput { lastHeard = now }
+        if now >= lastHeard + SessionLimits.inputStall && holdsMemoryUntilRead { return close(.inputStalled, afterOutput: false) }
         ping()
         serveMemory()
         drain()
@@ -279,7 +302,7 @@ public final class Session {
 
     private func ping() {
         let interval = UInt64(start.nopInterval) * SessionLimits.second
-        guard interval > 0, clock >= lastHeard + interval, clock >= lastPing + interval else { return }
+        guard interval > 0, start.nopCount > 0, clock >= lastHeard + interval, clock >= lastPing + interval else { return }
         guard engine.unansweredPings < Int(start.nopCount) else { return close(.pingTimeout, afterOutput: false) }
         lastPing = clock
         engine.ping()
