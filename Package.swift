@@ -63,6 +63,12 @@ let package = Package(
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        tests("ModelTests", ["Bytes", "ISCSI", "SCSI", "Model"]),
+        tests("AccessTests", ["Bytes", "ISCSI", "Model", "Access"]),
+        tests("ManagementTests", ["Bytes", "Management"]),
+        .testTarget(
+            name: "AdministrationTests", dependencies: ["Bytes", "ISCSI", "Model", "Management", "Administration"],
+            exclude: ["Recorded"], swiftSettings: house),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
     ]
