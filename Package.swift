@@ -65,7 +65,7 @@ let package = Package(
         tests("BytesTests", ["Bytes"]),
         tests("ModelTests", ["Bytes", "ISCSI", "SCSI", "Model"]),
         tests("AccessTests", ["Bytes", "ISCSI", "Model", "Access"]),
-        tests("ManagementTests", ["Bytes", "Management"]),
+        .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(
             name: "AdministrationTests", dependencies: ["Bytes", "ISCSI", "Model", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
