@@ -134,6 +134,10 @@ struct WireTests {
         #expect(try decoder.feed(whole.span) != nil)
         let more: [UInt8] = [0]
         #expect(throws: TgtWireError.trailing) { try decoder.feed(more.span) }
+        var refused = TgtRequestDecoder()
+        let header = [UInt8](repeating: 0, count: 120)
+        #expect(throws: TgtWireError.length(0)) { try refused.feed(header.span) }
+        #expect(throws: TgtWireError.trailing) { try refused.feed(more.span) }
     }
 
     @Test("an answer survives encoding and decoding, at every split of its bytes", arguments: ["", "x", "Target 1: a\n"])
