@@ -46,7 +46,7 @@ let package = Package(
 
         // The machine.
         room("Reactor", ["CLinux", "Bytes", deque]),
-        room("Storage", ["CLinux", "Bytes", "Medium", deque]),
+        room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
         room("Model", ["Bytes", "ISCSI", "SCSI"]),
@@ -55,11 +55,11 @@ let package = Package(
         room("Administration", ["Bytes", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         // The processes.
-        room("Door", ["Bytes", "ISCSI", "SCSI"]),
-        room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
-        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
+        room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
+        room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
+        room("ControlPlane", ["Bytes", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
-        program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
+        program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
@@ -69,7 +69,14 @@ let package = Package(
         .testTarget(
             name: "AdministrationTests", dependencies: ["Bytes", "ISCSI", "Model", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
+        .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),
+        tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
+        tests("ControlPlaneTests", ["ControlPlane", "Reactor", "Door", "ISCSI", "Model"]),
+        tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
+        tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
+        tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
+        tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
     ]
 )

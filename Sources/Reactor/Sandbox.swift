@@ -1,0 +1,71 @@
+import CLinux
+import Glibc
+
+/// A user and its main group.
+public struct Identity: Hashable, Sendable {
+    public let uid: UInt32
+    public let gid: UInt32
+
+    public init(uid: UInt32, gid: UInt32) {
+        self.uid = uid
+        self.gid = gid
+    }
+
+    /// Looks a user up by name. It may ask a directory service: not for a process that must not wait.
+    public init?(user: String) {
+        guard let entry = unsafe getpwnam(user) else { return nil }
+        unsafe self.init(uid: entry.pointee.pw_uid, gid: entry.pointee.pw_gid)
+    }
+
+    /// What this process is now.
+    public static var current: Identity { Identity(uid: geteuid(), gid: getegid()) }
+}
+
+/// The way of a process into confinement; there is none back.
+public enum Sandbox {
+    /// What holds a process that has gone in.
+    public struct Walls: Hashable, Sendable {
+        /// The kernel's Landlock ABI; nil: it has none, or it is switched off.
+        public let landlock: Int32?
+    }
+
+    /// Ties this process to `parent`: it is killed when the thread that started it ends. Confinement clears that tie when the
+    /// user changes, and `enter` makes it anew.
+    public static func tie(toParent parent: Int32) throws(SystemError) {
+        _ = try check("prctl(PR_SET_PDEATHSIG)", linux_set_parent_death_signal(SIGKILL))
+        // It may have ended before.
+        guard getppid() == parent else { throw SystemError("getppid", ESRCH) }
+    }
+
+    /// For a process that parses what peers send and needs nothing but the descriptors it is given: no other user's rights, no
+    /// capabilities, no new privileges, no core dumps, no file by name, no new connections, no programs, no new code.
+    ///
+    /// Call it before the first thread is started and the first byte is read.
+    ///
+    /// - Parameters:
+    ///   - identity: who to become; nil keeps the user, for a process that was not started by root
+    ///   - parent: the process to die with
+    /// - Throws: the first step that failed. The process must end then: it stands half-way.
+    public static func enter(identity: Identity?, parent: Int32?) throws(SystemError) -> Walls {
+        _ = try check("prctl(PR_SET_NO_NEW_PRIVS)", linux_set_no_new_privileges())
+        _ = try check("setrlimit(RLIMIT_CORE)", linux_forbid_core_dumps())
+        if let identity {
+            precondition(identity.uid != 0, "root is not confined")
+            // Without CAP_SETPCAP the set stays as it is; it only matters to programs, and none can be started.
+            let bounding = linux_drop_bounding_set()
+            if bounding != -EPERM { _ = try check("prctl(PR_CAPBSET_DROP)", bounding) }
+            _ = try check("setresuid", linux_set_identity(identity.uid, identity.gid))
+        }
+        _ = try check("capset", linux_clear_capabilities())
+        _ = try check("prctl(PR_SET_DUMPABLE)", linux_set_dumpable(false))
+        if let parent { try tie(toParent: parent) }
+
+        let what = LINUX_LANDLOCK_FILES | LINUX_LANDLOCK_TCP_BIND | LINUX_LANDLOCK_TCP_CONNECT | LINUX_LANDLOCK_SCOPES
+        let abi = linux_landlock_restrict(Int32(what))
+        // A kernel without Landlock has the filter of system calls, which denies the same; any other failure counts.
+        let isAbsent = abi == -ENOSYS || abi == -EOPNOTSUPP
+        if !isAbsent { _ = try check("landlock_restrict_self", abi) }
+        _ = try check("seccomp", linux_seccomp_serve())
+        return Walls(landlock: isAbsent ? nil : abi)
+    }
+}

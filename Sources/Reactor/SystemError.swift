@@ -1,0 +1,27 @@
+import Glibc
+
+/// A system call that failed: which, and why.
+public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The call, as its manual page names it, with its object where that helps.
+    public let call: String
+    /// errno.
+    public let code: Int32
+
+    public init(_ call: String, _ code: Int32) {
+        self.call = call
+        self.code = code
+    }
+
+    /// "bind: Address already in use".
+    public var description: String { "\(call): \(Self.text(of: code))" }
+
+    /// What the C library says about an errno.
+    public static func text(of code: Int32) -> String { unsafe String(cString: strerror(code)) }
+}
+
+/// The value of a CLinux call, or its error.
+@inline(__always)
+public func check<Value: SignedInteger>(_ call: @autoclosure () -> String, _ result: Value) throws(SystemError) -> Value {
+    guard result >= 0 else { throw SystemError(call(), Int32(-Int64(result))) }
+    return result
+}

@@ -1,0 +1,166 @@
+import Bytes
+import DequeModule
+import Medium
+import Reactor
+
+/// Threads for what blocks: a bounded number, started when there is work for them, shared fairly by the stores.
+///
+/// Operations on one store start in the order of submission and run side by side; stores take turns, and none has more than
+/// `perStore` threads, so that one that hangs leaves the others their share.
+public final class IOPool<Token: Sendable>: Sendable {
+    private struct State {
+        /// Stores with something that may start, the next first.
+        var ready: Deque<StoreQueue<Token>> = []
+        var waiting = 0
+        var running = 0
+        var idleThreads = 0
+        var isStopping = false
+        var threads: [WorkerThread] = []
+    }
+
+    private let monitor = Monitor(State())
+    private let mostThreads: Int
+    private let perStore: Int
+    private let queueLimit: Int
+    private let deliver: @Sendable (Token, Outcome) -> Void
+
+    /// - Parameters:
+    ///   - threads: at most so many are started; tgt has 16 for each logical unit, and twice that serves two busy ones
+    ///   - perStore: at most so many work for one store; half of them by default
+    ///   - queueLimit: operations that may wait; what comes above it is refused. All the commands that sessions may have
+    ///     outstanding should fit.
+    ///   - deliver: gets each outcome, on the thread that did the work, when the buffer has been let go: leave it in a mailbox
+    public init(
+        threads: Int = 32, perStore: Int? = nil, queueLimit: Int = 1 << 16, deliver: @escaping @Sendable (Token, Outcome) -> Void
+    ) {
+        precondition(threads > 0 && queueLimit > 0)
+        mostThreads = threads
+        self.perStore = perStore ?? max(1, threads / 2)
+        self.queueLimit = queueLimit
+        self.deliver = deliver
+    }
+
+    /// A queue for operations on `store`. One for each store: they share its share of the threads.
+    public func open(_ store: any BackingStore) -> StoreQueue<Token> { StoreQueue(store) }
+
+    /// Has the operation done; `deliver` gets `token` with the outcome. false: too many wait already, nothing happens; or no
+    /// thread could be started for the first of them.
+    public func submit(_ operation: Operation, buffer: Buffer?, on queue: StoreQueue<Token>, token: Token) -> Bool {
+        let accepted = monitor.withLock { state in
+            guard state.waiting < queueLimit, !state.isStopping else { return false }
+            if state.idleThreads <= state.ready.count, state.threads.count < mostThreads {
+                // Without one more thread it takes longer; without any it would take for ever.
+                do throws(SystemError) {
+                    state.threads.append(try WorkerThread(name: "storage") { [self] in work() })
+                } catch {
+                    if state.threads.isEmpty { return false }
+                }
+            }
+            state.waiting += 1
+            queue.waiting.append(StoreQueue.Job(operation: operation, buffer: buffer, token: token))
+            list(queue, &state)
+            return true
+        }
+        if accepted { monitor.ringOne() }
+        return accepted
+    }
+
+    /// Takes out what waits on `queue` and fulfils `condition`: it will not be done nor delivered. What runs already is not
+    /// stopped.
+    public func cancel(on queue: StoreQueue<Token>, where condition: (Token) -> Bool) -> [Token] {
+        monitor.withLock { state in
+            var cancelled: [Token] = []
+            queue.waiting.removeAll { job in
+                guard condition(job.token) else { return false }
+                cancelled.append(job.token)
+                return true
+            }
+            state.waiting -= cancelled.count
+            return cancelled
+        }
+    }
+
+    /// Operations of `queue` that wait or run.
+    public func outstanding(on queue: StoreQueue<Token>) -> Int { monitor.withLock { _ in queue.waiting.count + queue.running } }
+
+    /// Waits until nothing waits or runs and every outcome has been delivered.
+    public func waitUntilIdle() { monitor.wait { $0.waiting == 0 && $0.running == 0 ? () : nil } }
+
+    /// Finishes what was submitted, takes nothing more and ends the threads. Once, and not from `deliver`.
+    public func stop() {
+        let threads = monitor.withLock { state in
+            state.isStopping = true
+            return state.threads
+        }
+        monitor.ringAll()
+        for thread in threads { thread.join() }
+    }
+
+    // MARK: The threads
+
+    /// Lists `queue` if it has something that may start.
+    private func list(_ queue: StoreQueue<Token>, _ state: inout State) {
+        guard !queue.isListed, !queue.waiting.isEmpty, queue.running < perStore else { return }
+        queue.isListed = true
+        state.ready.append(queue)
+    }
+
+    private func work() {
+        while let (queue, job) = next() {
+            // The job goes, and its buffer with it, before the outcome is out.
+            let token = job.token
+            let outcome = perform(consume job, on: queue.store)
+            deliver(token, outcome)
+            let isIdle = monitor.withLock { state in
+                state.running -= 1
+                queue.running -= 1
+                list(queue, &state)
+                return state.waiting == 0 && state.running == 0
+            }
+            // `next` looks at the list itself; others are only told that all is done.
+            if isIdle { monitor.ringAll() }
+        }
+    }
+
+    private func perform(_ job: consuming StoreQueue<Token>.Job, on store: any BackingStore) -> Outcome {
+        store.perform(job.operation, buffer: job.buffer)
+    }
+
+    /// The next job; nil when the thread shall end.
+    private func next() -> (StoreQueue<Token>, StoreQueue<Token>.Job)? {
+        var isIdle = false
+        return monitor.wait { state -> (StoreQueue<Token>, StoreQueue<Token>.Job)?? in
+            if isIdle { state.idleThreads -= 1 }
+            isIdle = false
+            while let queue = state.ready.popFirst() {
+                queue.isListed = false
+                guard let job = queue.waiting.popFirst() else { continue }  // cancelled meanwhile
+                state.waiting -= 1
+                state.running += 1
+                queue.running += 1
+                list(queue, &state)
+                return (queue, job)
+            }
+            if state.isStopping && state.waiting == 0 { return .some(nil) }
+            isIdle = true
+            state.idleThreads += 1
+            return nil
+        }
+    }
+}
+
+/// The operations of one store that wait for a thread. What it holds belongs to its pool's lock.
+public final class StoreQueue<Token: Sendable>: @unchecked Sendable {
+    struct Job {
+        let operation: Operation
+        let buffer: Buffer?
+        let token: Token
+    }
+
+    public let store: any BackingStore
+    fileprivate var waiting: Deque<Job> = []
+    fileprivate var running = 0
+    fileprivate var isListed = false
+
+    fileprivate init(_ store: any BackingStore) { self.store = store }
+}

@@ -1,0 +1,132 @@
+import CLinux
+import Glibc
+import Reactor
+
+/// Why a backing store cannot be had, in words for an administrator.
+public struct StoreError: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Reason: Error, Hashable {
+        case badPath
+        case missing
+        case isDirectory
+        case isCharacterDevice
+        case isNeitherFileNorDevice
+        case isEmpty
+        case notPermitted
+        case readOnlyMedium
+        case inUse
+        case noDirectAccess
+        /// The length in bytes, and what it must be a multiple of.
+        case lengthOffAlignment(UInt64, Int)
+        /// errno.
+        case failed(Int32)
+    }
+
+    public let path: String
+    public let reason: Reason
+
+    public var description: String {
+        switch reason {
+        case .badPath: "a backing store needs the absolute path of a file or a block device"
+        case .missing: "\(path) does not exist: create it first (for a file: truncate -s SIZE PATH)"
+        case .isDirectory: "\(path) is a directory: a backing store is a regular file or a block device"
+        case .isCharacterDevice: "\(path) is a character device: a backing store is a regular file or a block device"
+        case .isNeitherFileNorDevice: "\(path) is neither a regular file nor a block device"
+        case .isEmpty: "\(path) has no room for a single block of 512 bytes: make it larger first (truncate -s SIZE PATH)"
+        case .notPermitted: "\(path) may not be opened: its permissions, or those of a directory on the way, do not allow it"
+        case .readOnlyMedium: "\(path) cannot be written: to serve it without writes, make the logical unit with readonly=1"
+        case .inUse: "\(path) is in use: it is mounted, or LVM, MD, swap or another program holds it"
+        case .noDirectAccess: "\(path) lies on a file system without direct I/O: leave out the flag \"direct\""
+        case .lengthOffAlignment(let length, let alignment):
+            "\(path) has \(length) bytes, which direct I/O cannot reach to the end: make it a multiple of \(alignment), or leave out the flag \"direct\""
+        case .failed(let code): "\(path) cannot be opened: \(SystemError.text(of: code))"
+        }
+    }
+}
+
+/// A store that has been opened and found fit: what goes to the process that serves it.
+public struct OpenedStore: ~Copyable, Sendable {
+    public let descriptor: FileDescriptor
+    /// Bytes.
+    public let length: UInt64
+    public let isBlockDevice: Bool
+    /// Bytes of a physical sector of a device; 512 for a file.
+    public let physicalSector: Int
+}
+
+/// Opens files and block devices. It may block for as long as a disk or a network file system takes: it belongs into a helper
+/// process with a deadline.
+public enum StoreOpener {
+    /// The smallest block there is, in bytes.
+    static let smallestLength: UInt64 = 512
+
+    /// Opens `path` for reading, and for writing unless `readOnly`; never reads only because writing is not allowed.
+    ///
+    /// Nothing but a regular file or a block device is ever opened: opening some devices does something. A block device that
+    /// will be written is opened exclusively, so that nothing else in the system that respects that writes to it.
+    ///
+    /// - Parameter exclusively: false opens a block device although others use it: two logical units can share one then
+    public static func open(
+        _ path: String, flags: StoreFlags = [], readOnly: Bool = false, exclusively: Bool = true
+    ) throws(StoreError) -> OpenedStore {
+        do throws(StoreError.Reason) {
+            return try openedStore(path, flags, readOnly, exclusively)
+        } catch {
+            throw StoreError(path: path, reason: error)
+        }
+    }
+
+    private static func openedStore(
+        _ path: String, _ flags: StoreFlags, _ readOnly: Bool, _ exclusively: Bool
+    ) throws(StoreError.Reason) -> OpenedStore {
+        guard path.utf8.first == UInt8(ascii: "/"), !path.utf8.contains(0) else { throw .badPath }
+        // First only looked at, then opened by what has been looked at.
+        let place = try unsafe descriptor(linux_open(path, linux_o_path), 0)
+        var info = linux_file_info()
+        let result = unsafe linux_describe(place.rawValue, &info)
+        guard result >= 0 else { throw reason(-result, 0) }
+        let isBlockDevice = info.kind == LINUX_KIND_BLOCK
+        if let refusal = refusal(ofKind: Int(info.kind)) { throw refusal }
+
+        var how = readOnly ? O_RDONLY : O_RDWR
+        if flags.contains(.sync) { how |= O_DSYNC }
+        if flags.contains(.direct) { how |= linux_o_direct }
+        if isBlockDevice && exclusively && !readOnly { how |= O_EXCL }
+        let opened = try unsafe descriptor(linux_open("/proc/self/fd/\(place.rawValue)", how), how)
+        let description: StoreDescription
+        do throws(SystemError) { description = try StoreDescription(of: opened.rawValue) } catch { throw .failed(error.code) }
+        guard description.length >= smallestLength else { throw .isEmpty }
+        if flags.contains(.direct), !isBlockDevice {
+            let told = linux_direct_alignment(opened.rawValue)
+            if told == 0 { throw .noDirectAccess }
+            let alignment = told > 0 ? Int(told) : description.sector
+            guard description.length % UInt64(alignment) == 0 else { throw .lengthOffAlignment(description.length, alignment) }
+        }
+        return OpenedStore(
+            descriptor: opened, length: description.length, isBlockDevice: isBlockDevice, physicalSector: description.physicalSector)
+    }
+
+    private static func descriptor(_ result: Int32, _ how: Int32) throws(StoreError.Reason) -> FileDescriptor {
+        guard result >= 0 else { throw reason(-result, how) }
+        return FileDescriptor(owning: result)
+    }
+
+    private static func refusal(ofKind kind: Int) -> StoreError.Reason? {
+        switch kind {
+        case LINUX_KIND_FILE, LINUX_KIND_BLOCK: nil
+        case LINUX_KIND_DIRECTORY: .isDirectory
+        case LINUX_KIND_CHARACTER: .isCharacterDevice
+        default: .isNeitherFileNorDevice
+        }
+    }
+
+    private static func reason(_ code: Int32, _ how: Int32) -> StoreError.Reason {
+        switch code {
+        case ENOENT, ENOTDIR, ENXIO, ENODEV: .missing
+        case EROFS: .readOnlyMedium
+        case EACCES, EPERM: .notPermitted
+        case EBUSY: .inUse
+        case EINVAL where how & linux_o_direct != 0: .noDirectAccess
+        default: .failed(code)
+        }
+    }
+}
