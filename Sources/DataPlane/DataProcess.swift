@@ -312,7 +312,7 @@ extension SessionEnd {
         case .protocolError: self = .protocolError
         case .pingTimeout: self = .unanswered
         case .outputStalled: self = .outputStalled
-        case .memoryStalled: self = .memoryStalled
+        case .inputStalled: self = .inputStalled
         }
     }
 }
