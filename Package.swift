@@ -31,6 +31,7 @@ let package = Package(
     ],
     targets: [
         .target(name: "CLinux"),
+        .target(name: "CGetopt"),
         .target(name: "CCRC32C"),
 
         // Memory and words that several rooms share.
@@ -51,17 +52,31 @@ let package = Package(
         room("Model", ["Bytes", "ISCSI", "SCSI"]),
         room("Access", ["Bytes", "ISCSI", "Model"]),
         room("Management", ["Bytes"]),
+        room("Administration", ["Bytes", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         // The processes.
-        room("Door", ["Bytes", "ISCSI", "SCSI"]),
-        room("DataPlane", ["CLinux", "Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
-        room("ControlPlane", ["CLinux", "Bytes", "SCSI", "ISCSI", "Reactor", "Door", "Model", "Access", "Management", logging, yams]),
+        room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
+        room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
+        room("ControlPlane", ["Bytes", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams]),
 
-        program("tgtd", ["ControlPlane", "DataPlane", "CLinux", logging]),
-        program("tgtadm", ["CLinux", "Bytes", "Management"]),
+        program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
+        program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        tests("ModelTests", ["Bytes", "ISCSI", "SCSI", "Model"]),
+        tests("AccessTests", ["Bytes", "ISCSI", "Model", "Access"]),
+        .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
+        .testTarget(
+            name: "AdministrationTests", dependencies: ["Bytes", "ISCSI", "Model", "Management", "Administration"],
+            exclude: ["Recorded"], swiftSettings: house),
+        .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),
+        tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
+        tests("ControlPlaneTests", ["ControlPlane", "Reactor", "Door", "ISCSI", "Model"]),
+        tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
+        tests("CryptoTests", ["Crypto", "CCRC32C"]),
+        tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
         tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
         tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
+        tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
     ]
 )

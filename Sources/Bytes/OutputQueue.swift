@@ -9,8 +9,10 @@ public struct OutputQueue {
     }
 
     private var queue: Deque<Segment> = []
-    /// The last segment, while it may still take small pieces.
-    private var scratchIsOpen = false
+    /// Where small pieces are gathered, and how far it is full. Large ones in between do not end it: otherwise each header between
+    /// two of them would hold a scratch buffer of its own.
+    private var scratch: Buffer?
+    private var scratchEnd = 0
     private let pool: BufferPool
 
     /// Bytes that wait to be sent.
@@ -30,16 +32,25 @@ public struct OutputQueue {
     public mutating func append(copying bytes: borrowing Span<UInt8>) {
         var done = 0
         while done < bytes.count {
-            if !scratchIsOpen || queue[queue.count - 1].range.upperBound == Self.scratchSize {
-                guard let buffer = pool.allocate(Self.scratchSize) else { preconditionFailure("the pool for answers is bounded by its readers") }
-                queue.append(Segment(buffer: buffer, range: 0..<0))
-                scratchIsOpen = true
+            if scratchEnd == Self.scratchSize { scratch = nil }
+            let buffer: Buffer
+            if let scratch {
+                buffer = scratch
+            } else {
+                guard let fresh = pool.allocate(Self.scratchSize) else { preconditionFailure("the pool for answers is bounded by its readers") }
+                buffer = fresh
+                scratch = fresh
+                scratchEnd = 0
             }
+            let count = min(bytes.count - done, Self.scratchSize - scratchEnd)
+            buffer.copy(bytes.extracting(done..<done + count), to: scratchEnd)
             let last = queue.count - 1
-            let end = queue[last].range.upperBound
-            let count = min(bytes.count - done, Self.scratchSize - end)
-            queue[last].buffer.copy(bytes.extracting(done..<done + count), to: end)
-            queue[last].range = queue[last].range.lowerBound..<end + count
+            if last >= 0, queue[last].buffer === buffer, queue[last].range.upperBound == scratchEnd {
+                queue[last].range = queue[last].range.lowerBound..<scratchEnd + count
+            } else {
+                queue.append(Segment(buffer: buffer, range: scratchEnd..<scratchEnd + count))
+            }
+            scratchEnd += count
             done += count
         }
         byteCount += bytes.count
@@ -49,7 +60,6 @@ public struct OutputQueue {
     public mutating func append(_ buffer: Buffer, _ range: Range<Int>) {
         guard !range.isEmpty else { return }
         queue.append(Segment(buffer: buffer, range: range))
-        scratchIsOpen = false
         byteCount += range.count
     }
 
@@ -67,7 +77,7 @@ public struct OutputQueue {
             rest -= held
             queue.removeFirst()
         }
-        if queue.isEmpty { scratchIsOpen = false }
+        if queue.isEmpty { scratch = nil }
     }
 
     /// Takes everything out as one array: for tests and for peers without gathered sends.
@@ -76,7 +86,7 @@ public struct OutputQueue {
         for segment in queue { bytes += segment.buffer.array(segment.range) }
         queue = []
         byteCount = 0
-        scratchIsOpen = false
+        scratch = nil
         return bytes
     }
 }

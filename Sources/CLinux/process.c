@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #ifndef P_PIDFD
@@ -114,3 +115,11 @@ int linux_forbid_core_dumps(void) {
 }
 
 int linux_close_from(int first) { return (int)RESULT(syscall(SYS_close_range, (unsigned)first, ~0u, 0)); }
+
+void linux_open_system_log(const char *name) {
+    openlog(name, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+}
+
+void linux_system_log(int priority, const char *text) {
+    syslog(LOG_DAEMON | priority, "%s", text);
+}

@@ -19,13 +19,26 @@ public struct FileDescriptor: ~Copyable, Sendable {
     }
 
     /// A second descriptor of the same open file.
-    public func duplicate() throws(SystemError) -> FileDescriptor {
-        let copy = fcntl(rawValue, F_DUPFD_CLOEXEC, 3)
+    public func duplicate() throws(SystemError) -> FileDescriptor { try Self.duplicate(rawValue) }
+
+    /// A second descriptor of the open file behind `descriptor`, which stays its owner's.
+    public static func duplicate(_ descriptor: Int32) throws(SystemError) -> FileDescriptor {
+        let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
         guard copy >= 0 else { throw SystemError("fcntl", errno) }
         return FileDescriptor(owning: copy)
     }
 
     deinit { close(rawValue) }
+}
+
+extension Optional where Wrapped == FileDescriptor {
+    /// Its number, while there is one.
+    public var rawValue: Int32? {
+        switch self {
+        case .none: nil
+        case .some(let descriptor): descriptor.rawValue
+        }
+    }
 }
 
 /// The descriptors that came with a message, in order. Those that nobody takes are closed.

@@ -277,14 +277,21 @@ public enum Socket {
     }
 }
 
-/// The two ends of a message socket.
+/// The two ends of a message socket, each for its owner.
 public struct MessagePair: ~Copyable, Sendable {
-    public let first: FileDescriptor
-    public let second: FileDescriptor
+    private var first: FileDescriptor?
+    private var second: FileDescriptor?
 
-    /// Both ends, for two owners.
-    public consuming func ends(_ body: (consuming FileDescriptor, consuming FileDescriptor) throws -> Void) rethrows {
-        try body(first, second)
+    init(first: consuming FileDescriptor, second: consuming FileDescriptor) {
+        self.first = consume first
+        self.second = consume second
+    }
+
+    /// One end; the other is what is left. Twice at most.
+    public mutating func takeEnd() -> FileDescriptor {
+        if let end = first.take() { return end }
+        guard let end = second.take() else { preconditionFailure("a pair has two ends") }
+        return end
     }
 }
 

@@ -80,4 +80,18 @@ import Bytes
         #expect(escaped([UInt8](repeating: 0x61, count: 5), limit: 4) == "aaaa…")
         #expect(escaped([UInt8](repeating: 0x61, count: 4), limit: 4) == "aaaa")
     }
+
+    @Test("Headers between large pieces share one buffer, and an empty queue holds none")
+    func headersShare() {
+        let (answers, dataPool) = (BufferPool(budget: 1 << 20), BufferPool(budget: 1 << 20))
+        var queue = OutputQueue(pool: answers)
+        let data = dataPool.allocate(4096)!
+        for _ in 0..<20 {
+            queue.append(copying: [UInt8](repeating: 1, count: 48).span)
+            queue.append(data, 0..<4096)
+        }
+        #expect(answers.inUse == OutputQueue.scratchSize)
+        queue.consume(queue.byteCount)
+        #expect(answers.inUse == 0)
+    }
 }

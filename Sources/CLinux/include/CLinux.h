@@ -74,6 +74,10 @@ int linux_clear_capabilities(void);
 /// Sets soft and hard limit of core dumps to 0.
 int linux_forbid_core_dumps(void);
 int linux_close_from(int first);
+/// Connects to syslog(3) now; `name` must stay where it is.
+void linux_open_system_log(const char *name);
+/// syslog(3) with facility "daemon".
+void linux_system_log(int priority, const char *text);
 
 // MARK: Confinement (confine.c)
 

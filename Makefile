@@ -1,0 +1,66 @@
+# make run    builds and starts a demonstration on 127.0.0.1:3260; Ctrl-C ends it
+# make test   builds and runs every test
+# make soak   the same tests, long versions
+# make build  release build in .build/release
+# make setup  only installs what the others need
+# make clean  removes everything built (not the demonstration's disk in .demo)
+
+SWIFT ?= swift
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+export DEBIAN_FRONTEND := noninteractive
+
+# Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
+BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev
+DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86
+
+VM := Tests/EndToEndTests/vm/linux-initiator.sh
+VM_CACHE := $(CURDIR)/.build-vm
+# tgt's own tgtadm has to go on working. The package would start tgt's daemon, so only that program is taken out of it.
+CLIENTS := $(CURDIR)/.build-clients
+DEBIAN_TGTADM := $(CLIENTS)/usr/sbin/tgtadm
+
+# $(call install,PACKAGES): installs those that are missing; nothing is asked of the network when none is.
+define install
+	@missing=$$(for package in $(1); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -q '^installed' || echo $$package; done); \
+	[ -z "$$missing" ] || { echo "installing" $$missing; \
+		$(SUDO) apt-get -qq install -y --no-install-recommends $$missing || \
+		{ $(SUDO) apt-get -qq update && $(SUDO) apt-get -qq install -y --no-install-recommends $$missing; }; }
+endef
+
+.PHONY: run build test soak setup setup-build setup-demo setup-test clean
+
+run: setup-demo build
+	@.build/release/tgtd -f --demo .demo
+
+build: setup-build
+	$(SWIFT) build -c release
+
+setup: setup-test
+
+setup-build:
+	$(call install,$(BUILD_PACKAGES))
+
+setup-demo: setup-build
+	$(call install,$(DEMO_PACKAGES))
+
+setup-test: setup-build
+	$(call install,$(TEST_PACKAGES))
+	@apt-cache show linux-image-cloud-amd64 tgt > /dev/null 2>&1 || $(SUDO) apt-get -qq update
+	@$(VM) --cache $(VM_CACHE) --build-only || { $(SUDO) apt-get -qq update && $(VM) --cache $(VM_CACHE) --build-only; }
+	@[ -x $(DEBIAN_TGTADM) ] || { mkdir -p $(CLIENTS) && cd $(CLIENTS) && \
+		apt-get -qq -o APT::Sandbox::User="$$(id -un)" download tgt && dpkg-deb -x tgt_*.deb . && rm tgt_*.deb; }
+
+# The rooms' own tests first; then the programs as they are shipped, from outside.
+FROM_OUTSIDE := PORTCULLIS_TGTD=$(CURDIR)/.build/release/tgtd PORTCULLIS_TGTADM=$(CURDIR)/.build/release/tgtadm \
+	PORTCULLIS_DEBIAN_TGTADM=$(DEBIAN_TGTADM) LINUX_INITIATOR_CACHE=$(VM_CACHE)
+test soak: setup-test build
+	$(SWIFT) build --build-tests
+	$(SWIFT) test --skip-build --disable-xctest --skip '^EndToEndTests\.'
+	$(FROM_OUTSIDE) $(SWIFT) test --skip-build --disable-xctest --filter '^EndToEndTests\.'
+
+soak: export PORTCULLIS_SOAK := 1
+
+clean:
+	rm -rf .build .build-*

@@ -1,0 +1,232 @@
+import Bytes
+import ISCSI
+import Management
+import Model
+
+/// Turns requests into plans: the pure half of carrying them out.
+public enum Administrator {
+    /// Understands a request of tgt's protocol and decides what it takes.
+    public static func plan(_ request: TgtRequest, _ configuration: Configuration, _ view: RuntimeView) -> Plan {
+        do throws(TgtError) {
+            return plan(try AdminRequest(request), configuration, view)
+        } catch {
+            return .answer(.refusal(error, "there is no such request, or its text is not as it must be"))
+        }
+    }
+
+    /// Decides what a request takes.
+    /// - Parameter view: what is going on now; may be empty if the request does not need it (`needsRuntimeView`)
+    public static func plan(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView) -> Plan {
+        do throws(Refusal) {
+            guard request.lld.isEmpty || request.lld.elementsEqual("iscsi".utf8) else {
+                throw Refusal(.noDriver, "there is no driver “\(escaped(request.lld))”: iscsi is the only one")
+            }
+            if let effect = try effect(request, configuration, view) {
+                return .perform(effect, Continuation(request: request, effect: effect))
+            }
+            if let report = try Reporter(configuration: configuration, view: view).report(request.action) {
+                return .answer(.report(report))
+            }
+            if case .deleteSystem = request.action {
+                guard configuration.targets.isEmpty else { throw Refusal(.invalidRequest, "there are targets; delete them first") }
+                return .stop(.success)
+            }
+            return try change(request, configuration)
+        } catch {
+            return error.plan
+        }
+    }
+
+    /// Goes on with a request after its effect. Everything is checked again, against the configuration of now.
+    public static func resume(_ continuation: Continuation, _ outcome: EffectOutcome, _ configuration: Configuration) -> Plan {
+        do throws(Refusal) {
+            if case .failed(let error, let reason) = outcome { throw Refusal(error, reason) }
+            return try change(continuation.request, configuration, after: continuation.effect, outcome)
+        } catch {
+            return error.plan
+        }
+    }
+
+    /// What must be done outside before the configuration can change, if anything.
+    private static func effect(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView) throws(Refusal) -> Effect? {
+        switch request.action {
+        case .newLogicalUnit(let tid, let lun, let unit):
+            let new = try NewUnit(tid, lun, unit)
+            try configured { () throws(ConfigurationError) in try configuration.checkNewLogicalUnit(new.key, blockLength: new.blockLength) }
+            guard new.store.kind == .rdwr, new.store.path != nil else { return nil }
+            return .openStore(StoreRequest(key: new.key, store: new.store, readOnly: false))
+        case .updateLogicalUnit(let tid, let lun, let settings):
+            let key = try key(tid, lun)
+            let request = try configured { () throws(ConfigurationError) in try configuration.storeToOpen(key, parameters(settings)) }
+            if settings.contains(where: { $0.name.elementsEqual("path".utf8) }), view.logicalUnits[key]?.preventsRemoval == true {
+                throw Refusal(.removalPrevented, "an initiator has locked the medium")
+            }
+            return request.map { .openStore($0) }
+        case .deleteLogicalUnit(let tid, let lun):
+            let key = try key(tid, lun)
+            guard configuration.targets[key.target] != nil else { throw Refusal(.noLogicalUnit, "there is no target \(tid)") }
+            try configured { () throws(ConfigurationError) in try configuration.checkDeleteLogicalUnit(key) }
+            return .withdrawLogicalUnit(key)
+        case .deleteTarget(let tid, let force):
+            let target = try target(tid, configuration)
+            guard force || view.sessions(of: target.id).isEmpty else {
+                throw Refusal(.targetActive, "target \(tid) has sessions; end them, or use --force")
+            }
+            return .withdrawTarget(target.id, force: force)
+        case .deleteConnection(let tid, let sid, let cid):
+            _ = try target(tid, configuration)
+            let session = try Reporter(configuration: configuration, view: view).session(tid, sid)
+            guard let connection = session.connections.first(where: { UInt32($0.cid) == cid }) else {
+                throw Refusal(.noConnection, "session \(sid) has no connection \(cid)")
+            }
+            return .endConnection(session.target, tsih: session.tsih, cid: connection.cid)
+        case .newPortal(let text):
+            let portal = try configured { () throws(ConfigurationError) in
+                let portal = try Portal(parsing: text)
+                try configuration.checkNewPortal(portal)
+                return portal
+            }
+            return .listen(portal)
+        case .deletePortal(let text):
+            let portal = try configured { () throws(ConfigurationError) in
+                let portal = try Portal(parsing: text)
+                var changed = configuration
+                _ = try changed.deletePortal(portal)
+                return portal
+            }
+            return .close(portal)
+        default: return nil
+        }
+    }
+
+    /// The new configuration, once everything else is done.
+    private static func change(
+        _ request: AdminRequest, _ old: Configuration, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
+    ) throws(Refusal) -> Plan {
+        var new = old
+        let changes: [Change]
+        switch request.action {
+        case .updateSystem(let setting):
+            changes = try configured { () throws(ConfigurationError) in try new.updateSystem(name: setting.name, value: setting.value) }
+
+        case .newTarget(let tid, let name):
+            guard let id = TargetID(rawValue: tid) else { throw Refusal(.invalidRequest, "target numbers begin with 1") }
+            changes = try configured { () throws(ConfigurationError) in try new.newTarget(id, name: name) }
+        case .deleteTarget(let tid, _):
+            let id = try target(tid, old).id
+            changes = try configured { () throws(ConfigurationError) in try new.deleteTarget(id) }
+        case .updateTarget(let tid, let setting):
+            let id = try target(tid, old).id
+            changes = try configured { () throws(ConfigurationError) in try new.updateTarget(id, name: setting.name, value: setting.value) }
+        case .bindInitiators(let tid, let initiators):
+            let id = try target(tid, old).id
+            changes = try configured { () throws(ConfigurationError) in try new.bind(initiators.addressRules(), initiators.nameRules(), to: id) }
+        case .unbindInitiators(let tid, let initiators):
+            let id = try target(tid, old).id
+            changes = try configured { () throws(ConfigurationError) in try new.unbind(initiators.addressRules(), initiators.nameRules(), from: id) }
+
+        case .newLogicalUnit(let tid, let lun, let unit):
+            let unit = try NewUnit(tid, lun, unit)
+            let medium: StoreFacts? = if case .opened(let facts) = outcome { facts } else { unit.store.path == nil ? nil : .null }
+            changes = try configured { () throws(ConfigurationError) in
+                try new.newLogicalUnit(unit.key, blockLength: unit.blockLength, store: unit.store, medium: medium)
+            }
+        case .deleteLogicalUnit(let tid, let lun):
+            let key = try key(tid, lun)
+            changes = try configured { () throws(ConfigurationError) in try new.deleteLogicalUnit(key) }
+        case .updateLogicalUnit(let tid, let lun, let settings):
+            let key = try key(tid, lun)
+            var medium: StoreFacts?
+            if case .opened(let facts) = outcome { medium = facts }
+            let asked = try configured { () throws(ConfigurationError) in try old.storeToOpen(key, parameters(settings)) }
+            // The effect was for the configuration of then.
+            guard asked.map({ .openStore($0) }) == effect else { throw Refusal(.logicalUnitActive, "the logical unit has been changed meanwhile; try again") }
+            changes = try configured { () throws(ConfigurationError) in try new.updateLogicalUnit(key, parameters(settings), medium: medium) }
+
+        case .newPortal:
+            guard case .listening(let portal) = outcome else { preconditionFailure("a portal listens before it is configured") }
+            changes = try configured { () throws(ConfigurationError) in try new.addPortal(portal) }
+        case .deletePortal(let text):
+            changes = try configured { () throws(ConfigurationError) in try new.deletePortal(Portal(parsing: text)) }
+
+        case .newAccount(let user, _):
+            changes = try configured { () throws(ConfigurationError) in try new.newAccount(AccountName(user)) }
+        case .deleteAccount(let user):
+            changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(AccountName(user)) }
+        case .bindAccount(let binding):
+            let id = try binding.tid.map { tid throws(Refusal) in try target(tid, old).id }
+            changes = try configured { () throws(ConfigurationError) in try new.bindAccount(AccountName(binding.user), to: id, outgoing: binding.outgoing) }
+        case .unbindAccount(let binding):
+            let id = try binding.tid.map { tid throws(Refusal) in try target(tid, old).id }
+            changes = try configured { () throws(ConfigurationError) in try new.unbindAccount(AccountName(binding.user), from: id, outgoing: binding.outgoing) }
+
+        case .deleteConnection: return .answer(.success)
+        case .startDriver: return .answer(.success)
+        case .stopDriver:
+            guard old.targets.isEmpty else { throw Refusal(.driverBusy, "there are targets") }
+            throw Refusal(.unsupportedOperation, "the driver cannot be stopped; set the system offline instead")
+
+        case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals,
+             .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers:
+            preconditionFailure("reports change nothing")
+        }
+        return .commit(new, changes, .success)
+    }
+
+    private static func target(_ tid: Int32, _ configuration: Configuration) throws(Refusal) -> TargetConfiguration {
+        guard let id = TargetID(rawValue: tid), let target = configuration.targets[id] else { throw Refusal(.noTarget, "there is no target \(tid)") }
+        return target
+    }
+
+    private static func key(_ tid: Int32, _ lun: UInt64) throws(Refusal) -> LogicalUnitKey {
+        guard let id = TargetID(rawValue: tid) else { throw Refusal(.noTarget, "there is no target \(tid)") }
+        // A number that cannot exist stays one that does not.
+        return LogicalUnitKey(target: id, lun: Int(exactly: lun) ?? Int.max)
+    }
+
+    private static func parameters(_ settings: [AdminRequest.Setting]) -> [LogicalUnitParameter] {
+        settings.map { LogicalUnitParameter(name: $0.name, value: $0.value) }
+    }
+}
+
+/// A logical unit to be made, understood.
+private struct NewUnit {
+    let key: LogicalUnitKey
+    let blockLength: Int
+    let store: BackingStore
+
+    init(_ tid: Int32, _ lun: UInt64, _ request: AdminRequest.NewLogicalUnit) throws(Refusal) {
+        guard let id = TargetID(rawValue: tid) else { throw Refusal(.noTarget, "there is no target \(tid)") }
+        key = LogicalUnitKey(target: id, lun: Int(exactly: lun) ?? Int.max)
+        guard request.deviceType == 0 else { throw Refusal(.invalidRequest, "disks are the only device type") }
+        if let size = request.blockSize {
+            guard let size = Number.literal(size).flatMap(Int.init(exactly:)) else {
+                throw Refusal(.invalidRequest, "“\(escaped(size))” is no block size: write 512 or 4096")
+            }
+            blockLength = size
+        } else {
+            blockLength = 512
+        }
+        let name = request.bstype ?? Array("rdwr".utf8)
+        guard let kind = BackingStore.Kind.allCases.first(where: { name.elementsEqual($0.rawValue.utf8) }) else {
+            throw Refusal(.invalidRequest, "there is no backing store “\(escaped(name))”: write rdwr or null")
+        }
+        guard request.bsopts?.isEmpty ?? true else { throw Refusal(.invalidRequest, "\(kind) takes no bsopts") }
+        let (path, flags) = try configured { () throws(ConfigurationError) in
+            let path: StorePath? = if let path = request.path { try StorePath(path) } else { nil }
+            let flags: BackingStore.Flags = if let flags = request.bsoflags { try BackingStore.Flags(parsing: flags) } else { [] }
+            return (path, flags)
+        }
+        guard flags.isEmpty || kind == .rdwr else { throw Refusal(.invalidRequest, "\(kind) takes no bsoflags") }
+        store = BackingStore(kind: kind, path: path, flags: flags)
+    }
+}
+
+extension AdminRequest.Initiators {
+    func addressRules() throws(ConfigurationError) -> [AddressRule] {
+        if let address { [try AddressRule(parsing: address)] } else { [] }
+    }
+    func nameRules() throws(ConfigurationError) -> [NameRule] {
+        if let name { [try NameRule(parsing: name)] } else { [] }
+    }
+}

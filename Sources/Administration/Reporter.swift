@@ -1,0 +1,138 @@
+import Bytes
+import ISCSI
+import Management
+import Model
+import SCSI
+
+/// Makes tgt's reports from the configuration and what is going on.
+struct Reporter {
+    let configuration: Configuration
+    let view: RuntimeView
+
+    /// The text for a request that only asks; nil for others.
+    func report(_ action: AdminRequest.Action) throws(Refusal) -> [UInt8]? {
+        switch action {
+        case .showSystem: return system()
+        case .showTargets: return TargetReport.render(configuration.sortedTargets.map(report))
+        case .showTarget(let tid): return parameters(of: try target(tid))
+        case .showConnections(let tid): return SessionReport.renderConnections(view.sessions(of: try target(tid).id).map(report))
+        case .showAccounts: return AccountsReport.renderList(configuration.accounts.reversed().map(\.name.description))
+        case .showPortals:
+            return renderPortals(configuration.portals.reversed().map { ($0.description, $0.groupTag) })
+        case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
+        case .statSystem: return statistics(configuration.sortedTargets.flatMap(pairs))
+        case .statTarget(let tid): return statistics(pairs(try target(tid)))
+        case .statLogicalUnit(let tid, let lun):
+            let target = try target(tid)
+            guard let lun = Int(exactly: lun), target.logicalUnits[lun] != nil else {
+                throw Refusal(.noLogicalUnit, "target \(tid) has no logical unit \(lun)")
+            }
+            return statistics(pairs(target).filter { $0.key.lun == lun })
+        case .statSession(let tid, let sid):
+            let session = try session(tid, sid)
+            let units = configuration.targets[session.target]?.sortedLogicalUnits ?? []
+            return statistics(units.reversed().map { ($0.key, session.tsih) }) + [UInt8(ascii: "\n")] + connections(session)
+        case .statConnections(let tid, let sid): return connections(try session(tid, sid))
+        default: return nil
+        }
+    }
+
+    func session(_ tid: Int32, _ sid: UInt64) throws(Refusal) -> RuntimeView.Session {
+        let session = TargetID(rawValue: tid).flatMap { id in view.sessions(of: id).first { UInt64($0.tsih) == sid } }
+        guard let session else { throw Refusal(.noSession, "target \(tid) has no session \(sid)") }
+        return session
+    }
+
+    private func target(_ tid: Int32) throws(Refusal) -> TargetConfiguration {
+        guard let id = TargetID(rawValue: tid), let target = configuration.targets[id] else { throw Refusal(.noTarget, "there is no target \(tid)") }
+        return target
+    }
+
+    private func system() -> [UInt8] {
+        var report = SystemReport(
+            state: configuration.state.rawValue, isDebugging: configuration.isDebugging,
+            backingStores: [("null", false), ("rdwr", true)], deviceTypes: ["disk", "controller"])
+        report.accounts = accounts(configuration.discoveryAccounts)
+        report.limits = view.limits
+        return report.rendered()
+    }
+
+    private func report(_ target: TargetConfiguration) -> TargetReport {
+        var report = TargetReport(
+            tid: target.id.rawValue, name: target.name.spelling, state: target.state.rawValue,
+            nopInterval: target.nopInterval, nopCount: target.nopCount)
+        report.sessions = view.sessions(of: target.id).map(self.report)
+        report.logicalUnits = target.sortedLogicalUnits.map { self.report($0, target) }
+        report.accounts = accounts(target.accounts)
+        report.rules = target.addressRules.map(\.spelling) + target.nameRules.map(\.spelling)
+        return report
+    }
+
+    private func report(_ session: RuntimeView.Session) -> SessionReport {
+        SessionReport(
+            tsih: session.tsih, initiatorName: session.initiatorName.spelling, alias: session.initiatorAlias.map { escaped($0) },
+            connections: session.connections.map { SessionReport.Connection(cid: $0.cid, address: $0.address.description) })
+    }
+
+    private func report(_ unit: LogicalUnitConfiguration, _ target: TargetConfiguration) -> LogicalUnitReport {
+        let identity = unit.identity(configuration.identitySource, targetName: target.name)
+        let condition = view.logicalUnits[unit.key] ?? RuntimeView.LogicalUnitCondition()
+        var report = LogicalUnitReport(
+            lun: unit.key.lun, type: unit.deviceType == .disk ? "disk" : "controller", scsiID: identity.scsiID,
+            serialNumber: identity.serialNumber, blockLength: unit.deviceType == .disk ? unit.blockLength : 1, storeType: unit.store.kind.rawValue)
+        report.byteCount = unit.medium?.byteCount ?? 0
+        report.isOnline = unit.isOnline
+        report.isRemovable = unit.isRemovable
+        report.preventsRemoval = condition.preventsRemoval
+        report.isReadOnly = unit.isReadOnly
+        report.isSoftwareWriteProtected = condition.isSoftwareWriteProtected
+        report.isThinProvisioned = unit.isThinProvisioned
+        report.storePath = unit.store.path?.bytes
+        report.storeFlags = unit.store.flags.text
+        report.flushFailed = condition.flushFailed
+        return report
+    }
+
+    private func accounts(_ bindings: AccountBindings) -> AccountsReport {
+        AccountsReport(incoming: bindings.incoming.map(\.description), outgoing: bindings.outgoing?.description)
+    }
+
+    private func parameters(of target: TargetConfiguration) -> [UInt8] {
+        renderParameters([("nop_interval", String(target.nopInterval)), ("nop_count", String(target.nopCount))] + target.parameters.shown)
+    }
+
+    /// Every logical unit of a target with every session: by LUN, then in the order of the logins.
+    private func pairs(_ target: TargetConfiguration) -> [(key: LogicalUnitKey, tsih: UInt16)] {
+        let sessions = view.sessions(of: target.id)
+        return target.sortedLogicalUnits.flatMap { unit in sessions.map { (unit.key, $0.tsih) } }
+    }
+
+    private func statistics(_ pairs: [(key: LogicalUnitKey, tsih: UInt16)]) -> [UInt8] {
+        struct Nexus: Hashable {
+            let key: LogicalUnitKey
+            let tsih: UInt16
+        }
+        let known = Dictionary(view.statistics.map { (Nexus(key: $0.key, tsih: $0.tsih), $0) }, uniquingKeysWith: { first, _ in first })
+        return CommandStatistics.render(pairs.map { pair in
+            let row = known[Nexus(key: pair.key, tsih: pair.tsih)] ?? RuntimeView.Statistics(key: pair.key, tsih: pair.tsih)
+            func count(_ count: RuntimeView.Count) -> CommandStatistics.Count { (count.bytes, count.commands) }
+            return CommandStatistics(
+                tid: pair.key.target.rawValue, lun: pair.key.lun, tsih: pair.tsih,
+                readSubmitted: count(row.readSubmitted), readDone: count(row.readDone),
+                writeSubmitted: count(row.writeSubmitted), writeDone: count(row.writeDone), errors: row.errors)
+        })
+    }
+
+    private func connections(_ session: RuntimeView.Session) -> [UInt8] {
+        ConnectionStatistics.render(session.connections.map { connection in
+            var row = ConnectionStatistics(tsih: session.tsih, cid: connection.cid)
+            row.receivedOctets = connection.counters.receivedOctets
+            row.sentOctets = connection.counters.sentOctets
+            row.dataOutPDUs = connection.counters.dataOutPDUs
+            row.dataInPDUs = connection.counters.dataInPDUs
+            row.commandPDUs = connection.counters.commandPDUs
+            row.responsePDUs = connection.counters.responsePDUs
+            return row
+        })
+    }
+}

@@ -1,0 +1,94 @@
+import ISCSI
+import Model
+
+/// What is going on at this moment, as control knows it from its own records and from the other processes.
+public struct RuntimeView: Sendable {
+    /// Normal sessions in the order of their logins.
+    public var sessions: [Session] = []
+    /// Of logical units that are served; a missing one is idle.
+    public var logicalUnits: [LogicalUnitKey: LogicalUnitCondition] = [:]
+    /// What commands each session has had at each logical unit.
+    public var statistics: [Statistics] = []
+    /// Limits of this daemon, for `show system`: name and value in the order to be shown.
+    public var limits: [(name: String, value: String)] = []
+
+    public init() {}
+
+    public struct Session: Sendable {
+        public var target: TargetID
+        /// RFC 7143 §11.12.6; the `sid` of tgtadm.
+        public var tsih: UInt16
+        public var initiatorName: ISCSIName
+        /// InitiatorAlias as it came: bytes from outside.
+        public var initiatorAlias: [UInt8]?
+        public var connections: [Connection]
+
+        public init(target: TargetID, tsih: UInt16, initiatorName: ISCSIName, initiatorAlias: [UInt8]? = nil, connections: [Connection]) {
+            self.target = target
+            self.tsih = tsih
+            self.initiatorName = initiatorName
+            self.initiatorAlias = initiatorAlias
+            self.connections = connections
+        }
+    }
+
+    public struct Connection: Sendable {
+        /// RFC 7143 §11.12.7.
+        public var cid: UInt16
+        public var address: NetworkAddress
+        public var counters: ConnectionCounters
+
+        public init(cid: UInt16, address: NetworkAddress, counters: ConnectionCounters = ConnectionCounters()) {
+            self.cid = cid
+            self.address = address
+            self.counters = counters
+        }
+    }
+
+    /// Since the connection began.
+    public struct ConnectionCounters: Hashable, Sendable {
+        public var receivedOctets: UInt64 = 0
+        public var sentOctets: UInt64 = 0
+        public var dataOutPDUs: UInt64 = 0
+        public var dataInPDUs: UInt64 = 0
+        public var commandPDUs: UInt64 = 0
+        public var responsePDUs: UInt64 = 0
+        public init() {}
+    }
+
+    public struct LogicalUnitCondition: Hashable, Sendable {
+        /// An initiator has the medium locked (PREVENT ALLOW MEDIUM REMOVAL).
+        public var preventsRemoval = false
+        /// An initiator has set SWP (control mode page).
+        public var isSoftwareWriteProtected = false
+        /// A flush has failed: writes are refused until the logical unit was offline.
+        public var flushFailed = false
+        public init() {}
+    }
+
+    /// Bytes and commands.
+    public struct Count: Hashable, Sendable {
+        public var bytes: UInt64 = 0
+        public var commands: UInt64 = 0
+        public init(bytes: UInt64 = 0, commands: UInt64 = 0) {
+            self.bytes = bytes
+            self.commands = commands
+        }
+    }
+
+    public struct Statistics: Sendable {
+        public var key: LogicalUnitKey
+        public var tsih: UInt16
+        public var readSubmitted = Count()
+        public var readDone = Count()
+        public var writeSubmitted = Count()
+        public var writeDone = Count()
+        public var errors: UInt64 = 0
+        public init(key: LogicalUnitKey, tsih: UInt16) {
+            self.key = key
+            self.tsih = tsih
+        }
+    }
+
+    func sessions(of target: TargetID) -> [Session] { sessions.filter { $0.target == target } }
+}

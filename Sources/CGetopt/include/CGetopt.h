@@ -1,0 +1,6 @@
+// GNU getopt_long, which Swift's Glibc module leaves out, and functions for its variables, which Swift takes for shared ones.
+#pragma once
+#include <getopt.h>
+
+static inline const char *option_argument(void) { return optarg; }
+static inline int option_index(void) { return optind; }

@@ -1,0 +1,483 @@
+import Access
+import Administration
+import Door
+import ISCSI
+import Logging
+import Management
+import Model
+import Reactor
+import SCSI
+
+/// Why the daemon does not start.
+public struct StartError: Error, CustomStringConvertible {
+    public let description: String
+    init(_ description: String) { self.description = description }
+}
+
+/// How a control process is set up: settings file and command line together.
+public struct ControlOptions: Sendable {
+    public var settings: Settings
+    public var identity: IdentitySource
+    /// Path of the management socket.
+    public var socket: String
+    /// Who login and data become; nil: they stay who they are.
+    public var user: Identity?
+    /// There is no terminal and no journal to read standard error.
+    public var logsToSystem: Bool
+
+    public init(settings: Settings, identity: IdentitySource, socket: String, user: Identity?, logsToSystem: Bool) {
+        self.logsToSystem = logsToSystem
+        self.settings = settings
+        self.identity = identity
+        self.socket = socket
+        self.user = user
+    }
+}
+
+/// The process that owns the truth: what is configured, who is admitted, what the other processes are to do. All of it belongs
+/// to one loop, which never waits for a disk, a peer or a directory service.
+public final class Control {
+    let loop: EventLoop
+    let log: Logger
+    private let options: ControlOptions
+    private let openings: StoreOpenings
+    private var lock: FileDescriptor?
+    private var server: ManagementServer?
+
+    private(set) var configuration: Configuration
+    private var sessions = SessionTable()
+    private var desk = LoginDesk()
+    /// Targets on their way out: nobody logs in any more.
+    private var withdrawn: Set<TargetID> = []
+
+    private var login: RoleProcess<LoginQuestionMessage, LoginAnswerMessage>?
+    private var data: RoleProcess<DataReportMessage, DataOrderMessage>?
+    /// What data has been told to do and has not answered yet.
+    private var orders: [RequestID: (DataRefusal?) -> Void] = [:]
+    private var lastRequest: UInt64 = 0
+
+    private var stores: [LogicalUnitKey: HeldStore] = [:]
+    /// Persistent reservations as data has given them to keep.
+    private var reservations: [LogicalUnitKey: ReservationRecord] = [:]
+    /// Listening sockets stay here too, so that connections wait while login is started again.
+    private var listening: [Portal: ListeningSocket] = [:]
+    private var lastPortal: UInt32 = 0
+
+    private final class ListeningSocket {
+        let number: UInt32
+        let descriptor: FileDescriptor
+        init(_ number: UInt32, _ descriptor: consuming FileDescriptor) {
+            self.number = number
+            self.descriptor = descriptor
+        }
+    }
+
+    public init(loop: EventLoop, options: ControlOptions, log: Logger) {
+        self.loop = loop
+        self.options = options
+        self.log = log
+        openings = StoreOpenings(loop: loop)
+        configuration = Configuration(
+            identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
+            isDebugging: options.settings.logLevel == .debug)
+    }
+
+    // MARK: Start and end
+
+    /// Takes the management socket and the portals, starts the other processes.
+    public func start() throws {
+        let socket = try ManagementSocket.open(options.socket)
+        lock = try socket.lock.duplicate()
+        for portal in try options.settings.portals.map(Portal.init(address:)) {
+            let real = try listen(portal)
+            _ = try configuration.addPortal(real)
+        }
+        let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
+        let settings = options.settings
+        let reactors = settings.reactors ?? min(Host.processors, Settings.mostReactors)
+        data = RoleProcess(
+            .data,
+            options: confinement + ["--reactors", "\(reactors)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)"],
+            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellDataAll() },
+            onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded() })
+        login = RoleProcess(
+            .login, options: confinement, loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
+            onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
+        try data?.start()
+        try login?.start()
+        server = try ManagementServer(loop: loop, listener: socket.listener.duplicate(), log: log) { [unowned self] request, peer, reply in
+            log.debug("management request", metadata: ["mode": "\(request.mode)", "op": "\(request.operation)", "uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            submit(request, reply)
+        }
+        beat()
+    }
+
+    private func beat() {
+        loop.after(nanoseconds: UInt64(DoorLimits.heartbeatInterval) * 1_000_000_000) { [unowned self] in
+            login?.beat()
+            data?.beat()
+            beat()
+        }
+    }
+
+    private var isStopping = false
+
+    /// Ends the other processes, then the loop.
+    public func stop() {
+        guard !isStopping else { return }
+        isStopping = true
+        log.notice("tgtd stops")
+        server?.close()
+        login?.stop { [unowned self] in data?.stop { [unowned self] in loop.stop() } }
+    }
+
+    // MARK: Requests of administrators
+
+    private func submit(_ request: TgtRequest, _ reply: @escaping (Answer) -> Void) {
+        carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+    }
+
+    /// Carries out what an administrator asks for, as if it had come over the socket.
+    public func submit(_ request: AdminRequest, _ reply: @escaping (Answer) -> Void) {
+        carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+    }
+
+    private func carryOut(_ plan: Plan, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
+        switch plan {
+        case .answer(let answer):
+            if let reason = answer.reason { log.notice("an administrator's request is refused: \(reason)") }
+            reply(answer)
+        case .stop(let answer):
+            reply(answer)
+            stop()
+        case .commit(let new, let changes, let answer):
+            let old = configuration
+            configuration = new
+            publish(changes, old: old, opened: opened) { reply(answer) }
+        case .perform(let effect, let continuation):
+            perform(effect) { [unowned self] outcome, opened in
+                let next = Administrator.resume(continuation, outcome, configuration)
+                if case .withdrawTarget(let tid, _) = effect { withdrawn.remove(tid) }
+                if case .listen(let portal) = effect, case .answer = next { closePortal(portal) }
+                carryOut(next, opened: opened, reply)
+            }
+        }
+    }
+
+    private func perform(_ effect: Effect, _ whenDone: @escaping (EffectOutcome, HeldStore?) -> Void) {
+        switch effect {
+        case .openStore(let request):
+            openings.open(request) { [unowned self] result in
+                switch result {
+                case .success((let store, let facts)): whenDone(.opened(facts), store)
+                case .failure(let error):
+                    log.warning("a store is not opened: \(error.reason)", metadata: ["path": "\(request.store.path?.description ?? "none")"])
+                    whenDone(.failed(.invalidRequest, error.reason), nil)
+                }
+            }
+        case .withdrawLogicalUnit(let key):
+            order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: false) }) { refusal in
+                whenDone(refusal == .logicalUnitActive ? .failed(.logicalUnitActive, "commands are under way") : .done, nil)
+            }
+        case .withdrawTarget(let tid, let force):
+            withdrawn.insert(tid)
+            order({ .removeTarget($0, tid: tid.rawValue, force: force) }) { refusal in
+                whenDone(refusal == .targetActive ? .failed(.targetActive, "it has sessions") : .done, nil)
+            }
+        case .endConnection(_, let tsih, _):
+            order({ .endSession($0, tsih: tsih) }) { refusal in
+                whenDone(refusal == .unknownSession ? .failed(.noConnection, "it has just ended") : .done, nil)
+            }
+        case .listen(let portal):
+            do {
+                whenDone(.listening(try listen(portal)), nil)
+            } catch {
+                whenDone(.failed(.invalidRequest, "\(error)"), nil)
+            }
+        case .close(let portal):
+            closePortal(portal)
+            whenDone(.done, nil)
+        }
+    }
+
+    // MARK: Portals
+
+    /// Listens; the answer has the real port.
+    private func listen(_ portal: Portal) throws(SystemError) -> Portal {
+        let descriptor = try Socket.listen(on: portal.socketAddress)
+        let real = try Socket.localAddress(descriptor.rawValue).map { Portal(address: portal.address, port: $0.port) } ?? portal
+        lastPortal += 1
+        let socket = ListeningSocket(lastPortal, descriptor)
+        listening[real] = socket
+        login?.send(.listen(portal: socket.number), passing: socket.descriptor.rawValue)
+        return real
+    }
+
+    private func closePortal(_ portal: Portal) {
+        guard let socket = listening.removeValue(forKey: portal) else { return }
+        login?.send(.stopListening(portal: socket.number))
+    }
+
+    // MARK: Telling the others what has changed
+
+    /// Gives data an order; `whenDone` comes with its refusal, or nil when it is done. While there is no data process an order is done
+    /// at once: its successor is told everything anyway.
+    private func order(
+        _ message: (RequestID) -> DataOrderMessage, passing descriptor: Int32? = nil, _ whenDone: @escaping (DataRefusal?) -> Void
+    ) {
+        guard let data, data.isRunning else { return whenDone(nil) }
+        lastRequest += 1
+        let id = RequestID(rawValue: lastRequest)
+        orders[id] = whenDone
+        data.send(message(id), passing: descriptor)
+    }
+
+    /// Tells everybody what has changed, and calls `whenDone` when they have it.
+    private func publish(_ changes: [Change], old: Configuration, opened: HeldStore?, _ whenDone: @escaping () -> Void) {
+        let rest = Countdown(whenDone)
+        for change in changes {
+            switch change {
+            case .targetAdded(let tid): addTarget(tid, rest)
+            case .targetRemoved(let tid):
+                for key in stores.keys.filter({ $0.target == tid }) { stores[key] = nil }
+                for key in reservations.keys.filter({ $0.target == tid }) { reservations[key] = nil }
+                order({ .removeTarget($0, tid: tid.rawValue, force: true) }) { _ in rest.keepAlive() }
+            case .logicalUnitAdded(let key):
+                stores[key] = opened
+                addLogicalUnit(key, rest)
+            case .logicalUnitRemoved(let key):
+                stores[key] = nil
+                reservations[key] = nil
+                order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: true) }) { _ in rest.keepAlive() }
+            case .logicalUnitChanged(let key): updateLogicalUnit(key, nil, rest)
+            case .mediumChanged(let key):
+                stores[key] = opened
+                updateLogicalUnit(key, storeDescription(key), rest)
+            case .rulesChanged(let tid), .accountsChanged(let tid?): endUnwelcome(tid, rest)
+            case .systemStateChanged: login?.send(.setOnline(configuration.state == .ready))
+            case .targetStateChanged, .parametersChanged, .accountsChanged(nil), .accountListChanged, .portalAdded, .portalRemoved: break
+            case .debugChanged: setDebug?(configuration.isDebugging)
+            }
+        }
+    }
+
+    /// Called when an administrator switches debugging on or off.
+    public var setDebug: ((Bool) -> Void)?
+
+    private func addTarget(_ tid: TargetID, _ rest: Countdown) {
+        guard let target = configuration.targets[tid] else { return }
+        order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: LoginDesk.portalGroupTag) }) { [log] refusal in
+            if let refusal { log.error("data does not serve target \(tid): \(refusal)") }
+            rest.keepAlive()
+        }
+        for unit in target.sortedLogicalUnits { addLogicalUnit(unit.key, rest) }
+    }
+
+    private func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown) {
+        guard let settings = try? configuration.settings(key) else { return }
+        let description = storeDescription(key)
+        let record = reservations[key] ?? ReservationRecord()
+        order(
+            { .addLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, record) },
+            passing: stores[key]?.descriptor.rawValue
+        ) { [log] refusal in
+            if let refusal { log.error("data does not serve logical unit \(key.lun) of target \(key.target): \(refusal)") }
+            rest.keepAlive()
+        }
+    }
+
+    private func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, _ rest: Countdown) {
+        guard let settings = try? configuration.settings(key) else { return }
+        order(
+            { .updateLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description) },
+            passing: description == nil ? nil : stores[key]?.descriptor.rawValue
+        ) { [log] refusal in
+            if let refusal { log.error("data does not change logical unit \(key.lun) of target \(key.target): \(refusal)") }
+            rest.keepAlive()
+        }
+    }
+
+    private func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
+        if let held = stores[key] { return held.description }
+        guard let unit = configuration.targets[key.target]?.logicalUnits[key.lun], unit.deviceType == .disk, let medium = unit.medium else {
+            return StoreDescription(kind: .none)
+        }
+        return StoreDescription(kind: .null, length: medium.byteCount)
+    }
+
+    /// Ends the sessions that the rules of today do not admit any more.
+    private func endUnwelcome(_ tid: TargetID, _ rest: Countdown) {
+        guard let target = configuration.targets[tid] else { return }
+        for (tsih, record) in sessions.records where record.tid == tid {
+            let decision = decideLogin(configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network)
+            guard case .refused(let reason) = decision, reason != .offline else { continue }
+            log.notice("a session is ended: the rules do not admit it any more", metadata: ["initiator": "\(record.initiatorName)", "target": "\(target.name)"])
+            order({ .endSession($0, tsih: tsih) }) { _ in rest.keepAlive() }
+        }
+    }
+
+    // MARK: The data process
+
+    private func tellDataAll() {
+        let nobodyWaits = Countdown {}
+        for target in configuration.sortedTargets { addTarget(target.id, nobodyWaits) }
+    }
+
+    private func dataEnded() {
+        sessions.removeAll()
+        let waiting = orders
+        orders = [:]
+        for whenDone in waiting.values { whenDone(nil) }
+    }
+
+    private func handle(_ report: DataReportMessage) {
+        switch report {
+        case .done(let id): finished(id, nil)
+        case .refused(let id, let refusal): finished(id, refusal)
+        case .sessionBegan(let tsih):
+            guard sessions.began(tsih) else { return condemnData("sessionBegan") }
+            if let record = sessions.records[tsih] { log.info("a session begins", metadata: metadata(tsih, record)) }
+        case .sessionEnded(let tsih, let end):
+            guard let record = sessions.records[tsih], sessions.ended(tsih, neverBegan: end == .neverBegan) else { return condemnData("sessionEnded") }
+            log.info("a session has ended: \(end)", metadata: metadata(tsih, record))
+        case .keep(let tid, let lun, let record):
+            guard let target = TargetID(rawValue: tid) else { return condemnData("keep") }
+            let key = LogicalUnitKey(target: target, lun: Int(lun))
+            // A logical unit that is gone has nothing to keep, but whoever waits goes on.
+            if configuration.targets[target]?.logicalUnits[Int(lun)] != nil, record.revision > reservations[key]?.revision ?? 0 {
+                reservations[key] = record
+            }
+            data?.send(.kept(tid: tid, lun: lun, revision: record.revision))
+        case .sendTargets(let id, let tsih, let scope): sendTargets(id, tsih, scope)
+        case .heartbeat: data?.heard()
+        }
+    }
+
+    private func condemnData(_ what: String) { data?.condemn(.outOfPhase(what)) }
+
+    private func finished(_ id: RequestID, _ refusal: DataRefusal?) {
+        guard let whenDone = orders.removeValue(forKey: id) else { return condemnData("an answer to nothing") }
+        whenDone(refusal)
+    }
+
+    private func metadata(_ tsih: UInt16, _ record: SessionRecord) -> Logger.Metadata {
+        ["initiator": "\(record.initiatorName)", "address": "\(record.peer)", "tid": "\(record.tid)", "tsih": "\(tsih)"]
+    }
+
+    private func sendTargets(_ id: RequestID, _ tsih: UInt16, _ scope: TextRequest.Selection) {
+        var found: [DiscoveredTarget] = []
+        if let record = sessions.records[tsih] {
+            // In a normal session only its own target may be asked for (RFC 7143 appendix C).
+            found = LoginDesk.targets(
+                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, current: configuration.targets[record.tid]?.name,
+                peer: record.peer, local: record.local, configuration
+            ).filter { $0.name == configuration.targets[record.tid]?.name }
+        }
+        for (page, isLast) in pages(found) { data?.send(.targets(id, page, isLast: isLast)) }
+    }
+
+    private func pages(_ targets: [DiscoveredTarget]) -> [([DiscoveredTarget], Bool)] {
+        let size = DoorLimits.discoveredTargets
+        let starts = Array(stride(from: 0, to: max(targets.count, 1), by: size))
+        return starts.map { (Array(targets[$0..<min($0 + size, targets.count)]), $0 == starts.last) }
+    }
+
+    // MARK: The login process
+
+    private func tellLoginAll() {
+        login?.send(.setOnline(configuration.state == .ready))
+        for socket in listening.values { login?.send(.listen(portal: socket.number), passing: socket.descriptor.rawValue) }
+    }
+
+    private func handle(_ question: LoginQuestionMessage, _ descriptors: inout ReceivedDescriptors) {
+        do throws(DoorError) {
+            try desk.admit(question)
+            switch question {
+            case .begin(let id, let login): begin(id, login, descriptors.take())
+            case .finish(let id, let outcome): try finish(id, outcome, descriptors.take())
+            case .sendTargets(let id, let scope):
+                for (page, isLast) in pages(desk.targets(id, scope, configuration)) { login?.send(.targets(id, page, isLast: isLast)) }
+            case .gone(let id): desk.gone(id)
+            case .heartbeat: login?.heard()
+            }
+        } catch {
+            login?.condemn(error)
+        }
+    }
+
+    private func begin(_ id: ConnectionID, _ question: LoginQuestion, _ connection: consuming FileDescriptor?) {
+        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
+            // The peer is gone already.
+            login?.send(.refuse(id, .targetError))
+            return
+        }
+        switch desk.begin(id, question, peer: peer, local: local, configuration, sessions) {
+        case .proceed(let parameters, let tag): login?.send(.proceed(id, parameters, portalGroupTag: tag))
+        case .refuse(let status, let reason): refuse(id, question, peer, status, reason)
+        }
+    }
+
+    private func finish(_ id: ConnectionID, _ outcome: LoginOutcome, _ connection: consuming FileDescriptor?) throws(DoorError) {
+        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue) else {
+            desk.gone(id)
+            login?.send(.refuse(id, .targetError))
+            return
+        }
+        guard let data, data.isRunning else {
+            desk.gone(id)
+            return refuse(id, outcome.identity, peer, .serviceUnavailable, "the data process is being started")
+        }
+        if let name = outcome.identity.targetName, let target = configuration.target(named: name), withdrawn.contains(target.id) {
+            desk.gone(id)
+            return refuse(id, outcome.identity, peer, .targetRemoved, "the target is being deleted")
+        }
+        switch try desk.finish(id, outcome, configuration, &sessions) {
+        case .grant(let grant):
+            data.send(.grant(grant), passing: connection.rawValue)
+            login?.send(.granted(id))
+        case .refuse(let status, let reason): refuse(id, outcome.identity, peer, status, reason)
+        }
+    }
+
+    private func refuse(_ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String) {
+        log.notice(
+            "a login is refused: \(reason)",
+            metadata: [
+                "initiator": "\(question.initiatorName)", "target": "\(question.targetName?.spelling ?? "discovery")", "address": "\(peer)",
+                "status": "\(String(status.rawValue, radix: 16))",
+            ])
+        login?.send(.refuse(id, status))
+    }
+
+    // MARK: What is going on
+
+    private func runtimeView() -> RuntimeView {
+        var view = RuntimeView()
+        view.sessions = sessions.served.map { tsih, record in
+            RuntimeView.Session(
+                target: record.tid, tsih: tsih, initiatorName: record.initiatorName, initiatorAlias: record.initiatorAlias,
+                connections: [RuntimeView.Connection(cid: record.cid, address: record.peer.network)])
+        }
+        return view
+    }
+}
+
+/// Calls `whenDone` when nobody holds it any more: each step that somebody waits for keeps it alive until its end.
+private final class Countdown {
+    private let whenDone: () -> Void
+    init(_ whenDone: @escaping () -> Void) { self.whenDone = whenDone }
+    /// For the end of a step: whoever calls it has held it until here.
+    func keepAlive() {}
+    deinit { whenDone() }
+}
+
+extension Portal {
+    init(address: SocketAddress) throws(ConfigurationError) {
+        self.init(address: address.network, port: address.port)
+    }
+
+    var socketAddress: SocketAddress {
+        guard let address = SocketAddress(bytes: address.bytes, port: port) else { preconditionFailure("a portal's address has 4 or 16 bytes") }
+        return address
+    }
+}

@@ -1,0 +1,147 @@
+import Administration
+import Logging
+import Management
+import Model
+import Reactor
+
+/// The control process from its command line to its exit code.
+public enum Daemon {
+    static let defaultConfig = "/etc/tgt/tgtd.yaml"
+    static let defaultState = "/var/lib/tgt"
+    /// A settings file is a page or two.
+    static let configLimit = 1 << 20
+    /// The first of these users that exists is who login and data become.
+    static let users = ["tgt", "nobody"]
+
+    /// Runs until it is told to stop.
+    /// - Parameters:
+    ///   - isInBackground: descriptor `Role.door` leads to the process that waits until this one serves
+    ///   - setLevel: sets what is logged from now on
+    /// - Returns: the exit code
+    public static func run(
+        _ options: LaunchOptions, isInBackground: Bool, log: Logger, setLevel: @escaping (Logger.Level) -> Void
+    ) -> Int32 {
+        do {
+            let (control, loop) = try start(options, isInBackground: isInBackground, log: log, setLevel: setLevel)
+            if isInBackground { Background.serves(FileDescriptor(owning: Role.door)) }
+            loop.run()
+            ServiceManager.notify("STOPPING=1")
+            _ = control
+            return 0
+        } catch {
+            log.critical("\(error)")
+            return 1
+        }
+    }
+
+    private static func start(
+        _ options: LaunchOptions, isInBackground: Bool, log: Logger, setLevel: @escaping (Logger.Level) -> Void
+    ) throws -> (Control, EventLoop) {
+        let demonstration = try options.demo.map(Demonstration.init)
+        let settings = try settings(options, demonstration)
+        setLevel(settings.logLevel.level)
+        let loop = try EventLoop()
+        var stop: () -> Void = {}
+        // Before the first child and the first thread, so that nobody takes them the default way.
+        let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt]) { _ in stop() }
+        let control = Control(
+            loop: loop,
+            options: ControlOptions(
+                settings: settings, identity: try identity(options, settings, demonstration), socket: socketPath(options, demonstration),
+                user: try user(settings), logsToSystem: isInBackground),
+            log: log)
+        control.setDebug = { setLevel($0 ? .debug : settings.logLevel.level) }
+        stop = { [control, signals] in
+            _ = signals
+            control.stop()
+        }
+        try control.start()
+        if let pidFile = options.pidFile { try Files.replace(pidFile, with: Array("\(Host.processID)\n".utf8), mode: 0o644) }
+        if let demonstration {
+            demonstration.build(control, socketBase: socketBase(demonstration) ?? "") { Console.output($0) }
+        }
+        log.notice("tgtd \(LaunchOptions.version) is ready", metadata: ["socket": "\(socketPath(options, demonstration))"])
+        ServiceManager.notify("READY=1")
+        return (control, loop)
+    }
+
+    /// The settings file, and what the command line puts in the place of its settings.
+    private static func settings(_ options: LaunchOptions, _ demonstration: Demonstration?) throws -> Settings {
+        var settings = Settings()
+        let path = options.config ?? defaultConfig
+        if options.config != nil || demonstration == nil {
+            if let bytes = try Files.readTrusted(path, limit: configLimit) {
+                settings = try Settings(yaml: String(decoding: bytes, as: UTF8.self), file: path)
+            } else if options.config != nil {
+                throw StartError("\(path): there is no such file")
+            }
+        }
+        if let threads = options.ioThreads { settings.ioThreads = threads }
+        if let interval = options.nopInterval { settings.nopInterval = interval }
+        if let count = options.nopCount { settings.nopCount = count }
+        if options.debug { settings.logLevel = .debug }
+        if !options.portals.isEmpty {
+            settings.portals = options.portals
+        } else if settings.portals.isEmpty {
+            settings.portals = demonstration?.portals ?? Settings.everywhere
+        }
+        return settings
+    }
+
+    private static func socketBase(_ demonstration: Demonstration?) -> String? {
+        Host.environment("TGT_IPC_SOCKET") ?? demonstration.map { $0.directory + "/socket" }
+    }
+
+    private static func socketPath(_ options: LaunchOptions, _ demonstration: Demonstration?) -> String {
+        ManagementSocket.path(base: socketBase(demonstration), controlPort: options.controlPort)
+    }
+
+    /// Where something is kept: where the command line or the settings say, else one directory for each control port; nowhere for a
+    /// daemon that has been given a socket of its own, as tests and benchmarks do.
+    private static func identity(_ options: LaunchOptions, _ settings: Settings, _ demonstration: Demonstration?) throws -> IdentitySource {
+        let directory: String?
+        switch options.state {
+        case .directory(let chosen): directory = chosen
+        case LaunchOptions.State.none?: directory = nil
+        case nil:
+            if let demonstration {
+                directory = demonstration.directory + "/state"
+            } else if let state = settings.state {
+                directory = "\(state)/\(options.controlPort)"
+            } else {
+                directory = Host.environment("TGT_IPC_SOCKET") == nil ? "\(defaultState)/\(options.controlPort)" : nil
+            }
+        }
+        let installation = try directory.map(Installation.identity) ?? Installation.fresh()
+        return IdentitySource(installation: installation, keepsTgtDefaults: options.compatibleIdentifiers)
+    }
+
+    /// Who login and data become. Only root can make them somebody else.
+    private static func user(_ settings: Settings) throws -> Identity? {
+        guard Host.isRoot else { return nil }
+        let names = settings.user.map { [$0] } ?? users
+        for name in names {
+            guard let identity = Identity(user: name) else { continue }
+            guard identity.uid != 0 else { throw StartError("the user \(name) is root: login and data must be somebody without rights") }
+            return identity
+        }
+        throw StartError("there is no user \(names.joined(separator: " or ")) for the processes that meet the network; make one, or name one (user: in the settings)")
+    }
+}
+
+extension Settings {
+    /// Every address of the host, as with tgt.
+    static let everywhere = ["0.0.0.0:3260", "[::]:3260"].compactMap { SocketAddress($0) }
+}
+
+extension Settings.LogLevel {
+    var level: Logger.Level {
+        switch self {
+        case .debug: .debug
+        case .info: .info
+        case .notice: .notice
+        case .warning: .warning
+        case .error: .error
+        }
+    }
+}

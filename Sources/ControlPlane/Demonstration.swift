@@ -1,0 +1,66 @@
+import Management
+import Reactor
+
+/// `tgtd --demo DIR`: one disk, one target, one portal on the loopback.
+struct Demonstration {
+    /// Absolute.
+    let directory: String
+    let portals = ["127.0.0.1:3260"].compactMap { SocketAddress($0) }
+
+    private static let target = "iqn.2026-11.org.example:demo"
+    private static let diskLength = 1 << 30
+    private var disk: String { directory + "/disk.img" }
+
+    init(_ path: String) throws {
+        guard !path.hasPrefix("/") else {
+            directory = path
+            return
+        }
+        guard let current = Host.currentDirectory else { throw StartError("the current directory is gone") }
+        directory = current + "/" + path
+    }
+
+    /// Makes the disk at the first run, and the target at every run; then prints what to try.
+    func build(_ control: Control, socketBase: String, print: @escaping (String) -> Void) {
+        do {
+            try Files.makeDirectory(directory, mode: 0o700)
+            let isNew = try Files.makeSparse(disk, length: Self.diskLength)
+            var unit = AdminRequest.NewLogicalUnit()
+            unit.path = Array(disk.utf8)
+            let steps: [AdminRequest.Action] = [
+                .newTarget(tid: 1, name: Array(Self.target.utf8)),
+                .newLogicalUnit(tid: 1, lun: 1, unit),
+                .bindInitiators(tid: 1, .init(address: Array("ALL".utf8))),
+            ]
+            run(steps[...], control) { failure in
+                print(failure.map { "The demonstration cannot be built: \($0)\n" } ?? introduction(isNew: isNew, socketBase: socketBase))
+            }
+        } catch {
+            print("The demonstration cannot be built: \(error)\n")
+        }
+    }
+
+    private func run(_ steps: ArraySlice<AdminRequest.Action>, _ control: Control, _ whenDone: @escaping (String?) -> Void) {
+        guard let step = steps.first else { return whenDone(nil) }
+        control.submit(AdminRequest(step)) { answer in
+            if let reason = answer.reason { return whenDone(reason) }
+            run(steps.dropFirst(), control, whenDone)
+        }
+    }
+
+    private func introduction(isNew: Bool, socketBase: String) -> String {
+        """
+
+        Portcullis serves \(disk) (1 GiB, \(isNew ? "new" : "as it was left")) on 127.0.0.1:3260. From another shell:
+
+          iscsi-ls -s iscsi://127.0.0.1
+          qemu-img info iscsi://127.0.0.1/\(Self.target)/1
+          qemu-io -f raw -c 'write -P 0x5a 0 1M' -c 'read -P 0x5a 0 1M' iscsi://127.0.0.1/\(Self.target)/1
+          TGT_IPC_SOCKET=\(socketBase) .build/release/tgtadm --mode target --op show
+
+        Ctrl-C ends it; the disk stays.
+
+
+        """
+    }
+}

@@ -1,0 +1,147 @@
+import Access
+import Door
+import ISCSI
+import Logging
+import Model
+import Reactor
+
+/// Decides on logins, as the login process asks: it believes nothing that process says but what was negotiated, and that
+/// only within what was offered. Addresses come from the connection itself.
+struct LoginDesk {
+    /// A connection between its first question and its end in the login process.
+    private struct Applicant {
+        var phase: LoginPhase
+        let question: LoginQuestion
+        let peer: SocketAddress
+        let local: SocketAddress
+        let offered: SessionParameters
+    }
+
+    /// Applicants remembered at once; the login process has fewer connections.
+    static let mostApplicants = 4096
+
+    private var applicants: [ConnectionID: Applicant] = [:]
+
+    /// Checks that a question may be asked now of its connection. Whoever asks out of phase is not our login process any more.
+    func admit(_ message: LoginQuestionMessage) throws(DoorError) {
+        guard let connection = message.connection, let phases = message.row.phases else { return }
+        let phase = applicants[connection]?.phase ?? .unknown
+        guard phases.contains(phase) else { throw .outOfPhase("\(message.row.name) in phase \(phase)") }
+    }
+
+    enum Beginning {
+        case proceed(SessionParameters, portalGroupTag: UInt16)
+        case refuse(LoginStatus, String)
+    }
+
+    /// `begin`: who is it, and may it go on?
+    mutating func begin(
+        _ id: ConnectionID, _ question: LoginQuestion, peer: SocketAddress, local: SocketAddress, _ configuration: Configuration,
+        _ sessions: SessionTable
+    ) -> Beginning {
+        guard applicants.count < Self.mostApplicants else { return .refuse(.outOfResources, "too many logins at once") }
+        let result = decide(question, peer: peer, configuration, sessions)
+        if case .proceed(let parameters, _) = result {
+            applicants[id] = Applicant(
+                phase: question.sessionType == .discovery ? .discovering : .negotiating, question: question, peer: peer, local: local,
+                offered: parameters)
+        }
+        return result
+    }
+
+    private func decide(
+        _ question: LoginQuestion, peer: SocketAddress, _ configuration: Configuration, _ sessions: SessionTable
+    ) -> Beginning {
+        guard let name = question.targetName, question.sessionType == .normal else {
+            if let refusal = Self.refusal(decideDiscovery(configuration)) { return refusal }
+            return .proceed(SessionParameters(), portalGroupTag: Self.portalGroupTag)
+        }
+        let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network)
+        if let refusal = Self.refusal(decision) { return refusal }
+        guard let target = configuration.target(named: name) else { return .refuse(.notFound, "there is no such target") }
+        if question.tsih != 0 {
+            guard let record = sessions.continues(question, tid: target.id) else { return .refuse(.sessionDoesNotExist, "there is no such session") }
+            guard record.cid == question.cid else { return .refuse(.tooManyConnections, "a session has one connection") }
+        }
+        return .proceed(target.parameters, portalGroupTag: Self.portalGroupTag)
+    }
+
+    /// There is one portal group (RFC 7143 §13.9).
+    static let portalGroupTag: UInt16 = 1
+
+    /// Not permitted and not there look the same to the initiator (RFC 7143 §11.13.5).
+    private static func refusal(_ decision: AccessDecision) -> Beginning? {
+        guard case .refused(let reason) = decision else { return nil }
+        switch reason {
+        case .noRules: return .refuse(.notFound, "the target has no rule: it admits nobody")
+        case .address: return .refuse(.notFound, "no address rule of the target admits it")
+        case .name: return .refuse(.notFound, "no name rule of the target admits it")
+        case .noTarget: return .refuse(.notFound, "there is no such target")
+        case .authenticationRequired: return .refuse(.authenticationFailure, "an account is bound, and nobody can authenticate yet")
+        case .offline: return .refuse(.targetError, "the target, or the system, is offline")
+        }
+    }
+
+    enum Finish {
+        case grant(SessionGrant)
+        case refuse(LoginStatus, String)
+    }
+
+    /// `finish`: it has negotiated; is it still admitted, and is what it brings within what it was offered?
+    mutating func finish(
+        _ id: ConnectionID, _ outcome: LoginOutcome, _ configuration: Configuration, _ sessions: inout SessionTable
+    ) throws(DoorError) -> Finish {
+        guard let applicant = applicants.removeValue(forKey: id) else { throw .outOfPhase("finish") }
+        guard outcome.identity == applicant.question else { throw .outOfPhase("finish for somebody else than began") }
+        guard outcome.negotiated.isWithin(applicant.offered) else { throw .outOfPhase("finish with more than was offered") }
+        if case .refuse(let status, let reason) = decide(applicant.question, peer: applicant.peer, configuration, sessions) {
+            return .refuse(status, reason)
+        }
+        guard let name = applicant.question.targetName, let target = configuration.target(named: name) else {
+            return .refuse(.notFound, "there is no such target")
+        }
+        guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local) else {
+            return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
+        }
+        let grant = SessionGrant(
+            tid: target.id.rawValue, tsih: tsih, outcome: outcome, nopInterval: UInt16(clamping: target.nopInterval),
+            nopCount: UInt16(clamping: target.nopCount))
+        return .grant(grant)
+    }
+
+    /// What a discovery session may see.
+    func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
+        guard let applicant = applicants[id] else { return [] }
+        return Self.targets(
+            scope, initiator: applicant.question.initiatorName, current: nil, peer: applicant.peer, local: applicant.local, configuration)
+    }
+
+    /// The targets of `scope` that this initiator may log in to, at the address where it has reached us (RFC 7143 appendix C).
+    static func targets(
+        _ scope: TextRequest.Selection, initiator: ISCSIName, current: ISCSIName?, peer: SocketAddress, local: SocketAddress,
+        _ configuration: Configuration
+    ) -> [DiscoveredTarget] {
+        discoverable(configuration, initiator: initiator, address: peer.network)
+            .filter { target in
+                switch scope {
+                case .all: true
+                case .name(let name): target.name == name
+                case .sessionTarget: target.name == current
+                }
+            }
+            .map { DiscoveredTarget(name: $0.name, addresses: ["\(local)"], portalGroupTag: portalGroupTag) }
+    }
+
+    mutating func gone(_ id: ConnectionID) { applicants[id] = nil }
+
+    /// The login process is gone.
+    mutating func removeAll() { applicants = [:] }
+}
+
+extension SocketAddress {
+    /// For rules.
+    var network: NetworkAddress {
+        guard let address = NetworkAddress(bytes: bytes) else { preconditionFailure("a socket address has 4 or 16 bytes") }
+        return address
+    }
+}

@@ -1,0 +1,169 @@
+import Door
+import Logging
+import Reactor
+
+/// The roles in which tgtd starts itself again.
+public enum Role: String, Sendable, CaseIterable {
+    /// Meets peers that nobody knows yet.
+    case login
+    /// Serves sessions and logical units.
+    case data
+    /// Opens one backing store, where that may take for ever.
+    case opener
+
+    /// The descriptor of its end of the door.
+    public static let door: Int32 = 3
+}
+
+extension ChildProcess {
+    /// Starts tgtd in another role, with its end of the door and nothing else.
+    convenience init(_ role: Role, door: consuming FileDescriptor, options: [String] = []) throws(SystemError) {
+        // A trap prints no memory: it may be a peer's data.
+        let passed = ["JOURNAL_STREAM", "TZ"].compactMap { name in Host.environment(name).map { "\(name)=\($0)" } }
+        try self.init(
+            arguments: ["tgtd", "--role", role.rawValue, "--parent", "\(Host.processID)"] + options, environment: ["SWIFT_BACKTRACE=enable=no"] + passed,
+            descriptors: [door.rawValue])
+    }
+}
+
+/// Limits of looking after our other processes.
+public enum SupervisionLimits {
+    /// Nanoseconds before a process that ended is started again; doubled each time it ends early, up to the last figure.
+    public static let firstDelay: UInt64 = 50_000_000
+    public static let longestDelay: UInt64 = 30_000_000_000
+    /// A process that has run for so many nanoseconds did not end early.
+    public static let settled: UInt64 = 60_000_000_000
+    /// How long a process may take to end when it is told to, in nanoseconds.
+    public static let farewell: UInt64 = 5_000_000_000
+}
+
+/// Keeps one of our processes running: starts it, hears its heart, reaps it, starts its successor, with back-off.
+///
+/// The successor is started only when the old process is reaped: until then its operations may still reach a store.
+final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHandler {
+    private let role: Role
+    private let options: [String]
+    private let loop: EventLoop
+    private let log: Logger
+    private let onStart: () -> Void
+    private let onMessage: (Incoming, inout ReceivedDescriptors) -> Void
+    private let onEnd: () -> Void
+    private let heartbeat: (UInt64) -> Outgoing
+
+    private var process: ChildProcess?
+    private var link: DoorLink<Incoming, Outgoing>?
+    private var delay = SupervisionLimits.firstDelay
+    private var startedAt: UInt64 = 0
+    private var beats: UInt64 = 0
+    private var lastBeat: UInt64 = 0
+    private var isStopping = false
+    private var whenStopped: (() -> Void)?
+
+    /// Whether it can be talked to.
+    var isRunning: Bool { link != nil }
+    var pid: Int32? { process?.pid }
+
+    /// - Parameters:
+    ///   - heartbeat: the message that it must answer
+    ///   - onStart: called after each start: tell it all it needs
+    ///   - onEnd: called after each end, before its successor starts: forget what belonged to it
+    init(
+        _ role: Role, options: [String], loop: EventLoop, log: Logger, heartbeat: @escaping (UInt64) -> Outgoing, onStart: @escaping () -> Void,
+        onMessage: @escaping (Incoming, inout ReceivedDescriptors) -> Void, onEnd: @escaping () -> Void
+    ) {
+        self.role = role
+        self.options = options
+        self.loop = loop
+        self.log = log
+        self.heartbeat = heartbeat
+        self.onStart = onStart
+        self.onMessage = onMessage
+        self.onEnd = onEnd
+    }
+
+    func start() throws(SystemError) {
+        var pair = try Socket.messagePair()
+        let child = try ChildProcess(role, door: pair.takeEnd(), options: options)
+        process = child
+        startedAt = loop.now
+        lastBeat = loop.now
+        try loop.add(child.descriptor, .readable, self)
+        link = try DoorLink(
+            loop: loop, socket: pair.takeEnd(), onMessage: { [unowned self] in onMessage($0, &$1) }, onEnd: { [unowned self] in doorShut($0) })
+        log.info("the \(role) process runs", metadata: ["pid": "\(child.pid)"])
+        onStart()
+    }
+
+    func send(_ message: Outgoing, passing descriptor: Int32? = nil) { link?.send(message, passing: descriptor) }
+
+    /// It has answered a heartbeat.
+    func heard() { lastBeat = loop.now }
+
+    /// Called regularly: asks for a sign of life, and ends a process that gave none for too long.
+    func beat() {
+        guard let process, link != nil else { return }
+        if loop.now > lastBeat + UInt64(DoorLimits.heartbeatPatience) * 1_000_000_000 {
+            log.error("the \(role) process hangs and is ended", metadata: ["pid": "\(process.pid)"])
+            process.send(signal: Signal.kill)
+            return
+        }
+        beats += 1
+        send(heartbeat(beats))
+    }
+
+    /// Ends a process that does what it may not.
+    func condemn(_ reason: DoorError) { doorShut(.refused(reason)) }
+
+    /// Ends it for good.
+    func stop(_ whenStopped: @escaping () -> Void) {
+        isStopping = true
+        guard let process else { return whenStopped() }
+        self.whenStopped = whenStopped
+        link?.close()
+        link = nil
+        loop.after(nanoseconds: SupervisionLimits.farewell) { process.send(signal: Signal.kill) }
+    }
+
+    private func doorShut(_ reason: DoorEnd) {
+        if !isStopping, case .closed = reason {} else if let process {
+            log.error("the \(role) process is ended: \(reason)", metadata: ["pid": "\(process.pid)"])
+        }
+        link?.close()
+        link = nil
+        process?.send(signal: Signal.kill)
+    }
+
+    /// The process has ended.
+    func ready(_ events: Readiness) {
+        guard let process, let end = process.reap() else { return }
+        loop.remove(process.descriptor)
+        self.process = nil
+        // Its descriptors are closed, its operations over: from here on a successor may touch the same stores.
+        link?.close()
+        link = nil
+        onEnd()
+        if isStopping {
+            whenStopped?()
+            whenStopped = nil
+            return
+        }
+        let ranFor = loop.now - startedAt
+        delay = ranFor >= SupervisionLimits.settled ? SupervisionLimits.firstDelay : delay
+        log.error("the \(role) process \(end); it is started again in \(delay / 1_000_000) ms", metadata: ["pid": "\(process.pid)"])
+        let wait = delay
+        delay = min(delay * 2, SupervisionLimits.longestDelay)
+        startAgain(after: wait)
+    }
+
+    private func startAgain(after nanoseconds: UInt64) {
+        loop.after(nanoseconds: nanoseconds) { [weak self] in
+            guard let self, !isStopping, process == nil else { return }
+            do {
+                try start()
+            } catch {
+                log.error("the \(role) process cannot be started: \(error)")
+                startAgain(after: SupervisionLimits.longestDelay)
+            }
+        }
+    }
+}

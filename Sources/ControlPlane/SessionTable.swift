@@ -1,0 +1,82 @@
+import ISCSI
+import Model
+import Reactor
+
+/// A session as control knows it, from its grant to its end.
+struct SessionRecord {
+    var tid: TargetID
+    var initiatorName: ISCSIName
+    var initiatorAlias: [UInt8]?
+    var isid: ISID
+    var cid: UInt16
+    /// The initiator's address, and ours that it has reached.
+    var peer: SocketAddress
+    var local: SocketAddress
+    /// Grants on their way: data has not said yet what became of them.
+    var pendingGrants = 1
+    var isServed = false
+    /// Rises with each login, for the order of reports.
+    var order: UInt64
+}
+
+/// The sessions of all targets by TSIH, which is never 0 and never that of another living session.
+struct SessionTable {
+    /// Sessions in all: TSIHs are 16 bits (RFC 7143 §11.12.6), and a few are left free so that one is found quickly.
+    static let most = 60_000
+
+    private(set) var records: [UInt16: SessionRecord] = [:]
+    private var lastTSIH: UInt16 = 0
+    private var orders: UInt64 = 0
+
+    /// In the order of their logins.
+    var served: [(tsih: UInt16, record: SessionRecord)] {
+        records.filter(\.value.isServed).map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
+    }
+
+    func sessions(of tid: TargetID) -> [UInt16] { records.filter { $0.value.tid == tid }.map(\.key) }
+
+    /// Whether this request continues the session that it names (RFC 7143 §6.3.1).
+    func continues(_ question: LoginQuestion, tid: TargetID) -> SessionRecord? {
+        guard let record = records[question.tsih], record.tid == tid, record.isid == question.isid, record.initiatorName == question.initiatorName
+        else { return nil }
+        return record
+    }
+
+    /// Enters a granted session; nil if there are too many.
+    mutating func grant(_ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress) -> UInt16? {
+        orders += 1
+        if question.tsih != 0 {
+            records[question.tsih]?.pendingGrants += 1
+            records[question.tsih]?.peer = peer
+            records[question.tsih]?.local = local
+            records[question.tsih]?.cid = question.cid
+            return question.tsih
+        }
+        guard records.count < Self.most else { return nil }
+        repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
+        records[lastTSIH] = SessionRecord(
+            tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
+            peer: peer, local: local, order: orders)
+        return lastTSIH
+    }
+
+    /// - Returns: false if no such grant was on its way: data may not say that.
+    mutating func began(_ tsih: UInt16) -> Bool {
+        guard let record = records[tsih], record.pendingGrants > 0 else { return false }
+        records[tsih]?.pendingGrants -= 1
+        records[tsih]?.isServed = true
+        return true
+    }
+
+    /// - Parameter neverBegan: a grant came to nothing; otherwise a session that was served has ended
+    /// - Returns: false if there was nothing that could end: data may not say that.
+    mutating func ended(_ tsih: UInt16, neverBegan: Bool) -> Bool {
+        guard var record = records[tsih], neverBegan ? record.pendingGrants > 0 : record.isServed else { return false }
+        if neverBegan { record.pendingGrants -= 1 } else { record.isServed = false }
+        records[tsih] = record.pendingGrants > 0 || record.isServed ? record : nil
+        return true
+    }
+
+    /// Data is gone, and all of them with it.
+    mutating func removeAll() { records = [:] }
+}

@@ -1,0 +1,142 @@
+import Reactor
+import Yams
+
+/// What `tgtd.yaml` says, every key with its default. `policy/tgtd.yaml` is the shipped file, with comments.
+public struct Settings: Sendable, Equatable {
+    /// Where initiators connect; tgt's default is every address on port 3260.
+    public var portals: [SocketAddress] = []
+    /// Threads that serve sessions; nil: one for each CPU, at most `mostReactors`.
+    public var reactors: Int?
+    /// Threads for I/O that may block.
+    public var ioThreads = 16
+    /// Bytes that the data of tasks may take in the data process.
+    public var memory = 256 << 20
+    /// Defaults of every target: seconds of silence before a NOP-In, and how many may stay unanswered. 0: never.
+    public var nopInterval = 0
+    public var nopCount = 0
+    /// Who the login and data processes become when started as root; nil: `tgt` if there is such a user, else `nobody`.
+    public var user: String?
+    /// Directory of the installation identity and all that must survive a restart; nil: `/var/lib/tgt`.
+    public var state: String?
+    public var logLevel = LogLevel.info
+
+    public enum LogLevel: String, CaseIterable, Sendable { case debug, info, notice, warning, error }
+
+    public static let mostReactors = 16
+    public static let mostPortals = 64
+
+    public init() {}
+}
+
+/// A setting that is not right: where it stands and what would be.
+public struct SettingsError: Error, Equatable, CustomStringConvertible {
+    public var file: String
+    public var line: Int?
+    public var message: String
+    public var description: String { line.map { "\(file):\($0): \(message)" } ?? "\(file): \(message)" }
+}
+
+extension Settings {
+    /// Reads a settings file's text. All of it is right, or none of it counts.
+    /// - Parameter file: its name, for errors
+    public init(yaml text: String, file: String) throws(SettingsError) {
+        self.init()
+        let root: Node?
+        do { root = try compose(yaml: text) } catch {
+            throw SettingsError(file: file, line: nil, message: "not YAML: \(error)")
+        }
+        guard let root, root.null == nil else { return }
+        try apply(root, keys: Self.keys, path: "", file: file)
+    }
+
+    private typealias Key = (name: String, set: @Sendable (inout Settings, Node) -> String?)
+
+    /// Every key: it takes its node, or says what would be right.
+    private static let keys: [Key] = [
+        ("portals", { settings, node in
+            guard let list = node.sequence, list.count <= mostPortals else { return "a list of at most \(mostPortals) ADDRESS:PORT is wanted" }
+            settings.portals = []
+            for item in list {
+                guard let text = item.scalar?.string, let address = SocketAddress(text) else { return "each portal is ADDRESS:PORT or [IPv6]:PORT" }
+                guard !settings.portals.contains(address) else { return "the portal \(address) is named twice" }
+                settings.portals.append(address)
+            }
+            return nil
+        }),
+        ("reactors", { settings, node in
+            guard let value = node.int, (1...mostReactors).contains(value) else { return "a number from 1 to \(mostReactors) is wanted" }
+            settings.reactors = value
+            return nil
+        }),
+        ("io-threads", { settings, node in
+            guard let value = node.int, (1...256).contains(value) else { return "a number from 1 to 256 is wanted" }
+            settings.ioThreads = value
+            return nil
+        }),
+        ("memory", { settings, node in
+            guard let value = node.scalar.flatMap({ bytes($0.string) }), (64 << 20...1 << 40).contains(value) else {
+                return "a size from 64MiB to 1TiB is wanted (bytes, or with KiB, MiB, GiB)"
+            }
+            settings.memory = value
+            return nil
+        }),
+        ("nop-interval", { settings, node in
+            guard let value = node.int, (0...3600).contains(value) else { return "seconds from 0 (never) to 3600 are wanted" }
+            settings.nopInterval = value
+            return nil
+        }),
+        ("nop-count", { settings, node in
+            guard let value = node.int, (0...100).contains(value) else { return "a number from 0 to 100 is wanted" }
+            settings.nopCount = value
+            return nil
+        }),
+        ("user", { settings, node in
+            guard let value = node.scalar?.string, !value.isEmpty else { return "the name of a user is wanted" }
+            settings.user = value
+            return nil
+        }),
+        ("state", { settings, node in
+            guard let value = node.scalar?.string, value.hasPrefix("/") else { return "an absolute directory is wanted" }
+            settings.state = value
+            return nil
+        }),
+        ("log.level", { settings, node in
+            guard let value = node.scalar.flatMap({ LogLevel(rawValue: $0.string) }) else {
+                return "one of \(LogLevel.allCases.map(\.rawValue).joined(separator: ", ")) is wanted"
+            }
+            settings.logLevel = value
+            return nil
+        }),
+    ]
+
+    private mutating func apply(_ node: Node, keys: [Key], path: String, file: String) throws(SettingsError) {
+        guard let mapping = node.mapping else {
+            throw SettingsError(file: file, line: node.mark?.line, message: "keys with values are wanted\(path.isEmpty ? "" : " under \(path.dropLast())")")
+        }
+        var seen: Set<String> = []
+        for (keyNode, value) in mapping {
+            let name = path + (keyNode.scalar?.string ?? "?")
+            let line = keyNode.mark?.line
+            guard seen.insert(name).inserted else { throw SettingsError(file: file, line: line, message: "\(name) is set twice") }
+            if let key = keys.first(where: { $0.name == name }) {
+                if let trouble = key.set(&self, value) {
+                    throw SettingsError(file: file, line: value.mark?.line ?? line, message: "\(name): \(trouble)")
+                }
+            } else if keys.contains(where: { $0.name.hasPrefix(name + ".") }) {
+                try apply(value, keys: keys, path: name + ".", file: file)
+            } else {
+                throw SettingsError(file: file, line: line, message: "there is no setting \(name)")
+            }
+        }
+    }
+
+    /// `262144`, `256KiB`, `1GiB`, … in bytes.
+    static func bytes(_ text: String) -> Int? {
+        let units: [(String, Int)] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)]
+        for (unit, shift) in units where text.hasSuffix(unit) {
+            guard let value = Int(text.dropLast(unit.count)), value >= 0, value <= Int.max >> shift else { return nil }
+            return value << shift
+        }
+        return nil
+    }
+}

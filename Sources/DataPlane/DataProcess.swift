@@ -1,0 +1,318 @@
+import Bytes
+import Door
+import ISCSI
+import Logging
+import Reactor
+import SCSI
+import Storage
+import Target
+
+/// How a data process is set up.
+public struct DataOptions: Sendable {
+    public var reactors: Int
+    public var ioThreads: Int
+    /// Bytes for the data of commands.
+    public var memory: Int
+
+    public init(reactors: Int, ioThreads: Int, memory: Int) {
+        self.reactors = reactors
+        self.ioThreads = ioThreads
+        self.memory = memory
+    }
+}
+
+/// The process that serves logical units: its main thread carries out what control orders, its reactors serve the sessions.
+///
+/// All of this belongs to the main thread's loop; reactors report to it through one mailbox.
+public final class DataProcess {
+    /// Bytes for small answers of all sessions: what bounds a single one is `SessionLimits`.
+    private static let answerMemory = 1 << 40
+
+    private struct Served {
+        let beginning: SessionBeginning
+        let reactor: Int
+    }
+
+    private let loop: EventLoop
+    private let log: Logger
+    private let shared: Shared
+    private let reactors: [Mailbox<ReactorMessage>]
+    private var threads: [LoopThread] = []
+    private var link: DoorLink<DataOrderMessage, DataReportMessage>?
+    private var targets: [Int32: ServedTarget] = [:]
+    private var sessions: [NexusID: Served] = [:]
+    private var load: [Int]
+    private var nextNexus: UInt64 = 1
+    /// Requests to control that wait for their answer, and the parts that have come.
+    private var discoveries: [RequestID: (reactor: Int, nexus: NexusID, request: TextRequest, targets: [DiscoveredTarget])] = [:]
+    private var nextRequest: UInt64 = 1
+    /// Commands that wait until control keeps the reservations: by logical unit, in order of revision.
+    private var keeping: [UnitKey: [(revision: UInt64, reactor: Int, nexus: NexusID, ticket: Ticket)]] = [:]
+    private var heartbeats: [UInt64: Int] = [:]
+
+    private struct UnitKey: Hashable {
+        let tid: Int32
+        let lun: UInt16
+    }
+
+    /// Starts the threads and listens to control.
+    public init(loop: EventLoop, door: consuming FileDescriptor, options: DataOptions, log: Logger) throws(SystemError) {
+        self.loop = loop
+        self.log = log
+        let reports = try Mailbox<ReactorReport>()
+        shared = Shared(
+            data: BufferPool(budget: options.memory), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20), stores: StoreTable(),
+            pool: IOPool(threads: options.ioThreads) { $0.mailbox.post(.completed($0.nexus, $0.ticket, $1)) }, reports: reports, log: log)
+        var mailboxes: [Mailbox<ReactorMessage>] = []
+        for _ in 0..<options.reactors { mailboxes.append(try Mailbox()) }
+        reactors = mailboxes
+        load = [Int](repeating: 0, count: options.reactors)
+        try loop.receive(reports) { [unowned self] report in handle(report) }
+        for (number, mailbox) in mailboxes.enumerated() {
+            let shared = shared
+            threads.append(
+                try LoopThread(name: "reactor \(number)") { loop in
+                    do {
+                        try SessionReactor(number: number, loop: loop, mailbox: mailbox, shared: shared).start()
+                    } catch {
+                        preconditionFailure("a reactor that cannot start serves nobody: \(error)")
+                    }
+                })
+        }
+        link = try DoorLink(loop: loop, socket: door) { [unowned self] message, descriptors in
+            carryOut(message, &descriptors)
+        } onEnd: { [unowned self] reason in
+            if case .closed = reason {} else { self.log.error("control is gone: \(reason)") }
+            self.loop.stop()
+        }
+    }
+
+    // MARK: Orders
+
+    private func carryOut(_ order: DataOrderMessage, _ descriptors: inout ReceivedDescriptors) {
+        switch order {
+        case .addTarget(let request, let tid, let name, let tag):
+            guard targets[tid] == nil else { return refuse(request, .alreadyExists) }
+            targets[tid] = ServedTarget(name: name, tid: tid, portalGroupTag: tag)
+            link?.send(.done(request))
+        case .removeTarget(let request, let tid, let force): removeTarget(request, tid, force: force)
+        case .addLogicalUnit(let request, let tid, let lun, let settings, let description, let record):
+            addUnit(request, tid, lun, settings, description, record, descriptors.take())
+        case .updateLogicalUnit(let request, let tid, let lun, let settings, let description):
+            updateUnit(request, tid, lun, settings, description, descriptors.take())
+        case .removeLogicalUnit(let request, let tid, let lun, let force): removeUnit(request, tid, lun, force: force)
+        case .grant(let grant):
+            guard let descriptor = descriptors.take() else { preconditionFailure("the table asks for the descriptor") }
+            take(grant, OwnedDescriptor(descriptor))
+        case .endSession(let request, let tsih): endSession(request, tsih)
+        case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
+        case .kept(let tid, let lun, let revision): kept(UnitKey(tid: tid, lun: lun), revision)
+        case .heartbeat(let count):
+            heartbeats[count] = reactors.count
+            for reactor in reactors { reactor.post(.heartbeat(count)) }
+        }
+    }
+
+    private func refuse(_ request: RequestID, _ refusal: DataRefusal) { link?.send(.refused(request, refusal)) }
+
+    /// Runs `work` here when whoever is asked has let go, from whichever thread that happens.
+    private func here(_ work: @escaping @Sendable (DataProcess) -> Void) -> @Sendable () -> Void {
+        // The process object lives as long as its loop runs, and the mailbox delivers on the loop's thread only.
+        nonisolated(unsafe) let process = self
+        let mailbox = loop.mailbox
+        return { mailbox.post { _ in work(unsafe process) } }
+    }
+
+    private func removeTarget(_ request: RequestID, _ tid: Int32, force: Bool) {
+        guard let target = targets[tid] else { return refuse(request, .unknownTarget) }
+        guard force || target.sessions.isEmpty else { return refuse(request, .targetActive) }
+        // From here on nobody finds it any more; what is left of it ends, then its stores are let go.
+        targets[tid] = nil
+        target.endSessions(
+            .administrator,
+            whenGone: here { process in
+                for number in target.numbers { if let unit = target.remove(number: number) { process.shared.stores[unit] = nil } }
+                process.link?.send(.done(request))
+            })
+    }
+
+    private func addUnit(
+        _ request: RequestID, _ tid: Int32, _ lun: UInt16, _ settings: LogicalUnitSettings, _ description: StoreDescription,
+        _ record: ReservationRecord, _ descriptor: consuming FileDescriptor?
+    ) {
+        guard let target = targets[tid] else { return refuse(request, .unknownTarget) }
+        guard target.unit(Int(lun)) == nil else { return refuse(request, .alreadyExists) }
+        let unit = LogicalUnit(settings, targetPort: target.port, reservations: record)
+        guard attach(description, descriptor, to: unit) else { return refuse(request, .badStore) }
+        target.add(unit, number: Int(lun))
+        link?.send(.done(request))
+    }
+
+    private func updateUnit(
+        _ request: RequestID, _ tid: Int32, _ lun: UInt16, _ settings: LogicalUnitSettings, _ description: StoreDescription?,
+        _ descriptor: consuming FileDescriptor?
+    ) {
+        guard let unit = targets[tid]?.unit(Int(lun)) else { return refuse(request, .unknownLogicalUnit) }
+        if let description, !attach(description, descriptor, to: unit) { return refuse(request, .badStore) }
+        unit.apply(settings)
+        link?.send(.done(request))
+    }
+
+    /// Gives the logical unit its store. The old one is closed when its last operation is over.
+    private func attach(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?, to unit: LogicalUnit) -> Bool {
+        do {
+            shared.stores[unit] = try makeStore(description, descriptor).map { ServedStore($0, pool: shared.pool) }
+            return true
+        } catch {
+            log.error("a store cannot be used: \(error)")
+            return false
+        }
+    }
+
+    private func makeStore(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?) throws(SystemError) -> (any BackingStore)? {
+        switch description.kind {
+        case .none: return nil
+        case .null: return NullStore(length: description.length)
+        case .file, .blockDevice:
+            guard let descriptor else { throw SystemError("a store without a descriptor", 0) }
+            let store = try FileStore(adopting: descriptor, readOnly: description.isReadOnly)
+            // What was opened and what is served must not be two things.
+            guard store.length == description.length else { throw SystemError("a store whose length has changed", 0) }
+            return store
+        }
+    }
+
+    private func removeUnit(_ request: RequestID, _ tid: Int32, _ lun: UInt16, force: Bool) {
+        guard let target = targets[tid], let unit = target.unit(Int(lun)) else { return refuse(request, .unknownLogicalUnit) }
+        guard force || !unit.isBusy else { return refuse(request, .logicalUnitActive) }
+        target.remove(
+            number: Int(lun),
+            whenReleased: here { process in
+                process.shared.stores[unit] = nil
+                process.link?.send(.done(request))
+            })
+    }
+
+    private func endSession(_ request: RequestID, _ tsih: UInt16) {
+        guard let served = sessions.values.first(where: { $0.beginning.grant.tsih == tsih }) else { return refuse(request, .unknownSession) }
+        let nexus = served.beginning.nexus
+        served.beginning.target.endSessions(
+            .administrator, where: { $0.nexus == nexus }, whenGone: here { $0.link?.send(.done(request)) })
+    }
+
+    // MARK: Sessions
+
+    private func take(_ grant: SessionGrant, _ connection: OwnedDescriptor) {
+        guard let target = targets[grant.tid] else {
+            refuseLogin(grant, connection, .targetRemoved)
+            link?.send(.sessionEnded(tsih: grant.tsih, .neverBegan))
+            return
+        }
+        let beginning = SessionBeginning(grant: grant, target: target, connection: connection, nexus: NexusID(rawValue: nextNexus))
+        nextNexus += 1
+        replace(beginning)
+    }
+
+    /// Ends the session that the initiator port has, then begins the new one (RFC 7143 §6.3.5): its login response goes out only
+    /// when nothing of the old one is left in a store.
+    private func replace(_ beginning: SessionBeginning) {
+        beginning.target.reinstate(beginning.initiator, whenGone: here { $0.begin(beginning) })
+    }
+
+    private func begin(_ beginning: SessionBeginning) {
+        guard targets[beginning.target.tid] === beginning.target else {
+            refuseLogin(beginning.grant, beginning.connection, .targetRemoved)
+            link?.send(.sessionEnded(tsih: beginning.grant.tsih, .neverBegan))
+            return
+        }
+        let reactor = load.indices.min { load[$0] < load[$1] } ?? 0
+        load[reactor] += 1
+        sessions[beginning.nexus] = Served(beginning: beginning, reactor: reactor)
+        reactors[reactor].post(.begin(beginning))
+    }
+
+    /// Says on the connection itself why there is no session after all; a peer that does not read it misses it.
+    private func refuseLogin(_ grant: SessionGrant, _ connection: OwnedDescriptor, _ status: LoginStatus) {
+        var start = 0
+        _ = Socket.send(connection.rawValue, grant.outcome.refusalBytes(status), from: &start)
+        connection.close()
+    }
+
+    private func forget(_ beginning: SessionBeginning) {
+        guard let served = sessions.removeValue(forKey: beginning.nexus) else { return }
+        load[served.reactor] -= 1
+    }
+
+    // MARK: Reports
+
+    private func handle(_ report: ReactorReport) {
+        switch report {
+        case .began(let beginning): link?.send(.sessionBegan(tsih: beginning.grant.tsih))
+        case .occupied(let beginning):
+            forget(beginning)
+            replace(beginning)
+        case .ended(let beginning, let reason):
+            forget(beginning)
+            link?.send(.sessionEnded(tsih: beginning.grant.tsih, SessionEnd(reason)))
+        case .keep(let reactor, let nexus, let ticket, let unit, let record): keep(reactor, nexus, ticket, unit, record)
+        case .sendTargets(let reactor, let nexus, let request): discover(reactor, nexus, request)
+        case .heartbeat(_, let count):
+            guard let missing = heartbeats[count] else { return }
+            heartbeats[count] = missing == 1 ? nil : missing - 1
+            if missing == 1 { link?.send(.heartbeat(count)) }
+        }
+    }
+
+    private func keep(_ reactor: Int, _ nexus: NexusID, _ ticket: Ticket, _ unit: LogicalUnit, _ record: ReservationRecord) {
+        guard let served = sessions[nexus],
+            let number = served.beginning.target.numbers.first(where: { served.beginning.target.unit($0) === unit })
+        else {
+            // The logical unit is gone, and with it what was reserved.
+            return reactors[reactor].post(.kept(nexus, ticket))
+        }
+        let key = UnitKey(tid: served.beginning.target.tid, lun: UInt16(number))
+        keeping[key, default: []].append((record.revision, reactor, nexus, ticket))
+        link?.send(.keep(tid: key.tid, lun: key.lun, record))
+    }
+
+    private func kept(_ key: UnitKey, _ revision: UInt64) {
+        guard let waiting = keeping.removeValue(forKey: key) else { return }
+        let rest = waiting.filter { $0.revision > revision }
+        if !rest.isEmpty { keeping[key] = rest }
+        for entry in waiting where entry.revision <= revision { reactors[entry.reactor].post(.kept(entry.nexus, entry.ticket)) }
+    }
+
+    private func discover(_ reactor: Int, _ nexus: NexusID, _ request: TextRequest) {
+        guard let served = sessions[nexus] else { return }
+        let id = RequestID(rawValue: nextRequest)
+        nextRequest += 1
+        discoveries[id] = (reactor, nexus, request, [])
+        link?.send(.sendTargets(id, tsih: served.beginning.grant.tsih, request.selection))
+    }
+
+    private func discovered(_ id: RequestID, _ targets: [DiscoveredTarget], isLast: Bool) {
+        guard var discovery = discoveries.removeValue(forKey: id) else { return }
+        discovery.targets += targets
+        if isLast {
+            reactors[discovery.reactor].post(.targets(discovery.nexus, discovery.request, discovery.targets))
+        } else {
+            discoveries[id] = discovery
+        }
+    }
+}
+
+extension SessionEnd {
+    init(_ reason: EndReason) {
+        switch reason {
+        case .connectionLost: self = .connectionLost
+        case .loggedOut: self = .loggedOut
+        case .reinstated: self = .reinstated
+        case .administrator: self = .administrator
+        case .targetReset: self = .targetReset
+        case .protocolError: self = .protocolError
+        case .pingTimeout: self = .unanswered
+        case .outputStalled: self = .outputStalled
+        case .inputStalled: self = .inputStalled
+        }
+    }
+}

@@ -1,0 +1,48 @@
+import Logging
+import Reactor
+
+/// What a login or data process is told when it is started.
+public struct RoleOptions: Sendable {
+    /// Who to become; nil: whoever it is.
+    public var identity: Identity?
+    /// The control process.
+    public var parent: Int32
+    public var data: DataOptions
+
+    public init(identity: Identity?, parent: Int32, data: DataOptions) {
+        self.identity = identity
+        self.parent = parent
+        self.data = data
+    }
+}
+
+/// The processes that meet the network, from their start to their exit code.
+public enum NetworkRole {
+    /// Runs a login process until control is gone.
+    public static func runLogin(door: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
+        run(door, options, log) { loop, door throws(SystemError) in try LoginProcess(loop: loop, door: door, log: log) }
+    }
+
+    /// Runs a data process until control is gone.
+    public static func runData(door: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
+        run(door, options, log) { loop, door throws(SystemError) in try DataProcess(loop: loop, door: door, options: options.data, log: log) }
+    }
+
+    /// Goes into confinement before anything is read and before the first thread is started, then runs.
+    private static func run<Process>(
+        _ door: consuming FileDescriptor, _ options: RoleOptions, _ log: Logger,
+        _ make: (EventLoop, consuming FileDescriptor) throws(SystemError) -> Process
+    ) -> Int32 {
+        do {
+            let walls = try Sandbox.enter(identity: options.identity, parent: options.parent)
+            if walls.landlock == nil { log.warning("this kernel has no Landlock; the filter of system calls holds alone") }
+            let loop = try EventLoop()
+            let process = try make(loop, door)
+            loop.run()
+            return withExtendedLifetime(process) { 0 }
+        } catch {
+            log.critical("it cannot run confined: \(error)")
+            return 1
+        }
+    }
+}

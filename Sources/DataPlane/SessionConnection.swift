@@ -1,0 +1,212 @@
+import Bytes
+import ISCSI
+import Medium
+import Reactor
+import SCSI
+import Storage
+import Target
+
+/// A connection in full-feature phase: carries bytes between its socket and its session, and the session's actions out.
+final class SessionConnection: EventHandler {
+    /// Receives of one connection before the others of its reactor have their turn.
+    private static let receivesPerTurn = 4
+    /// How long a connection that is to be closed may take to send what is left, in nanoseconds.
+    private static let lastWords: UInt64 = 5_000_000_000
+
+    private let beginning: SessionBeginning
+    private unowned let reactor: SessionReactor
+    private let session: Session
+    /// nil once it is closed.
+    private var connection: OwnedDescriptor?
+    private var interest: Readiness = []
+    /// Received, but not yet taken by the session, which waits for memory or for its answers to leave.
+    private var unread: [UInt8] = []
+    private var closesAfterOutput = false
+    private var endReason: EndReason?
+
+    private var now: UInt64 { reactor.loop.now }
+    private var nexus: NexusID { beginning.nexus }
+
+    /// nil if the initiator port has a session already.
+    init?(_ beginning: SessionBeginning, reactor: SessionReactor) {
+        let outcome = beginning.grant.outcome
+        let start = SessionStart(
+            nexus: beginning.nexus, initiatorName: outcome.identity.initiatorName, isid: outcome.identity.isid, tsih: beginning.grant.tsih,
+            cid: outcome.identity.cid, parameters: outcome.negotiated, expCmdSN: outcome.expCmdSN, statSN: outcome.statSN,
+            nopInterval: UInt32(beginning.grant.nopInterval), nopCount: UInt32(beginning.grant.nopCount))
+        let (mailbox, nexus) = (reactor.mailbox, beginning.nexus)
+        let session = Session(
+            start, target: beginning.target, data: reactor.shared.data, answers: reactor.shared.answers, now: reactor.loop.now
+        ) { mailbox.post(.notification(nexus, $0)) }
+        guard let session else { return nil }
+        self.beginning = beginning
+        self.reactor = reactor
+        self.session = session
+        connection = beginning.connection
+    }
+
+    /// Sends the final Login Response and begins to serve.
+    func begin() {
+        guard let connection else { return }
+        session.begin(with: beginning.grant.outcome.finalResponseBytes(tsih: beginning.grant.tsih))
+        interest = .readable
+        do {
+            try reactor.loop.add(connection.rawValue, interest, self)
+        } catch {
+            reactor.shared.log.error("a connection cannot be watched: \(error)")
+            close(.connectionLost)
+        }
+        settle()
+    }
+
+    // MARK: What happens
+
+    func ready(_ events: Readiness) {
+        if events.contains(.writable) { send() }
+        if !events.isDisjoint(with: [.readable, .hangup, .error, .peerClosed]) { receive() }
+        settle()
+    }
+
+    func completed(_ ticket: Ticket, _ outcome: Outcome) {
+        session.completed(ticket, outcome: outcome, now: now)
+        settle()
+    }
+
+    func kept(_ ticket: Ticket) {
+        session.kept(ticket, now: now)
+        settle()
+    }
+
+    func notified(_ notification: Notification) {
+        session.notified(notification, now: now)
+        settle()
+    }
+
+    func answer(_ request: TextRequest, _ targets: [DiscoveredTarget]) {
+        session.answer(request, targets)
+        settle()
+    }
+
+    func memoryAvailable() {
+        session.memoryAvailable(isReport: true, now: now)
+        settle()
+    }
+
+    func tick() {
+        session.tick(now: now)
+        settle()
+    }
+
+    // MARK: Bytes
+
+    private func receive() {
+        for _ in 0..<Self.receivesPerTurn {
+            guard let connection, session.wantsInput, unread.isEmpty else { return }
+            switch Socket.receive(connection.rawValue, into: &reactor.input, 0..<reactor.input.count) {
+            case .received(let count):
+                let input = reactor.input
+                let used = session.receive(input.span.extracting(0..<count), now: now)
+                if used < count { unread = Array(input[used..<count]) }
+                carryOut()
+                if count < input.count { return }
+            case .wouldBlock: return
+            case .closed: return close(.connectionLost)
+            }
+        }
+    }
+
+    /// Gives the session what it has not taken yet, if it takes it now.
+    private func feedUnread() {
+        guard session.wantsInput, connection != nil else { return }
+        let used = session.receive(unread.span, now: now)
+        unread.removeFirst(used)
+    }
+
+    private func send() {
+        guard let connection, session.unsent > 0 else { return }
+        var result = SendResult.done
+        session.send(now: now) { result = Socket.send(connection.rawValue, &$0) }
+        if case .closed = result { close(.connectionLost) }
+    }
+
+    /// Carries out what the session wants done, sends what there is to send, and goes on as long as that makes it want more.
+    private func settle() {
+        var again = true
+        while again {
+            carryOut()
+            send()
+            again = false
+            if session.wantsInput, connection != nil, !closesAfterOutput {
+                let before = unread.count
+                feedUnread()
+                again = unread.count != before
+            }
+        }
+        carryOut()
+        if closesAfterOutput, session.unsent == 0 { close(endReason ?? .connectionLost) }
+        if let endReason, connection == nil, session.isQuiet { return reactor.forget(beginning, endReason) }
+        watch()
+    }
+
+    private func watch() {
+        guard let connection else { return }
+        var wanted: Readiness = []
+        if session.wantsInput, !closesAfterOutput { wanted.insert(.readable) }
+        if session.unsent > 0 { wanted.insert(.writable) }
+        guard wanted != interest else { return }
+        interest = wanted
+        do { try reactor.loop.modify(connection.rawValue, wanted) } catch { close(.connectionLost) }
+    }
+
+    private func close(_ reason: EndReason) {
+        guard let connection else { return }
+        session.end(reason)
+        endReason = endReason ?? reason
+        reactor.loop.remove(connection.rawValue)
+        self.connection = nil
+        beginning.connection.close()
+        unread = []
+    }
+
+    // MARK: Actions
+
+    private func carryOut() {
+        while let action = session.nextAction() {
+            switch action {
+            case .perform(let ticket, let unit, let operation, let buffer): perform(ticket, unit, operation, buffer)
+            case .keep(let ticket, let unit, let record):
+                reactor.shared.reports.post(.keep(reactor: reactor.number, nexus, ticket, unit, record))
+            case .askSendTargets(let request):
+                reactor.shared.reports.post(.sendTargets(reactor: reactor.number, nexus, request))
+            case .waitForMemory:
+                let (mailbox, nexus) = (reactor.mailbox, nexus)
+                reactor.shared.data.whenReleased { mailbox.post(.memoryReleased(nexus)) }
+                session.memoryAvailable(isReport: false, now: now)
+            case .close(let reason, let afterOutput):
+                endReason = endReason ?? reason
+                if afterOutput, connection != nil {
+                    closesAfterOutput = true
+                    reactor.loop.after(nanoseconds: Self.lastWords) { [weak self] in
+                        self?.close(reason)
+                        self?.settle()
+                    }
+                } else {
+                    close(reason)
+                }
+            }
+        }
+    }
+
+    private func perform(_ ticket: Ticket, _ unit: LogicalUnit, _ operation: Operation, _ buffer: Buffer?) {
+        guard let served = reactor.shared.stores[unit] else {
+            return session.completed(ticket, outcome: .failed(.unsupported), now: now)
+        }
+        if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
+            return session.completed(ticket, outcome: outcome, now: now)
+        }
+        let token = StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket)
+        if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
+            session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
+        }
+    }
+}

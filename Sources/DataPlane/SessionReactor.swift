@@ -1,0 +1,126 @@
+import Bytes
+import Door
+import ISCSI
+import Logging
+import Medium
+import Reactor
+import SCSI
+import Storage
+import Target
+
+/// What other threads tell a reactor.
+enum ReactorMessage: Sendable {
+    case begin(SessionBeginning)
+    case notification(NexusID, Notification)
+    case completed(NexusID, Ticket, Outcome)
+    case kept(NexusID, Ticket)
+    case targets(NexusID, TextRequest, [DiscoveredTarget])
+    case memoryReleased(NexusID)
+    case heartbeat(UInt64)
+}
+
+/// What reactors tell the thread that talks to control.
+enum ReactorReport: Sendable {
+    /// The login response is on its way.
+    case began(SessionBeginning)
+    /// The initiator port has a session again: the beginning must wait for that one's end.
+    case occupied(SessionBeginning)
+    /// Nothing of it is left.
+    case ended(SessionBeginning, EndReason)
+    case keep(reactor: Int, NexusID, Ticket, LogicalUnit, ReservationRecord)
+    case sendTargets(reactor: Int, NexusID, TextRequest)
+    case heartbeat(reactor: Int, UInt64)
+}
+
+/// A granted session on its way to, or on, its reactor. It owns the connection's descriptor until the session does.
+final class SessionBeginning: Sendable {
+    let grant: SessionGrant
+    let target: ServedTarget
+    let connection: OwnedDescriptor
+    let nexus: NexusID
+
+    init(grant: SessionGrant, target: ServedTarget, connection: OwnedDescriptor, nexus: NexusID) {
+        self.grant = grant
+        self.target = target
+        self.connection = connection
+        self.nexus = nexus
+    }
+
+    var initiator: InitiatorPort {
+        InitiatorPort(name: grant.outcome.identity.initiatorName.bytes, isid: grant.outcome.identity.isid.rawValue)
+    }
+}
+
+/// What all reactors of a process share.
+struct Shared: Sendable {
+    let data: BufferPool
+    let answers: BufferPool
+    let stores: StoreTable
+    let pool: IOPool<StorageTicket>
+    let reports: Mailbox<ReactorReport>
+    let log: Logger
+}
+
+/// One thread of the data process, with the sessions that live on it.
+final class SessionReactor {
+    /// Bytes received at once: several commands with their immediate data, or a quarter of a large burst.
+    static let receiveSize = 256 << 10
+    /// Between two looks at deadlines and pings, in nanoseconds.
+    static let tick: UInt64 = 1_000_000_000
+
+    let number: Int
+    let loop: EventLoop
+    let mailbox: Mailbox<ReactorMessage>
+    let shared: Shared
+    private var connections: [NexusID: SessionConnection] = [:]
+    /// What a receive fills; only while one connection is at it.
+    var input = [UInt8](repeating: 0, count: SessionReactor.receiveSize)
+
+    init(number: Int, loop: EventLoop, mailbox: Mailbox<ReactorMessage>, shared: Shared) {
+        self.number = number
+        self.loop = loop
+        self.mailbox = mailbox
+        self.shared = shared
+    }
+
+    /// Serves what comes to its mailbox, for as long as its loop lives: the loop holds it.
+    func start() throws(SystemError) {
+        try loop.receive(mailbox) { [self] message in handle(message) }
+        scheduleTick()
+    }
+
+    private func handle(_ message: ReactorMessage) {
+        switch message {
+        case .begin(let beginning): begin(beginning)
+        case .notification(let nexus, let notification): connections[nexus]?.notified(notification)
+        case .completed(let nexus, let ticket, let outcome): connections[nexus]?.completed(ticket, outcome)
+        case .kept(let nexus, let ticket): connections[nexus]?.kept(ticket)
+        case .targets(let nexus, let request, let targets): connections[nexus]?.answer(request, targets)
+        case .memoryReleased(let nexus): connections[nexus]?.memoryAvailable()
+        case .heartbeat(let count): shared.reports.post(.heartbeat(reactor: number, count))
+        }
+    }
+
+    private func begin(_ beginning: SessionBeginning) {
+        guard let connection = SessionConnection(beginning, reactor: self) else {
+            shared.reports.post(.occupied(beginning))
+            return
+        }
+        connections[beginning.nexus] = connection
+        shared.reports.post(.began(beginning))
+        connection.begin()
+    }
+
+    /// The connection is closed and nothing of its session is left in the store.
+    func forget(_ beginning: SessionBeginning, _ reason: EndReason) {
+        guard connections.removeValue(forKey: beginning.nexus) != nil else { return }
+        shared.reports.post(.ended(beginning, reason))
+    }
+
+    private func scheduleTick() {
+        loop.after(nanoseconds: Self.tick) { [unowned self] in
+            for connection in Array(connections.values) { connection.tick() }
+            scheduleTick()
+        }
+    }
+}

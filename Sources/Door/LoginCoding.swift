@@ -1,0 +1,119 @@
+import Bytes
+import ISCSI
+
+extension LoginQuestionMessage: DoorMessage {
+    public static let table: [DoorRow] = [
+        DoorRow(1, "begin", descriptors: 1...1, perSecond: 20_000, in: [.unknown]),
+        DoorRow(2, "finish", limit: 32 << 10, descriptors: 1...1, perSecond: 20_000, in: [.negotiating]),
+        DoorRow(3, "sendTargets", perSecond: 5_000, in: [.discovering]),
+        DoorRow(4, "gone", limit: 16, perSecond: 50_000, in: [.unknown, .beginning, .negotiating, .discovering, .finishing]),
+        DoorRow(5, "heartbeat", limit: 16, perSecond: 100),
+    ]
+
+    public var code: UInt8 {
+        switch self {
+        case .begin: 1
+        case .finish: 2
+        case .sendTargets: 3
+        case .gone: 4
+        case .heartbeat: 5
+        }
+    }
+
+    public func encodeBody(into writer: inout ByteWriter) {
+        switch self {
+        case .begin(let id, let question):
+            writer.write(id.rawValue)
+            question.encode(into: &writer)
+        case .finish(let id, let outcome):
+            writer.write(id.rawValue)
+            outcome.encode(into: &writer)
+        case .sendTargets(let id, let scope):
+            writer.write(id.rawValue)
+            scope.encode(into: &writer)
+        case .gone(let id): writer.write(id.rawValue)
+        case .heartbeat(let count): writer.write(count)
+        }
+    }
+
+    public init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
+        switch code {
+        case 1: self = .begin(ConnectionID(rawValue: try reader.uint64()), try LoginQuestion(from: &reader))
+        case 2: self = .finish(ConnectionID(rawValue: try reader.uint64()), try LoginOutcome(from: &reader))
+        case 3: self = .sendTargets(ConnectionID(rawValue: try reader.uint64()), try TextRequest.Selection(from: &reader))
+        case 4: self = .gone(ConnectionID(rawValue: try reader.uint64()))
+        case 5: self = .heartbeat(try reader.uint64())
+        default: throw .invalid
+        }
+    }
+
+    /// The connection that it is about.
+    public var connection: ConnectionID? {
+        switch self {
+        case .begin(let id, _), .finish(let id, _), .sendTargets(let id, _), .gone(let id): id
+        case .heartbeat: nil
+        }
+    }
+}
+
+extension LoginAnswerMessage: DoorMessage {
+    public static let table: [DoorRow] = [
+        DoorRow(1, "listen", limit: 16, descriptors: 1...1),
+        DoorRow(2, "stopListening", limit: 16),
+        DoorRow(3, "setOnline", limit: 16),
+        DoorRow(4, "proceed", limit: 16 << 10),
+        DoorRow(5, "refuse", limit: 32),
+        DoorRow(6, "granted", limit: 16),
+        DoorRow(7, "targets", limit: DoorLimits.message),
+        DoorRow(8, "heartbeat", limit: 16),
+    ]
+
+    public var code: UInt8 {
+        switch self {
+        case .listen: 1
+        case .stopListening: 2
+        case .setOnline: 3
+        case .proceed: 4
+        case .refuse: 5
+        case .granted: 6
+        case .targets: 7
+        case .heartbeat: 8
+        }
+    }
+
+    public func encodeBody(into writer: inout ByteWriter) {
+        switch self {
+        case .listen(let portal), .stopListening(let portal): writer.write(portal)
+        case .setOnline(let isOnline): writer.write(isOnline)
+        case .proceed(let id, let parameters, let tag):
+            writer.write(id.rawValue)
+            parameters.encode(into: &writer)
+            writer.write(tag)
+        case .refuse(let id, let status):
+            writer.write(id.rawValue)
+            writer.write(status.rawValue)
+        case .granted(let id): writer.write(id.rawValue)
+        case .targets(let id, let targets, let isLast):
+            writer.write(id.rawValue)
+            writer.write(targets) { $1.encode(into: &$0) }
+            writer.write(isLast)
+        case .heartbeat(let count): writer.write(count)
+        }
+    }
+
+    public init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
+        switch code {
+        case 1: self = .listen(portal: try reader.uint32())
+        case 2: self = .stopListening(portal: try reader.uint32())
+        case 3: self = .setOnline(try reader.bool())
+        case 4:
+            self = .proceed(
+                ConnectionID(rawValue: try reader.uint64()), try SessionParameters(from: &reader), portalGroupTag: try reader.uint16())
+        case 5: self = .refuse(ConnectionID(rawValue: try reader.uint64()), try reader.loginStatus())
+        case 6: self = .granted(ConnectionID(rawValue: try reader.uint64()))
+        case 7: self = .targets(ConnectionID(rawValue: try reader.uint64()), try reader.discoveredTargets(), isLast: try reader.bool())
+        case 8: self = .heartbeat(try reader.uint64())
+        default: throw .invalid
+        }
+    }
+}

@@ -1,0 +1,128 @@
+import Bytes
+import ISCSI
+import SCSI
+
+/// A connection while it logs in: drawn by the login process, never used again in its life.
+public struct ConnectionID: Hashable, Sendable {
+    public let rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
+/// Ties an answer to its question.
+public struct RequestID: Hashable, Sendable {
+    public let rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
+/// Asked by the login process. Whoever asks is held to be hostile.
+public enum LoginQuestionMessage: Sendable {
+    /// May this begin? With the connection's descriptor, from which control takes the addresses itself.
+    case begin(ConnectionID, LoginQuestion)
+    /// It has negotiated these: let it in. With the connection's descriptor, which goes on to data.
+    case finish(ConnectionID, LoginOutcome)
+    case sendTargets(ConnectionID, TextRequest.Selection)
+    /// The connection is gone without having finished.
+    case gone(ConnectionID)
+    case heartbeat(UInt64)
+}
+
+/// Said to the login process.
+public enum LoginAnswerMessage: Sendable {
+    /// Accept connections from this listening descriptor.
+    case listen(portal: UInt32)
+    case stopListening(portal: UInt32)
+    /// Accept and close at once (system state offline), or serve.
+    case setOnline(Bool)
+    case proceed(ConnectionID, SessionParameters, portalGroupTag: UInt16)
+    case refuse(ConnectionID, LoginStatus)
+    /// The session is data's: forget the connection.
+    case granted(ConnectionID)
+    /// A part of the answer to `sendTargets`; the last one says that nothing follows.
+    case targets(ConnectionID, [DiscoveredTarget], isLast: Bool)
+    case heartbeat(UInt64)
+}
+
+/// How a logical unit stores its blocks; the descriptor travels beside it.
+public struct StoreDescription: Hashable, Sendable {
+    public enum Kind: UInt8, Sendable { case none = 0, null = 1, file = 2, blockDevice = 3 }
+    public var kind: Kind
+    /// Bytes.
+    public var length: UInt64
+    public var isSynchronous: Bool
+    public var isDirect: Bool
+    public var isReadOnly: Bool
+
+    public init(kind: Kind, length: UInt64 = 0, isSynchronous: Bool = false, isDirect: Bool = false, isReadOnly: Bool = false) {
+        self.kind = kind
+        self.length = length
+        self.isSynchronous = isSynchronous
+        self.isDirect = isDirect
+        self.isReadOnly = isReadOnly
+    }
+}
+
+/// A one-time grant: whom to serve, on the connection whose descriptor travels beside it.
+public struct SessionGrant: Sendable {
+    public var tid: Int32
+    /// Given by control, unique among living sessions, never 0 (RFC 7143 §11.12.6). That of a living session if the
+    /// connection takes the place of that session's (RFC 7143 §6.3.4).
+    public var tsih: UInt16
+    public var outcome: LoginOutcome
+    /// Seconds without a word from the initiator before it is pinged, and how many pings may stay unanswered; 0: never.
+    public var nopInterval: UInt16
+    public var nopCount: UInt16
+
+    public init(tid: Int32, tsih: UInt16, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16) {
+        self.tid = tid
+        self.tsih = tsih
+        self.outcome = outcome
+        self.nopInterval = nopInterval
+        self.nopCount = nopCount
+    }
+}
+
+/// Said to the data process. Those with a `RequestID` are answered by `.done` or `.refused`.
+public enum DataOrderMessage: Sendable {
+    case addTarget(RequestID, tid: Int32, name: ISCSIName, portalGroupTag: UInt16)
+    /// Refused while it has sessions, unless `force`: then they are ended first.
+    case removeTarget(RequestID, tid: Int32, force: Bool)
+    /// With the store's descriptor if it has one.
+    case addLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription, ReservationRecord)
+    /// `store` nil: it keeps the one that it has.
+    case updateLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription?)
+    /// Refused while commands are in it, unless `force`: then they are aborted first.
+    case removeLogicalUnit(RequestID, tid: Int32, lun: UInt16, force: Bool)
+    /// With the connection's descriptor.
+    case grant(SessionGrant)
+    /// Ends the session, waits for its I/O.
+    case endSession(RequestID, tsih: UInt16)
+    /// A part of the answer to `sendTargets`; the last one says that nothing follows.
+    case targets(RequestID, [DiscoveredTarget], isLast: Bool)
+    case kept(tid: Int32, lun: UInt16, revision: UInt64)
+    case heartbeat(UInt64)
+}
+
+/// Why data did not do what it was told.
+public enum DataRefusal: UInt8, Sendable {
+    case targetActive = 1, logicalUnitActive, unknownTarget, unknownLogicalUnit, unknownSession, alreadyExists, badStore
+}
+
+/// Why a session ended; for `show`, the log and the audit.
+public enum SessionEnd: UInt8, Sendable {
+    case loggedOut = 1, connectionLost, protocolError, reinstated, administrator, unanswered, inputStalled, outputStalled, targetReset
+    /// The grant came to nothing: its target had gone.
+    case neverBegan
+}
+
+/// Said and asked by the data process. Whoever asks is held to be hostile.
+public enum DataReportMessage: Sendable {
+    case done(RequestID)
+    case refused(RequestID, DataRefusal)
+    /// The granted session serves: its login response is on the way.
+    case sessionBegan(tsih: UInt16)
+    case sessionEnded(tsih: UInt16, SessionEnd)
+    /// Keep this; answered by `.kept`.
+    case keep(tid: Int32, lun: UInt16, ReservationRecord)
+    case sendTargets(RequestID, tsih: UInt16, TextRequest.Selection)
+    case heartbeat(UInt64)
+}

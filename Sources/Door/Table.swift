@@ -1,0 +1,116 @@
+import Bytes
+
+/// Where a connection that logs in stands, as control remembers it: what may be asked of it next.
+public enum LoginPhase: UInt8, Hashable, Sendable {
+    /// Nothing has been asked yet.
+    case unknown
+    /// `begin` waits for control's answer.
+    case beginning
+    /// Told to proceed to a normal session.
+    case negotiating
+    /// Told to proceed to a discovery session.
+    case discovering
+    /// `finish` waits for control's answer; nothing more may be asked.
+    case finishing
+}
+
+/// One permitted message: the row of the door's table that it must satisfy before anything in it is looked at.
+public struct DoorRow: Sendable {
+    public let code: UInt8
+    public let name: String
+    /// Most bytes of the whole message.
+    public let limit: Int
+    /// Descriptors that travel beside it.
+    public let descriptors: ClosedRange<Int>
+    /// Most messages of this kind in a second; an asker that has more to say is not read until the second is over.
+    public let perSecond: Int
+    /// In which phases of its connection it may be asked; nil: it belongs to none.
+    public let phases: Set<LoginPhase>?
+
+    init(
+        _ code: UInt8, _ name: String, limit: Int = 4096, descriptors: ClosedRange<Int> = 0...0, perSecond: Int = .max,
+        in phases: Set<LoginPhase>? = nil
+    ) {
+        self.code = code
+        self.name = name
+        self.limit = limit
+        self.descriptors = descriptors
+        self.perSecond = perSecond
+        self.phases = phases
+    }
+}
+
+/// Limits of the door as a whole.
+public enum DoorLimits {
+    /// Most bytes of any message: a reservation record with all its registrations, or a page of discovered targets.
+    public static let message = 128 << 10
+    /// Most targets in one part of an answer to `SendTargets`, and most addresses of one target: so many fit a message.
+    public static let discoveredTargets = 32
+    public static let discoveredAddresses = 64
+    /// Seconds between heartbeats, and how long one may stay unanswered before the process is ended.
+    public static let heartbeatInterval = 2
+    public static let heartbeatPatience = 15
+    /// Messages that may wait for a process to read them: control's pictures of all that is served, at its start.
+    public static let unsent = 1 << 20
+    /// Descriptors beside one message.
+    public static let descriptors = 1
+    /// Messages taken from one door before the others of the loop have their turn.
+    public static let messagesPerTurn = 64
+    /// Bytes of a path (PATH_MAX without its terminating zero), and of the messages with the process that opens stores.
+    static let path = 4095
+    static let opening = 8 << 10
+    /// Pairs of a parameter list.
+    static let parameters = 64
+}
+
+/// Why a message is not let through. Its sender is ended: our own processes do not send such.
+public enum DoorError: Error, Hashable, Sendable {
+    case unknownMessage(UInt8)
+    case tooLong(String)
+    case wrongDescriptors(String)
+    case malformed(String, ByteReaderError)
+    case outOfPhase(String)
+}
+
+/// A family of messages that go one way through the door.
+public protocol DoorMessage: Sendable {
+    /// Every message of the family.
+    static var table: [DoorRow] { get }
+    /// Its code, and the code's row in `table`.
+    var code: UInt8 { get }
+    func encodeBody(into writer: inout ByteWriter)
+    /// Reads the body of the message with this code, which is in the table.
+    init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError)
+}
+
+extension DoorMessage {
+    public var row: DoorRow {
+        guard let row = Self.table.first(where: { $0.code == code }) else { preconditionFailure("every message has its row") }
+        return row
+    }
+
+    public func encoded() -> [UInt8] {
+        var writer = ByteWriter()
+        writer.write(code)
+        encodeBody(into: &writer)
+        precondition(writer.bytes.count <= row.limit, "a message of ours is within its own limit")
+        return writer.bytes
+    }
+
+    /// Reads one message as it came, against its row.
+    public init(_ bytes: [UInt8], descriptors: Int) throws(DoorError) {
+        guard let code = bytes.first, let row = Self.table.first(where: { $0.code == code }) else {
+            throw .unknownMessage(bytes.first ?? 0)
+        }
+        guard bytes.count <= row.limit else { throw .tooLong(row.name) }
+        guard row.descriptors.contains(descriptors) else { throw .wrongDescriptors(row.name) }
+        var reader = ByteReader(bytes)
+        do {
+            _ = try reader.uint8()
+            self = try Self(code: code, body: &reader)
+            try reader.end()
+        } catch {
+            throw .malformed(row.name, error)
+        }
+    }
+}

@@ -1,0 +1,467 @@
+import Bytes
+
+/// An option of tgtadm, as GNU getopt_long wants it described.
+public struct TgtadmOption: Sendable {
+    public let letter: UInt8
+    public let name: String
+    /// Whether `--name` takes an argument.
+    public let longTakesArgument: Bool
+    /// Whether `-letter` takes one: tgt's `-F` and `-O` do, though `--force` and `--outgoing` don't.
+    public let shortTakesArgument: Bool
+
+    private init(_ letter: Unicode.Scalar, _ name: String, long: Bool = true, short: Bool = true) {
+        self.letter = UInt8(ascii: letter)
+        self.name = name
+        longTakesArgument = long
+        shortTakesArgument = short
+    }
+
+    public static let all: [TgtadmOption] = [
+        TgtadmOption("d", "debug", long: false, short: false),
+        TgtadmOption("h", "help", long: false, short: false),
+        TgtadmOption("V", "version", long: false, short: false),
+        TgtadmOption("L", "lld"),
+        TgtadmOption("o", "op"),
+        TgtadmOption("m", "mode"),
+        TgtadmOption("t", "tid"),
+        TgtadmOption("s", "sid"),
+        TgtadmOption("c", "cid"),
+        TgtadmOption("l", "lun"),
+        TgtadmOption("n", "name"),
+        TgtadmOption("v", "value"),
+        TgtadmOption("b", "backing-store"),
+        TgtadmOption("E", "bstype"),
+        TgtadmOption("S", "bsopts"),
+        TgtadmOption("f", "bsoflags"),
+        TgtadmOption("y", "blocksize"),
+        TgtadmOption("T", "targetname"),
+        TgtadmOption("I", "initiator-address"),
+        TgtadmOption("Q", "initiator-name"),
+        TgtadmOption("u", "user"),
+        TgtadmOption("p", "password"),
+        TgtadmOption("H", "host"),
+        TgtadmOption("B", "bus"),
+        TgtadmOption("F", "force", long: false),
+        TgtadmOption("P", "params"),
+        TgtadmOption("Y", "device-type"),
+        TgtadmOption("O", "outgoing", long: false),
+        TgtadmOption("C", "control-port"),
+    ]
+
+    /// The short options as getopt_long takes them.
+    public static var shortOptions: String {
+        all.map { String(Unicode.Scalar($0.letter)) + ($0.shortTakesArgument ? ":" : "") }.joined()
+    }
+}
+
+/// The end of a tgtadm before or after it has talked to the daemon.
+public struct TgtadmExit: Hashable, Sendable {
+    public var output: [UInt8] = []
+    /// Lines for standard error.
+    public var errors: [String] = []
+    public var code: Int32
+
+    /// EINVAL, for every usage error and every refusal of the daemon.
+    public static let invalid: Int32 = 22
+    /// ENOTCONN: there is no daemon.
+    public static let notConnected: Int32 = 107
+    /// ECONNRESET: the daemon ended the connection in mid answer.
+    public static let reset: Int32 = 104
+
+    public init(output: [UInt8] = [], errors: [String] = [], code: Int32) {
+        self.output = output
+        self.errors = errors
+        self.code = code
+    }
+
+    static func usage(_ message: String) -> TgtadmExit { TgtadmExit(errors: ["tgtadm: " + message], code: invalid) }
+    static let tryHelp = "Try `tgtadm --help' for more information."
+
+    /// There is no socket, nobody listens, or we may not connect.
+    public static let noDaemon = TgtadmExit(
+        errors: ["tgtadm: failed to send request hdr to tgt daemon, Transport endpoint is not connected"], code: notConnected)
+
+    /// What the daemon's side of the conversation was.
+    public enum Reply: Hashable, Sendable {
+        case response(TgtResponse)
+        /// It closed without an answer.
+        case closed
+        /// It closed in the middle of one, or what came is none.
+        case broken
+        case reset
+    }
+
+    public init(_ reply: Reply) {
+        switch reply {
+        case .response(let response) where response.error == TgtError.success.rawValue: self.init(output: response.text, code: 0)
+        case .response(let response): self.init(errors: ["tgtadm: " + TgtError.text(for: response.error)], code: Self.invalid)
+        case .closed: self.init(errors: ["tgtadm: tgtd closed the socket"], code: 0)
+        case .broken: self.init(errors: ["tgtadm: a partial response"], code: Self.reset)
+        case .reset: self.init(errors: ["tgtadm: can't get the response, Connection reset by peer"], code: Self.reset)
+        }
+    }
+}
+
+/// tgtadm's command line: options as getopt_long finds them, checked as tgt's tgtadm checks them and in its order.
+public struct TgtadmCommandLine: Sendable {
+    /// What the command line comes to.
+    public struct Command: Hashable, Sendable {
+        public var request: TgtRequest
+        /// Which daemon: the number behind the socket's name.
+        public var controlPort: Int
+        public var isDebugging: Bool
+
+        /// Whether the daemon ends after this answer.
+        public func endsDaemon(_ reply: TgtadmExit.Reply) -> Bool {
+            guard (request.mode, request.operation) == (.system, .delete), case .response(let response) = reply else { return false }
+            return response.error == TgtError.success.rawValue
+        }
+    }
+
+    public enum Outcome: Hashable, Sendable {
+        case send(Command)
+        case exit(TgtadmExit)
+    }
+
+    private var operation: TgtRequest.Operation?
+    private var mode: TgtRequest.Mode?
+    private var given: [UInt8] = []
+    private var texts: [UInt8: [UInt8]] = [:]
+    private var lld: [UInt8] = []
+    private var tid: UInt64?
+    private var sid: UInt64 = 0
+    private var lun: UInt64?
+    private var cid: UInt64 = 0
+    private var host: UInt64 = 0
+    private var deviceType: DeviceType?
+    private var controlPort: UInt64 = 0
+
+    public init() {}
+
+    /// Takes the next option, with its argument if it has one.
+    /// - Returns: nil to go on, or the end
+    public mutating func take(_ letter: UInt8, _ argument: [UInt8]?) -> TgtadmExit? {
+        let text = argument ?? []
+        given.append(letter)
+        switch Unicode.Scalar(letter) {
+        case "h": return TgtadmExit(output: Array(Self.usage.utf8), code: 0)
+        case "V": return TgtadmExit(output: Array((version + "\n").utf8), code: 0)
+        case "o":
+            operation = Self.operations.first { text.elementsEqual($0.word.utf8) }?.operation
+            if operation == nil { return TgtadmExit(errors: ["tgtadm: unknown operation: \(Self.shown(text))"], code: 1) }
+        case "m":
+            mode = Self.modes.first { text.elementsEqual($0.word.utf8) }?.mode
+            if mode == nil { return TgtadmExit(errors: ["tgtadm: unknown mode: \(Self.shown(text))"], code: 1) }
+        case "Y":
+            deviceType = DeviceType.named(text)
+            if deviceType == nil { return .usage("unknown target type: \(Self.shown(text))") }
+        case "L": lld = text
+        case "t": return number(text, letter, atMost: UInt64(Int32.max)) { $0.tid = $1 }
+        case "s": return number(text, letter, atMost: .max) { $0.sid = $1 }
+        case "l": return number(text, letter, atMost: .max) { $0.lun = $1 }
+        case "c": return number(text, letter, atMost: UInt64(UInt32.max)) { $0.cid = $1 }
+        case "H": return number(text, letter, atMost: UInt64(Int32.max)) { $0.host = $1 }
+        case "C": return number(text, letter, atMost: Self.greatestControlPort) { $0.controlPort = $1 }
+        case "?": return TgtadmExit(errors: [TgtadmExit.tryHelp], code: TgtadmExit.invalid)
+        default: texts[letter] = text
+        }
+        return nil
+    }
+
+    /// All options are taken.
+    /// - Parameter strays: words that belong to no option
+    public func finish(strays: [[UInt8]]) -> Outcome {
+        if let stray = strays.first {
+            return .exit(TgtadmExit(errors: ["tgtadm: unrecognized option '\(Self.shown(stray))'", TgtadmExit.tryHelp], code: TgtadmExit.invalid))
+        }
+        guard let operation else { return .exit(.usage("specify the operation type")) }
+        guard let mode else { return .exit(.usage("specify the mode")) }
+        if let complaint = complaint(mode, operation) { return .exit(.usage(complaint)) }
+        let request = request(mode, operation)
+        guard request.encoded() != nil else {
+            return .exit(.usage("the request is too long: at most \(TgtRequest.greatestPayload) bytes of text and a driver's name of 63"))
+        }
+        return .send(Command(request: request, controlPort: Int(controlPort), isDebugging: given.contains(UInt8(ascii: "d"))))
+    }
+
+    /// Where the daemon listens: the number is added to the name.
+    public static let defaultSocket = "/var/run/tgtd/socket"
+    /// Environment variable with another name for the socket.
+    public static let socketVariable = "TGT_IPC_SOCKET"
+    static let greatestControlPort: UInt64 = 32767
+
+    private static let operations: [(word: String, operation: TgtRequest.Operation)] = [
+        ("new", .new), ("delete", .delete), ("bind", .bind), ("unbind", .unbind), ("show", .show), ("update", .update),
+        ("stat", .stat), ("start", .start), ("stop", .stop),
+    ]
+
+    private static let modes: [(word: String, mode: TgtRequest.Mode)] = [
+        ("system", .system), ("sys", .system), ("target", .target), ("tgt", .target), ("logicalunit", .logicalUnit), ("lu", .logicalUnit),
+        ("portal", .portal), ("pt", .portal), ("session", .session), ("sess", .session), ("connection", .connection), ("conn", .connection),
+        ("account", .account), ("lld", .lld),
+    ]
+
+    private struct DeviceType: Sendable {
+        let words: [String]
+        let code: UInt32
+        /// A removable medium may be absent.
+        let needsStore: Bool
+
+        static let all = [
+            DeviceType(words: ["disk"], code: 0x00, needsStore: false),
+            DeviceType(words: ["tape", "ssc"], code: 0x01, needsStore: false),
+            DeviceType(words: ["cd"], code: 0x05, needsStore: false),
+            DeviceType(words: ["changer"], code: 0x08, needsStore: true),
+            DeviceType(words: ["osd"], code: 0x11, needsStore: true),
+            DeviceType(words: ["pt"], code: 0xff, needsStore: true),
+        ]
+        static let tape: UInt32 = 0x01
+
+        static func named(_ word: [UInt8]) -> DeviceType? { all.first { $0.words.contains { word.elementsEqual($0.utf8) } } }
+    }
+
+    // MARK: Checks
+
+    /// What an operation asks for besides.
+    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user }
+
+    private struct Rule: Sendable {
+        let mode: TgtRequest.Mode
+        let operation: TgtRequest.Operation
+        /// Letters of the options that may be given (`-d` always may); nil: all.
+        let allowed: String?
+        let requirement: Requirement?
+        /// How another option is refused: tgt has two wordings.
+        var wording = Wording.notAllowed
+
+        enum Wording: Sendable { case notAllowed, notSupported }
+
+        init(_ mode: TgtRequest.Mode, _ operation: TgtRequest.Operation, _ allowed: String?, _ requirement: Requirement? = nil, _ wording: Wording = .notAllowed) {
+            self.mode = mode
+            self.operation = operation
+            self.allowed = allowed
+            self.requirement = requirement
+            self.wording = wording
+        }
+    }
+
+    private static let rules: [Rule] = [
+        Rule(.system, .update, "LmonvC", .nameAndValue),
+        Rule(.system, .show, nil),
+        Rule(.system, .delete, nil),
+        Rule(.system, .stat, nil),
+        Rule(.target, .new, "LmotTC", .targetName),
+        Rule(.target, .delete, "LmotCF"),
+        Rule(.target, .show, "LmotC"),
+        Rule(.target, .stat, "LmotC"),
+        Rule(.target, .bind, "LmotIQBHC", .initiator),
+        Rule(.target, .unbind, "LmotIQBHC", .initiator),
+        Rule(.target, .update, "LmotnvC", .nameAndValue),
+        Rule(.logicalUnit, .new, "LmofytlbEYCS", .backingStore),
+        Rule(.logicalUnit, .delete, "LmotlC"),
+        Rule(.logicalUnit, .stat, "LmotlC"),
+        Rule(.logicalUnit, .update, "LmofytlPC", nil, .notSupported),
+        Rule(.portal, .new, "LmoCP", .portal),
+        Rule(.portal, .delete, "LmoCP", .portal),
+        Rule(.portal, .show, "LmoC", nil, .notSupported),
+        Rule(.account, .new, "LmoupfC", .userAndPassword),
+        Rule(.account, .show, "LmoC"),
+        Rule(.account, .delete, "LmouC"),
+        Rule(.account, .bind, "LmotuOC", .user),
+        Rule(.account, .unbind, "LmotuOC", .user),
+        Rule(.lld, .start, "LmoC"),
+        Rule(.lld, .stop, "LmoC"),
+        Rule(.lld, .show, "LmoC"),
+    ]
+
+    /// Modes whose requests tgtadm passes on unchecked.
+    private static let unchecked: [TgtRequest.Mode] = [.session, .connection]
+
+    private func complaint(_ mode: TgtRequest.Mode, _ operation: TgtRequest.Operation) -> String? {
+        if Self.unchecked.contains(mode) { return commaComplaint() }
+        if mode == .target, operation != .show {
+            guard let tid else { return "'tid' option is necessary" }
+            if tid == 0 { return "'tid' cannot be 0" }
+        }
+        if mode == .logicalUnit {
+            guard let tid else { return "'tid' option is necessary" }
+            if tid == 0 { return "'tid' must not be 0" }
+            if lun == nil { return "'lun' option is necessary" }
+        }
+        guard let rule = Self.rules.first(where: { $0.mode == mode && $0.operation == operation }) else {
+            return mode == .lld ? "option \(operation.rawValue) not supported in lld mode" : "operation \(word(operation)) not supported in \(word(mode)) mode"
+        }
+        if let allowed = rule.allowed, let letter = given.first(where: { !allowed.utf8.contains($0) && $0 != UInt8(ascii: "d") }) {
+            let option = "option '-\(Unicode.Scalar(letter))'"
+            return rule.wording == .notAllowed ? "\(word(mode)) mode: \(option) is not allowed/supported" : "\(option) not supported in \(word(mode)) mode"
+        }
+        return rule.requirement.flatMap { complaint($0, operation) } ?? commaComplaint()
+    }
+
+    private func complaint(_ requirement: Requirement, _ operation: TgtRequest.Operation) -> String? {
+        func has(_ letter: Unicode.Scalar) -> Bool { texts[UInt8(ascii: letter)] != nil }
+        return switch requirement {
+        case .targetName: has("T") ? nil : "creating new target requires a name, use --targetname"
+        case .initiator: has("I") || has("Q") || has("B") ? nil : "\(word(operation)) operation requires initiator-address, initiator-nameor bus"
+        case .nameAndValue: has("n") && has("v") ? nil : "update operation requires 'name' and 'value' options"
+        case .backingStore: has("b") || deviceType?.needsStore != true ? nil : "'backing-store' option is necessary"
+        case .portal: has("P") ? nil : "you must specify --param portal=<portal>"
+        case .userAndPassword: has("u") && has("p") ? nil : "'user' and 'password' options are required"
+        case .user: has("u") ? nil : "'user' option is necessary"
+        }
+    }
+
+    /// The request's items are joined by commas, so that a comma in one would begin another.
+    private func commaComplaint() -> String? {
+        for (letter, _) in Self.items where texts[letter]?.contains(UInt8(ascii: ",")) == true && letter != UInt8(ascii: "p") {
+            return "the argument of option '-\(Unicode.Scalar(letter))' must not have a comma"
+        }
+        return nil
+    }
+
+    private func word(_ operation: TgtRequest.Operation) -> String { Self.operations.first { $0.operation == operation }?.word ?? "" }
+    private func word(_ mode: TgtRequest.Mode) -> String { Self.modes.first { $0.mode == mode }?.word ?? "" }
+
+    private static func shown(_ text: [UInt8]) -> String { String(decoding: text, as: UTF8.self) }
+
+    // MARK: The request
+
+    /// Options that become items of the text, in this order, behind `name=value`.
+    private static let items: [(letter: UInt8, name: String)] = [
+        (UInt8(ascii: "b"), "path"), (UInt8(ascii: "E"), "bstype"), (UInt8(ascii: "S"), "bsopts"), (UInt8(ascii: "f"), "bsoflags"),
+        (UInt8(ascii: "y"), "blocksize"), (UInt8(ascii: "T"), "targetname"), (UInt8(ascii: "I"), "initiator-address"),
+        (UInt8(ascii: "Q"), "initiator-name"), (UInt8(ascii: "u"), "user"), (UInt8(ascii: "p"), "password"),
+    ]
+
+    private func request(_ mode: TgtRequest.Mode, _ operation: TgtRequest.Operation) -> TgtRequest {
+        var request = TgtRequest(mode, operation)
+        request.lld = lld
+        request.tid = tid.map { Int32(truncatingIfNeeded: $0) } ?? -1
+        request.sid = sid
+        request.lun = lun ?? .max
+        request.cid = UInt32(truncatingIfNeeded: cid)
+        request.hostNumber = UInt32(truncatingIfNeeded: host)
+        request.deviceType = deviceType?.code ?? 0
+        request.accountDirection = given.contains(UInt8(ascii: "O")) ? .outgoing : .incoming
+        request.force = given.contains(UInt8(ascii: "F"))
+        request.payload = text(mode)
+        return request
+    }
+
+    private func text(_ mode: TgtRequest.Mode) -> [UInt8] {
+        var texts = texts
+        if deviceType?.code == DeviceType.tape { texts[UInt8(ascii: "E")] = Array("ssc".utf8) }
+        var items: [[UInt8]] = []
+        if let name = texts[UInt8(ascii: "n")], let value = texts[UInt8(ascii: "v")] { items.append(name + Array("=".utf8) + value) }
+        for (letter, name) in Self.items {
+            if let value = texts[letter] { items.append(Array((name + "=").utf8) + value) }
+        }
+        if let parameters = texts[UInt8(ascii: "P")] {
+            items.append(Array((mode == .portal ? "portalOps " : "targetOps ").utf8) + parameters + Array(",".utf8))
+        }
+        return Array(items.joined(separator: Array(",".utf8)))
+    }
+
+    // MARK: Numbers
+
+    private mutating func number(_ text: [UInt8], _ letter: UInt8, atMost limit: UInt64, _ set: (inout Self, UInt64) -> Void) -> TgtadmExit? {
+        func refusal(_ reason: String) -> TgtadmExit {
+            TgtadmExit(errors: ["-\(Unicode.Scalar(letter)) argument value '\(Self.shown(text))' \(reason)", TgtadmExit.tryHelp], code: TgtadmExit.invalid)
+        }
+        guard let value = Self.unsignedLong(text), value != .max else { return refusal("invalid") }
+        guard value <= limit else { return refusal("out of range") }
+        set(&self, value)
+        return nil
+    }
+
+    /// C's strtoull with base 0: leading blanks and a sign are taken, what follows the number is not looked at (Longhorn says
+    /// `--tid 1:`), a negative number wraps, a too large one is the largest. nil without any digit.
+    static func unsignedLong(_ text: [UInt8]) -> UInt64? {
+        var rest = text[...].drop { $0 == 0x20 || (0x09...0x0d).contains($0) }
+        var isNegative = false
+        if let sign = rest.first, sign == UInt8(ascii: "-") || sign == UInt8(ascii: "+") {
+            isNegative = sign == UInt8(ascii: "-")
+            rest = rest.dropFirst()
+        }
+        var radix: UInt64 = 10
+        if rest.first == UInt8(ascii: "0") {
+            radix = 8
+            let behind = rest.dropFirst()
+            if let x = behind.first, x | 0x20 == UInt8(ascii: "x"), let digit = behind.dropFirst().first.flatMap(Number.digit), digit < 16 {
+                radix = 16
+                rest = behind.dropFirst()
+            }
+        }
+        let digits = rest.prefix { Number.digit($0).map { $0 < radix } ?? false }
+        guard !digits.isEmpty else { return nil }
+        var value: UInt64 = 0
+        for digit in digits {
+            let (product, tooLarge) = value.multipliedReportingOverflow(by: radix)
+            let (sum, overflow) = product.addingReportingOverflow(Number.digit(digit) ?? 0)
+            if tooLarge || overflow { return .max }
+            value = sum
+        }
+        return isNegative ? 0 &- value : value
+    }
+}
+
+extension TgtadmCommandLine {
+    static let usage = """
+        tgtadm administers the iSCSI target daemon tgtd.
+
+        Usage: tgtadm [--control-port N] [--lld iscsi] --mode MODE --op OPERATION [OPTION...]
+
+        Targets
+          --mode target --op new --tid ID --targetname NAME
+          --mode target --op delete [--force] --tid ID
+                ends the target's sessions only with --force
+          --mode target --op show [--tid ID]
+                all targets, or the iSCSI keys of one
+          --mode target --op update --tid ID --name KEY --value VALUE
+                KEY: an iSCSI key, state, nop_interval, nop_count
+          --mode target --op bind|unbind --tid ID [--initiator-address ADDRESS] [--initiator-name NAME]
+                who may log in; ADDRESS: ALL, an address, or a network like 10.0.0.0/8;
+                NAME: an initiator name, with * and ? as in file names.
+                Nobody may without any; addresses and names must both match if both are given
+          --mode target --op stat --tid ID
+
+        Logical units
+          --mode logicalunit --op new --tid ID --lun LUN --backing-store PATH
+                [--bstype rdwr|null] [--bsoflags sync|direct|sync:direct] [--blocksize 512|4096]
+          --mode logicalunit --op delete --tid ID --lun LUN
+          --mode logicalunit --op update --tid ID --lun LUN --params KEY=VALUE[,KEY=VALUE...]
+                KEY: online, readonly, removable, path, thin_provisioning, scsi_id, scsi_sn, vendor_id,
+                product_id, product_rev, mode_page, rotation_rate, lbppbe, la_lba, optimal_xfer_gran,
+                optimal_xfer_len, sense_format
+          --mode logicalunit --op stat --tid ID --lun LUN
+
+        Accounts
+          --mode account --op new --user NAME --password SECRET
+          --mode account --op delete --user NAME
+          --mode account --op show
+          --mode account --op bind|unbind --user NAME [--tid ID] [--outgoing]
+                without a target: for discovery
+
+        Connections
+          --mode connection --op show --tid ID
+          --mode connection --op delete --tid ID --sid SESSION --cid CONNECTION
+          --mode connection --op stat --tid ID --sid SESSION
+          --mode session --op stat --tid ID --sid SESSION
+
+        Portals and the system
+          --mode portal --op new|delete --param portal=ADDRESS[:PORT]
+          --mode portal --op show
+          --mode system --op show|stat
+          --mode system --op update --name State --value offline|ready
+          --mode system --op update --name debug --value on|off
+          --mode system --op delete
+                ends the daemon; there must be no target
+          --mode lld --op show
+
+        -d, --debug             tell what is sent
+        -C, --control-port N    speak to the daemon with this number
+        -V, --version
+        -h, --help
+
+        """
+}

@@ -1,0 +1,76 @@
+import Bytes
+import ISCSI
+
+/// Which addresses may log in to a target: all, one, or a network.
+///
+/// Two rules are the same when they admit the same addresses; `spelling` is what the administrator wrote.
+public struct AddressRule: Hashable, Sendable {
+    public enum Extent: Hashable, Sendable {
+        /// tgt's `ALL`: every address of both families.
+        case all
+        /// The addresses whose first `prefixLength` bits are those of `base`; the other bits of `base` are 0.
+        case network(base: NetworkAddress, prefixLength: Int)
+    }
+
+    public let extent: Extent
+    public let spelling: String
+
+    /// `ALL`, an address, or `address/prefix length` of any length. Anything else (a host name, too) is an error.
+    public init(parsing text: some Collection<UInt8>) throws(ConfigurationError) {
+        let text = Array(text)
+        let refused = ConfigurationError(.invalid, "“\(escaped(text))” is no initiator address: write ALL, an IPv4 or IPv6 address, or address/prefix length")
+        spelling = String(decoding: text, as: UTF8.self)
+        if text == Array("ALL".utf8) {
+            extent = .all
+            return
+        }
+        let parts = text.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        guard parts.count <= 2, let address = NetworkAddress(parsing: parts[0]) else { throw refused }
+        guard parts.count == 2 else {
+            extent = .network(base: address, prefixLength: address.family.bitCount)
+            return
+        }
+        guard (1...3).contains(parts[1].count), let written = Number.decimal(parts[1]), var prefixLength = Int(exactly: written) else { throw refused }
+        // A network of IPv4-mapped addresses is the IPv4 network; one that reaches beyond them would mean two families.
+        if address.family == .ipv4, parts[0].contains(UInt8(ascii: ":")) { prefixLength -= NetworkAddress.mappedPrefixLength }
+        let bitCount = address.family.bitCount
+        guard (0...bitCount).contains(prefixLength) else { throw refused }
+        let hostBits = UInt128(bitCount - prefixLength)
+        let masked = prefixLength == 0 ? 0 : (address.value >> hostBits) << hostBits
+        extent = .network(base: NetworkAddress(family: address.family, value: masked), prefixLength: prefixLength)
+    }
+
+    public static func == (a: Self, b: Self) -> Bool { a.extent == b.extent }
+    public func hash(into hasher: inout Hasher) { hasher.combine(extent) }
+}
+
+/// Which initiator names may log in to a target: one, or those that match a pattern with `*` (any run of bytes) and `?` (any one).
+///
+/// Names are compared folded (RFC 7143 §4.2.7); `spelling` is what the administrator wrote.
+public struct NameRule: Hashable, Sendable {
+    /// The folded name or pattern.
+    public let bytes: [UInt8]
+    public let spelling: String
+    public let isPattern: Bool
+
+    /// Bytes of a name or pattern: the longest iSCSI name (RFC 7143 §4.2.7.2).
+    public static let greatestLength = 223
+
+    public init(parsing text: some Collection<UInt8>) throws(ConfigurationError) {
+        let text = Array(text)
+        let wildcards: Set<UInt8> = [UInt8(ascii: "*"), UInt8(ascii: "?")]
+        isPattern = text.contains(where: wildcards.contains)
+        // With the wildcards replaced by a letter, a pattern obeys the rules for names.
+        let plain = text.map { wildcards.contains($0) ? UInt8(ascii: "x") : $0 }
+        do throws(ISCSIName.NameError) {
+            let name = try ISCSIName(plain)
+            bytes = zip(text, name.bytes).map { wildcards.contains($0) ? $0 : $1 }
+        } catch {
+            throw ConfigurationError(.invalid, "“\(escaped(text))” is no initiator name or pattern: 1 to \(Self.greatestLength) of the letters, digits, “-”, “.”, “:”, “*” and “?”")
+        }
+        spelling = String(decoding: text, as: UTF8.self)
+    }
+
+    public static func == (a: Self, b: Self) -> Bool { a.bytes == b.bytes }
+    public func hash(into hasher: inout Hasher) { hasher.combine(bytes) }
+}

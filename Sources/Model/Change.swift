@@ -1,0 +1,24 @@
+/// What a change of the configuration means to those who serve it.
+public enum Change: Hashable, Sendable {
+    case targetAdded(TargetID)
+    /// Its logical units are gone with it.
+    case targetRemoved(TargetID)
+    case targetStateChanged(TargetID)
+    /// iSCSI keys or NOP-In: for sessions that begin later.
+    case parametersChanged(TargetID)
+    /// Live sessions that are not admitted any more must end.
+    case rulesChanged(TargetID)
+    /// Accounts bound to a target, or to discovery (nil).
+    case accountsChanged(TargetID?)
+    case logicalUnitAdded(LogicalUnitKey)
+    case logicalUnitRemoved(LogicalUnitKey)
+    /// Settings only: the store stays as it is.
+    case logicalUnitChanged(LogicalUnitKey)
+    /// Settings, and the store: another one was opened, or there is none any more.
+    case mediumChanged(LogicalUnitKey)
+    case accountListChanged
+    case portalAdded(Portal)
+    case portalRemoved(Portal)
+    case systemStateChanged
+    case debugChanged
+}

@@ -1,0 +1,288 @@
+import Bytes
+import ISCSI
+import SCSI
+
+/// Everything that is configured, as one value: a change makes a new value and the `Change`s that lead to it, or throws and
+/// leaves the old one as it was.
+public struct Configuration: Hashable, Sendable {
+    public let identitySource: IdentitySource
+    public let nopDefaults: NopDefaults
+    public private(set) var state = ServiceState.ready
+    public private(set) var isDebugging: Bool
+    public private(set) var targets: [TargetID: TargetConfiguration] = [:]
+    private var numbers: [ISCSIName: TargetID] = [:]
+    /// In the order they were made.
+    public private(set) var accounts: [Account] = []
+    public private(set) var discoveryAccounts = AccountBindings()
+    /// In the order they were opened.
+    public private(set) var portals: [Portal] = []
+
+    public init(identitySource: IdentitySource, nopDefaults: NopDefaults = NopDefaults(), isDebugging: Bool = false) {
+        self.identitySource = identitySource
+        self.nopDefaults = nopDefaults
+        self.isDebugging = isDebugging
+    }
+
+    /// The targets in the order of their numbers.
+    public var sortedTargets: [TargetConfiguration] { targets.values.sorted { $0.id < $1.id } }
+
+    public func target(_ id: TargetID) throws(ConfigurationError) -> TargetConfiguration {
+        guard let target = targets[id] else { throw ConfigurationError(.noSuchTarget, "there is no target \(id)") }
+        return target
+    }
+
+    public func target(named name: ISCSIName) -> TargetConfiguration? { numbers[name].flatMap { targets[$0] } }
+
+    public func logicalUnit(_ key: LogicalUnitKey) throws(ConfigurationError) -> LogicalUnitConfiguration {
+        guard let unit = try target(key.target).logicalUnits[key.lun] else {
+            throw ConfigurationError(.noSuchLogicalUnit, "target \(key.target) has no logical unit \(key.lun)")
+        }
+        return unit
+    }
+
+    /// What the device server of a logical unit needs to know.
+    public func settings(_ key: LogicalUnitKey) throws(ConfigurationError) -> LogicalUnitSettings {
+        try logicalUnit(key).settings(identitySource, targetName: target(key.target).name)
+    }
+
+    /// How initiators recognise a logical unit.
+    public func identity(_ key: LogicalUnitKey) throws(ConfigurationError) -> DeviceIdentity {
+        try logicalUnit(key).identity(identitySource, targetName: target(key.target).name)
+    }
+
+    // MARK: Targets
+
+    public mutating func newTarget(_ id: TargetID, name text: [UInt8], tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
+        guard targets[id] == nil else { throw ConfigurationError(.targetExists, "target \(id) exists already") }
+        let name: ISCSIName
+        do throws(ISCSIName.NameError) {
+            name = try ISCSIName(text)
+        } catch {
+            throw ConfigurationError(.invalid, "“\(escaped(text))” is no target name: 1 to \(NameRule.greatestLength) of the letters, digits, “-”, “.” and “:”")
+        }
+        if let other = target(named: name) { throw ConfigurationError(.targetExists, "target \(other.id) has this name already") }
+        guard targets.count < Limits.targets else { throw ConfigurationError(.invalid, "there are \(Limits.targets) targets already") }
+        targets[id] = TargetConfiguration(id: id, tenant: tenant, name: name, nop: nopDefaults)
+        numbers[name] = id
+        return [.targetAdded(id)]
+    }
+
+    /// Sessions must have ended before.
+    public mutating func deleteTarget(_ id: TargetID) throws(ConfigurationError) -> [Change] {
+        numbers[try target(id).name] = nil
+        targets[id] = nil
+        return [.targetRemoved(id)]
+    }
+
+    public mutating func updateTarget(_ id: TargetID, name: [UInt8], value: [UInt8]) throws(ConfigurationError) -> [Change] {
+        var target = try target(id)
+        let change = try target.update(name: name, value: value)
+        targets[id] = target
+        return [change]
+    }
+
+    // MARK: Who may log in
+
+    /// Adds rules to a target: all of them, or none.
+    public mutating func bind(_ addresses: [AddressRule], _ names: [NameRule], to id: TargetID) throws(ConfigurationError) -> [Change] {
+        var target = try target(id)
+        for rule in addresses {
+            guard !target.addressRules.contains(rule) else { throw ConfigurationError(.ruleExists, "target \(id) admits \(rule.spelling) already") }
+            target.addressRules.append(rule)
+        }
+        for rule in names {
+            guard !target.nameRules.contains(rule) else { throw ConfigurationError(.ruleExists, "target \(id) admits \(rule.spelling) already") }
+            target.nameRules.append(rule)
+        }
+        guard target.addressRules.count <= Limits.rules, target.nameRules.count <= Limits.rules else {
+            throw ConfigurationError(.invalid, "a target has at most \(Limits.rules) rules of a kind")
+        }
+        targets[id] = target
+        return [.rulesChanged(id)]
+    }
+
+    /// Takes rules from a target: all of them, or none.
+    public mutating func unbind(_ addresses: [AddressRule], _ names: [NameRule], from id: TargetID) throws(ConfigurationError) -> [Change] {
+        var target = try target(id)
+        for rule in addresses {
+            guard let index = target.addressRules.firstIndex(of: rule) else { throw ConfigurationError(.noSuchRule, "target \(id) has no rule \(rule.spelling)") }
+            target.addressRules.remove(at: index)
+        }
+        for rule in names {
+            guard let index = target.nameRules.firstIndex(of: rule) else { throw ConfigurationError(.noSuchRule, "target \(id) has no rule \(rule.spelling)") }
+            target.nameRules.remove(at: index)
+        }
+        targets[id] = target
+        return [.rulesChanged(id)]
+    }
+
+    // MARK: Logical units
+
+    /// Whether a disk can be made there; its store, if it has a path, is opened after this and before `newLogicalUnit`.
+    public func checkNewLogicalUnit(_ key: LogicalUnitKey, blockLength: Int) throws(ConfigurationError) {
+        let target = try target(key.target)
+        guard (0..<Limits.logicalUnits).contains(key.lun) else {
+            throw ConfigurationError(.invalid, "logical unit numbers end at \(Limits.logicalUnits - 1)")
+        }
+        guard target.logicalUnits[key.lun] == nil else {
+            throw ConfigurationError(.logicalUnitExists, "target \(key.target) has a logical unit \(key.lun) already")
+        }
+        guard LogicalUnitConfiguration.blockLengths.contains(blockLength) else {
+            throw ConfigurationError(.invalid, "the block size can be 512 or 4096")
+        }
+    }
+
+    /// Adds a disk: with its open medium, or without one, removable and offline.
+    public mutating func newLogicalUnit(
+        _ key: LogicalUnitKey, blockLength: Int, store: BackingStore, medium: StoreFacts?
+    ) throws(ConfigurationError) -> [Change] {
+        try checkNewLogicalUnit(key, blockLength: blockLength)
+        let unit = LogicalUnitConfiguration(disk: key, blockLength: blockLength, store: store, medium: medium)
+        try unit.checkMedium()
+        targets[key.target]?.logicalUnits[key.lun] = unit
+        return [.logicalUnitAdded(key)]
+    }
+
+    /// LUN 0 goes only with its target.
+    public mutating func deleteLogicalUnit(_ key: LogicalUnitKey) throws(ConfigurationError) -> [Change] {
+        try checkDeleteLogicalUnit(key)
+        targets[key.target]?.logicalUnits[key.lun] = nil
+        return [.logicalUnitRemoved(key)]
+    }
+
+    public func checkDeleteLogicalUnit(_ key: LogicalUnitKey) throws(ConfigurationError) {
+        _ = try target(key.target)
+        guard key.lun != 0 else { throw ConfigurationError(.invalid, "the controller at LUN 0 goes only with its target") }
+        _ = try logicalUnit(key)
+    }
+
+    /// The store that must be opened before these parameters can be applied, if any.
+    public func storeToOpen(_ key: LogicalUnitKey, _ parameters: [LogicalUnitParameter]) throws(ConfigurationError) -> StoreRequest? {
+        let old = try logicalUnit(key)
+        var new = old
+        try new.apply(parameters)
+        guard new.deviceType == .disk, new.store.kind == .rdwr, new.store.path != nil else { return nil }
+        let needsWriting = !new.isReadOnly && new.medium?.isWritable == false
+        return new.medium == nil || needsWriting ? StoreRequest(key: key, store: new.store, readOnly: new.isReadOnly) : nil
+    }
+
+    /// Applies parameters from left to right: all of them, or none.
+    /// - Parameter medium: what `storeToOpen` has asked for.
+    public mutating func updateLogicalUnit(
+        _ key: LogicalUnitKey, _ parameters: [LogicalUnitParameter], medium: StoreFacts? = nil
+    ) throws(ConfigurationError) -> [Change] {
+        let old = try logicalUnit(key)
+        var new = old
+        try new.apply(parameters)
+        let needsStore = try storeToOpen(key, parameters) != nil
+        precondition(needsStore == (medium != nil), "the store that a change needs is opened before it, and no other")
+        if new.store.path != nil, new.store.kind == .null { new.medium = .null }
+        if let medium {
+            new.medium = medium
+            try new.checkMedium()
+        }
+        guard new != old || medium != nil else { return [] }
+        targets[key.target]?.logicalUnits[key.lun] = new
+        return [medium != nil || new.store.path != old.store.path ? .mediumChanged(key) : .logicalUnitChanged(key)]
+    }
+
+    // MARK: Accounts
+
+    public mutating func newAccount(_ name: AccountName, tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
+        guard !accounts.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.accountExists, "account \(name) exists already") }
+        guard accounts.count < Limits.accounts else { throw ConfigurationError(.tooManyAccounts, "there are \(Limits.accounts) accounts already") }
+        accounts.append(Account(tenant: tenant, name: name))
+        return [.accountListChanged]
+    }
+
+    /// Takes the account away wherever it is bound, too.
+    public mutating func deleteAccount(_ name: AccountName, tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
+        guard let index = accounts.firstIndex(where: { $0.name == name && $0.tenant == tenant }) else {
+            throw ConfigurationError(.noSuchAccount, "there is no account \(name)")
+        }
+        accounts.remove(at: index)
+        var changes: [Change] = [.accountListChanged]
+        for target in sortedTargets where target.tenant == tenant {
+            if targets[target.id]?.accounts.remove(name) == true { changes.append(.accountsChanged(target.id)) }
+        }
+        if discoveryAccounts.remove(name) { changes.append(.accountsChanged(nil)) }
+        return changes
+    }
+
+    /// - Parameter id: nil binds it to discovery.
+    public mutating func bindAccount(_ name: AccountName, to id: TargetID?, outgoing: Bool) throws(ConfigurationError) -> [Change] {
+        let accounts = accounts
+        return try changeBindings(of: id) { bindings, tenant throws(ConfigurationError) in
+            guard accounts.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+            try bindings.bind(name, outgoing: outgoing)
+        }
+    }
+
+    public mutating func unbindAccount(_ name: AccountName, from id: TargetID?, outgoing: Bool) throws(ConfigurationError) -> [Change] {
+        try changeBindings(of: id) { bindings, _ throws(ConfigurationError) in try bindings.unbind(name, outgoing: outgoing) }
+    }
+
+    private mutating func changeBindings(
+        of id: TargetID?, _ body: (inout AccountBindings, Tenant) throws(ConfigurationError) -> Void
+    ) throws(ConfigurationError) -> [Change] {
+        if let id {
+            var target = try target(id)
+            try body(&target.accounts, target.tenant)
+            targets[id] = target
+        } else {
+            var bindings = discoveryAccounts
+            try body(&bindings, .default)
+            discoveryAccounts = bindings
+        }
+        return [.accountsChanged(id)]
+    }
+
+    // MARK: The whole system
+
+    /// The portal must be listening already.
+    public mutating func addPortal(_ portal: Portal) throws(ConfigurationError) -> [Change] {
+        try checkNewPortal(portal)
+        portals.append(portal)
+        return [.portalAdded(portal)]
+    }
+
+    public func checkNewPortal(_ portal: Portal) throws(ConfigurationError) {
+        guard !portals.contains(portal) else { throw ConfigurationError(.invalid, "portal \(portal) exists already") }
+        guard portals.count < Limits.portals else { throw ConfigurationError(.invalid, "there are \(Limits.portals) portals already") }
+    }
+
+    public mutating func deletePortal(_ portal: Portal) throws(ConfigurationError) -> [Change] {
+        guard let index = portals.firstIndex(of: portal) else { throw ConfigurationError(.invalid, "there is no portal \(portal)") }
+        portals.remove(at: index)
+        return [.portalRemoved(portal)]
+    }
+
+    /// `--op update --mode system --name … --value …`. iSNS can only be switched off, which it is.
+    public mutating func updateSystem(name: [UInt8], value: [UInt8]) throws(ConfigurationError) -> [Change] {
+        switch name {
+        case Array("State".utf8):
+            state = try ServiceState(parsing: value)
+            return [.systemStateChanged]
+        case Array("debug".utf8):
+            guard value == Array("on".utf8) || value == Array("off".utf8) else {
+                throw ConfigurationError(.invalid, "“\(escaped(value))” is no value for debug: write on or off")
+            }
+            isDebugging = value == Array("on".utf8)
+            return [.debugChanged]
+        case Array("iSNS".utf8) where value == Array("Off".utf8): return []
+        case _ where name.starts(with: "iSNS".utf8): throw ConfigurationError(.invalid, "iSNS is not supported")
+        default: throw ConfigurationError(.invalid, "the system has no parameter “\(escaped(name))”")
+        }
+    }
+}
+
+extension LogicalUnitConfiguration {
+    /// A medium must hold a block, and be writable unless the administrator said `readonly`.
+    func checkMedium() throws(ConfigurationError) {
+        guard let medium else { return }
+        guard blockCount > 0 else { throw ConfigurationError(.invalid, "the store holds less than one block of \(blockLength) bytes") }
+        guard medium.isWritable || isReadOnly else {
+            throw ConfigurationError(.invalid, "the store cannot be written; make the logical unit read-only (readonly=1) to serve it nevertheless")
+        }
+    }
+}

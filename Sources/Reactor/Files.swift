@@ -1,0 +1,189 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// Why a file that tgtd depends on cannot be used; the description says what to do about it.
+public struct FileError: Error, Hashable, Sendable, CustomStringConvertible {
+    public let path: String
+    public let reason: String
+    public var description: String { "\(path): \(reason)" }
+
+    init(_ path: String, _ reason: String) {
+        self.path = path
+        self.reason = reason
+    }
+    init(_ path: String, errno code: Int32) { self.init(path, unsafe String(cString: strerror(code))) }
+}
+
+/// Files with power (settings, identity, state): small, owned by root or by ourselves, written by nobody else.
+public enum Files {
+    /// Reads a whole file of at most `limit` bytes; nil if there is none. A file that somebody else could have written is
+    /// refused.
+    public static func readTrusted(_ path: String, limit: Int) throws(FileError) -> [UInt8]? {
+        let raw = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+        guard raw >= 0 else {
+            if errno == ENOENT { return nil }
+            throw FileError(path, errno: errno)
+        }
+        let descriptor = FileDescriptor(owning: raw)
+        var status = stat()
+        guard unsafe fstat(descriptor.rawValue, &status) == 0 else { throw FileError(path, errno: errno) }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw FileError(path, "is not a regular file") }
+        guard status.st_uid == 0 || status.st_uid == geteuid() else {
+            throw FileError(path, "belongs to uid \(status.st_uid); it must belong to root or to the user that tgtd runs as")
+        }
+        guard status.st_mode & 0o022 == 0 else { throw FileError(path, "can be written by others; take that away (chmod go-w)") }
+        guard status.st_size <= limit else { throw FileError(path, "is larger than \(limit) bytes") }
+        var bytes = [UInt8](repeating: 0, count: limit)
+        var count = 0
+        while count < limit {
+            let got = unsafe bytes.withUnsafeMutableBytes { unsafe read(descriptor.rawValue, $0.baseAddress! + count, limit - count) }
+            if got < 0 && errno == EINTR { continue }
+            guard got >= 0 else { throw FileError(path, errno: errno) }
+            if got == 0 { break }
+            count += got
+        }
+        return Array(bytes.prefix(count))
+    }
+
+    /// Replaces a file so that after a crash there is either the old one or the new one, whole and on the medium.
+    public static func replace(_ path: String, with bytes: [UInt8], mode: mode_t = 0o600) throws(FileError) {
+        let temporary = path + ".new"
+        _ = unsafe unlink(temporary)
+        let raw = unsafe open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode)
+        guard raw >= 0 else { throw FileError(temporary, errno: errno) }
+        do {
+            let descriptor = FileDescriptor(owning: raw)
+            var done = 0
+            while done < bytes.count {
+                let put = unsafe bytes.withUnsafeBytes { unsafe write(descriptor.rawValue, $0.baseAddress! + done, bytes.count - done) }
+                if put < 0 && errno == EINTR { continue }
+                guard put > 0 else { throw FileError(temporary, errno: errno) }
+                done += put
+            }
+            guard fsync(descriptor.rawValue) == 0 else { throw FileError(temporary, errno: errno) }
+        }
+        guard unsafe rename(temporary, path) == 0 else { throw FileError(path, errno: errno) }
+        try flushDirectory(of: path)
+    }
+
+    private static func flushDirectory(of path: String) throws(FileError) {
+        let parent = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+        let raw = unsafe open(parent.isEmpty ? "/" : parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard raw >= 0 else { throw FileError(parent, errno: errno) }
+        let directory = FileDescriptor(owning: raw)
+        guard fsync(directory.rawValue) == 0 else { throw FileError(parent, errno: errno) }
+    }
+
+    /// Makes a directory and those above it as far as they are missing.
+    public static func makeDirectory(_ path: String, mode: mode_t) throws(FileError) {
+        guard unsafe mkdir(path, mode) != 0, errno != EEXIST else { return }
+        guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex else { throw FileError(path, errno: errno) }
+        try makeDirectory(String(path[..<slash]), mode: 0o755)
+        guard unsafe mkdir(path, mode) == 0 || errno == EEXIST else { throw FileError(path, errno: errno) }
+    }
+
+    /// Makes a sparse regular file of `length` bytes unless there is a file of this name.
+    /// - Returns: whether it was made.
+    public static func makeSparse(_ path: String, length: Int) throws(FileError) -> Bool {
+        let raw = unsafe open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard raw >= 0 else {
+            if errno == EEXIST { return false }
+            throw FileError(path, errno: errno)
+        }
+        let descriptor = FileDescriptor(owning: raw)
+        guard ftruncate(descriptor.rawValue, length) == 0 else { throw FileError(path, errno: errno) }
+        return true
+    }
+
+    /// Takes a lock file that only one process can hold; nil while another has it. Released with the descriptor.
+    public static func lock(_ path: String) throws(FileError) -> FileDescriptor? {
+        let raw = unsafe open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard raw >= 0 else { throw FileError(path, errno: errno) }
+        let descriptor = FileDescriptor(owning: raw)
+        switch linux_try_record_lock(descriptor.rawValue) {
+        case 0...: return descriptor
+        case -EAGAIN, -EACCES: return nil
+        case let code: throw FileError(path, errno: -code)
+        }
+    }
+
+    public static func remove(_ path: String) { _ = unsafe unlink(path) }
+}
+
+/// The terminal or the journal behind descriptors 1 and 2, and syslog.
+public enum Console {
+    /// Where errors go: descriptor 2, or the terminal that has been left.
+    private static let errors = Atomic<Int32>(STDERR_FILENO)
+
+    public static func output(_ text: String) { write(text, to: STDOUT_FILENO) }
+    public static func error(_ text: String) { write(text, to: errors.load(ordering: .relaxed)) }
+
+    /// From now on descriptors 0, 1 and 2 lead nowhere, here and in processes started later, and the terminal's signals do not come
+    /// here. Only our own errors still go to it, until `forgetTerminal`.
+    public static func leaveTerminal() {
+        _ = setsid()
+        let nowhere = unsafe open("/dev/null", O_RDWR | O_CLOEXEC)
+        let terminal = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
+        guard nowhere >= 0, terminal >= 0 else { return }
+        errors.store(terminal, ordering: .relaxed)
+        for descriptor in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] { dup2(nowhere, descriptor) }
+        close(nowhere)
+    }
+
+    public static func forgetTerminal() {
+        let terminal = errors.exchange(STDERR_FILENO, ordering: .relaxed)
+        if terminal != STDERR_FILENO { close(terminal) }
+    }
+
+    /// Connects to syslog(3) while that can be done: not any more in confinement.
+    public static func openSystemLog() { unsafe linux_open_system_log(systemLogName.utf8Start) }
+    private static let systemLogName: StaticString = "tgtd"
+
+    /// One line to syslog(3). `priority` is syslog's: 2 critical … 7 debug.
+    public static func systemLog(priority: Int32, _ text: String) { unsafe linux_system_log(priority, text) }
+
+    private static func write(_ text: String, to descriptor: Int32) {
+        let bytes = Array(text.utf8)
+        var done = 0
+        while done < bytes.count {
+            let put = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress! + done, bytes.count - done) }
+            guard put > 0 || errno == EINTR else { return }
+            done += max(put, 0)
+        }
+    }
+}
+
+/// What the environment and the account database say.
+public enum Host {
+    public static func environment(_ name: String) -> String? {
+        unsafe getenv(name).map { unsafe String(cString: $0) }
+    }
+    /// "NAME=value" each.
+    public static var wholeEnvironment: [String] {
+        var variables: [String] = []
+        var entry = unsafe environ
+        while let variable = unsafe entry.pointee {
+            unsafe variables.append(String(cString: variable))
+            unsafe entry = entry.advanced(by: 1)
+        }
+        return variables
+    }
+    public static var isRoot: Bool { geteuid() == 0 }
+    public static var processors: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+    public static var processID: Int32 { getpid() }
+    public static var currentDirectory: String? {
+        guard let path = unsafe getcwd(nil, 0) else { return nil }
+        defer { unsafe free(path) }
+        return unsafe String(cString: path)
+    }
+}
+
+/// systemd's readiness protocol (sd_notify): a datagram to the socket that `NOTIFY_SOCKET` names.
+public enum ServiceManager {
+    /// Says nothing when nobody listens: readiness is news, not work.
+    public static func notify(_ state: String) {
+        guard let path = Host.environment("NOTIFY_SOCKET"), !path.isEmpty else { return }
+        try? Socket.sendDatagram(state, path: path)
+    }
+}

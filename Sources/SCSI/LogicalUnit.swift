@@ -1,0 +1,70 @@
+import Bytes
+import Medium
+import Synchronization
+
+/// The device server of one logical unit (SAM-5 §4.6.8). Shared by all reactors; its state is behind its own lock, held only
+/// for short work that never waits.
+///
+/// A command is a `DeviceTask`: `begin` it, do what the `Step` says, `resume` it, until it is `.done`.
+public final class LogicalUnit: Sendable {
+    private let server: Mutex<DeviceServer>
+    /// Commands of all nexuses that have entered a task set and not left it, as those who route them count.
+    private let commands = Atomic<Int>(0)
+
+    /// - Parameters:
+    ///   - targetPort: the port through which every nexus of this process reaches the logical unit
+    ///   - reservations: what was kept of an earlier process's persistent reservations
+    public init(_ settings: LogicalUnitSettings, targetPort: TargetPort, reservations: ReservationRecord = ReservationRecord()) {
+        server = Mutex(DeviceServer(settings, targetPort: targetPort, reservations: reservations))
+    }
+
+    public var settings: LogicalUnitSettings { server.withLock { $0.settings } }
+    /// Whether a command of any nexus is under way.
+    public var isBusy: Bool { commands.load(ordering: .acquiring) > 0 }
+    public func commandEntered() { commands.add(1, ordering: .relaxed) }
+    public func commandLeft() { commands.subtract(1, ordering: .releasing) }
+
+    public var condition: Condition { server.withLock { $0.condition } }
+
+    /// An administrative change. Posts the unit attentions it makes necessary to every nexus: 2A/01, 3F/03, 28/00, 2A/09. Going
+    /// offline and online again forgets a failed flush. The device type stays.
+    public func apply(_ settings: LogicalUnitSettings) { server.withLock { $0.apply(settings) } }
+
+    /// A nexus comes to exist: unit attention 29/00 is pending for it.
+    public func attach(_ nexus: NexusID, initiator: InitiatorPort) { server.withLock { $0.attach(nexus, initiator: initiator) } }
+
+    /// A nexus ended. Its RESERVE(6), its prevention of removal and its unit attentions go; persistent registrations stay, and
+    /// a nexus of the same initiator port has them again.
+    public func detach(_ nexus: NexusID) { server.withLock { $0.detach(nexus) } }
+
+    /// Establishes a unit attention condition (SAM-5 §5.14).
+    public func post(_ attention: UnitAttention, to recipients: Recipients) { server.withLock { $0.post(attention, to: recipients) } }
+
+    /// The nexus has been answered a REPORT LUNS: it need not be told 3F/0E REPORTED LUNS DATA HAS CHANGED any more.
+    public func reportedLUNs(to nexus: NexusID) { server.withLock { $0.clear(.reportedLUNsDataChanged, of: nexus) } }
+
+    /// LOGICAL UNIT RESET (SAM-5 §6.3.3): RESERVE(6) and preventions of removal are released, mode parameters are the defaults
+    /// again, unit attention 29/03 is pending for all. Aborting the commands is the caller's.
+    public func reset() { server.withLock { $0.reset() } }
+
+    /// Bytes of Data-Out that this CDB asks for; 0 if none, if the command is unknown, and if it asks for more than we take:
+    /// `begin` then refuses it.
+    public func dataOutLength(_ cdb: CommandDescriptorBlock) -> Int {
+        let (devices, blockLength) = server.withLock { ($0.deviceTypes, $0.settings.blockLength) }
+        guard case .command(let index) = CommandTable.find(cdb.operationCode, service: cdb.bytes[1] & 0x1f, on: devices) else { return 0 }
+        return CommandTable.commands[index].dataOutLength(cdb, blockLength: blockLength)
+    }
+
+    /// Starts a command whose Data-Out bytes, `task.dataOutCount` of them, are at the start of `dataOut`.
+    public func begin(_ task: inout DeviceTask, dataOut: Buffer?) -> Step {
+        server.withLock { server in server.begin(&task, dataOut: dataOut) }
+    }
+
+    /// Goes on after `.medium`, with the buffer that was asked for, or after `.keep`.
+    public func resume(_ task: inout DeviceTask, after outcome: Outcome, buffer: Buffer?) -> Step {
+        server.withLock { server in server.resume(&task, after: outcome, buffer: buffer) }
+    }
+
+    /// The persistent reservations as they are now.
+    public func reservationRecord() -> ReservationRecord { server.withLock { $0.reservations } }
+}

@@ -1,0 +1,132 @@
+import ISCSI
+import SCSI
+import Synchronization
+
+/// A target as it is served: its logical units and its sessions. Shared by all reactors.
+///
+/// Its lock is held for look-ups and changes of two small tables, never while a command runs: sessions work with a copy of the
+/// logical units and look at a counter to see whether it is still true.
+public final class ServedTarget: Sendable {
+    public let name: ISCSIName
+    /// The administrator's number of the target.
+    public let tid: Int32
+    public let portalGroupTag: UInt16
+
+    private let tables: Mutex<Tables>
+    private let unitChanges = Atomic<UInt64>(0)
+
+    private struct Tables {
+        var units: [Int: LogicalUnit] = [:]
+        var sessions: [NexusID: SessionHandle] = [:]
+    }
+
+    public init(name: ISCSIName, tid: Int32, portalGroupTag: UInt16) {
+        self.name = name
+        self.tid = tid
+        self.portalGroupTag = portalGroupTag
+        tables = Mutex(Tables())
+    }
+
+    /// The SCSI target port that initiators reach this target through: logical units are made with it.
+    public var port: TargetPort { TargetPort(name: name.bytes, portalGroupTag: portalGroupTag, relativeIdentifier: 1) }
+
+    // MARK: Logical units
+
+    /// Makes `unit` reachable under `number`, which is free. The initiators learn it by REPORTED LUNS DATA HAS CHANGED on the
+    /// other logical units (SPC-4 §6.33).
+    public func add(_ unit: LogicalUnit, number: Int) {
+        let sessions = tables.withLock { tables in
+            precondition(tables.units[number] == nil, "control gives every number once")
+            for other in tables.units.values { other.post(.reportedLUNsDataChanged, to: .all) }
+            tables.units[number] = unit
+            for session in tables.sessions.values { unit.attach(session.nexus, initiator: session.initiator) }
+            unitChanges.add(1, ordering: .releasing)
+            return Array(tables.sessions.values)
+        }
+        let nobodyWaits = Acknowledgement {}
+        for session in sessions { session.deliver(.logicalUnitsChanged(nobodyWaits)) }
+    }
+
+    /// Takes the logical unit away: its tasks end with LOGICAL UNIT NOT SUPPORTED.
+    /// - Parameter whenReleased: called once, from any thread, when no session has a task of it in the store any more: only
+    ///   then may its store be closed. At once if there is no such number.
+    /// - Returns: the logical unit that had this number.
+    @discardableResult
+    public func remove(number: Int, whenReleased: @escaping @Sendable () -> Void = {}) -> LogicalUnit? {
+        let released = Acknowledgement(whenReleased)
+        let (unit, sessions) = tables.withLock { tables -> (LogicalUnit?, [SessionHandle]) in
+            guard let unit = tables.units.removeValue(forKey: number) else { return (nil, []) }
+            for other in tables.units.values { other.post(.reportedLUNsDataChanged, to: .all) }
+            unitChanges.add(1, ordering: .releasing)
+            return (unit, Array(tables.sessions.values))
+        }
+        for session in sessions { session.deliver(.logicalUnitsChanged(released)) }
+        return unit
+    }
+
+    public func unit(_ number: Int) -> LogicalUnit? { tables.withLock { $0.units[number] } }
+
+    /// The numbers of its logical units, ascending.
+    public var numbers: [Int] { tables.withLock { $0.units.keys.sorted() } }
+
+    /// Rises with every change of `units`.
+    var unitGeneration: UInt64 { unitChanges.load(ordering: .acquiring) }
+
+    /// The logical units, and the generation they belong to.
+    func units() -> (units: [Int: LogicalUnit], generation: UInt64) {
+        tables.withLock { ($0.units, unitChanges.load(ordering: .relaxed)) }
+    }
+
+    // MARK: Sessions
+
+    /// The sessions that there are, or that still have something in the store.
+    public var sessions: [SessionHandle] { tables.withLock { Array($0.sessions.values) } }
+
+    public func sessions(of initiator: InitiatorPort) -> [SessionHandle] {
+        tables.withLock { $0.sessions.values.filter { $0.initiator == initiator } }
+    }
+
+    /// Ends the session that `initiator` has, if it has one (RFC 7143 §6.3.5).
+    /// - Parameter whenGone: called once, from any thread, when nothing of it is left: then make the new `Session`, and come
+    ///   back here should somebody else have been quicker.
+    public func reinstate(_ initiator: InitiatorPort, whenGone: @escaping @Sendable () -> Void) {
+        end(sessions(of: initiator), .reinstated, whenGone: whenGone)
+    }
+
+    /// Ends all sessions, as when the target is deleted or its rules refuse them.
+    public func endSessions(
+        _ reason: EndReason, where isMeant: (SessionHandle) -> Bool = { _ in true }, whenGone: @escaping @Sendable () -> Void
+    ) {
+        end(sessions.filter(isMeant), reason, whenGone: whenGone)
+    }
+
+    private func end(_ sessions: [SessionHandle], _ reason: EndReason, whenGone: @escaping @Sendable () -> Void) {
+        let gone = Acknowledgement(whenGone)
+        for session in sessions { session.deliver(.end(reason, gone)) }
+    }
+
+    /// Enters a session and its nexus, unless its initiator port has one already.
+    func register(_ session: SessionHandle) -> Bool {
+        tables.withLock { tables in
+            guard !tables.sessions.values.contains(where: { $0.initiator == session.initiator }) else { return false }
+            precondition(tables.sessions[session.nexus] == nil, "a nexus is never used again")
+            tables.sessions[session.nexus] = session
+            for unit in tables.units.values { unit.attach(session.nexus, initiator: session.initiator) }
+            return true
+        }
+    }
+
+    /// Forgets a session of which nothing is left in the store.
+    func deregister(_ nexus: NexusID) {
+        tables.withLock { tables in
+            guard tables.sessions.removeValue(forKey: nexus) != nil else { return }
+            for unit in tables.units.values { unit.detach(nexus) }
+        }
+    }
+
+    func others(than nexus: NexusID) -> [SessionHandle] {
+        tables.withLock { $0.sessions.values.filter { $0.nexus != nexus } }
+    }
+
+    func session(_ nexus: NexusID) -> SessionHandle? { tables.withLock { $0.sessions[nexus] } }
+}

@@ -1,0 +1,123 @@
+import Bytes
+import ISCSI
+import Medium
+import SCSI
+
+/// Names a task while the store, or whoever keeps reservations, works for it.
+public struct Ticket: Hashable, Sendable {
+    let task: TaskIndex
+    let serial: UInt64
+}
+
+/// What is to be done outside of a session, in this order.
+public enum Action: Sendable {
+    /// Do this on the store of the logical unit, then call `Session.completed`. The buffer is the store's until then.
+    case perform(Ticket, LogicalUnit, Operation, Buffer?)
+    /// Have the reservations of the logical unit kept outside of this process, then call `Session.kept`.
+    case keep(Ticket, LogicalUnit, ReservationRecord)
+    /// Call `Session.answer` with what the initiator may see.
+    case askSendTargets(TextRequest)
+    /// Register with the pool for data (`whenReleased`) and call `Session.memoryAvailable(isReport: false)` then; after the release,
+    /// call it with `isReport: true`.
+    case waitForMemory
+    /// Close the connection: after what is in `output` has been sent, if `afterOutput` says so, at once otherwise. Comes once; the
+    /// session has ended, and can be dropped when it `isQuiet`. A peer that does not take the last output needs a deadline.
+    case close(EndReason, afterOutput: Bool)
+}
+
+/// An I_T_L nexus: a session's view of one logical unit (SAM-5 §4.6.5).
+final class ITLNexus {
+    let unit: LogicalUnit
+    let number: Int
+    var taskSet = TaskSet()
+    var statistics = IOStatistics()
+
+    init(unit: LogicalUnit, number: Int) {
+        self.unit = unit
+        self.number = number
+    }
+}
+
+/// A SCSI command on its way through a session.
+struct SessionTask {
+    enum Phase {
+        /// Data-Out is on its way.
+        case collecting
+        /// Earlier tasks of its task set come first, or it is about to begin.
+        case ready
+        case waitsForMemory(Operation, length: Int)
+        case inStore
+        /// Its reservations are being kept.
+        case keeping
+        /// Tasks that it has aborted are to leave the store first.
+        case waitsForOthers(Completion)
+        /// Done, while too many answers wait to be sent.
+        case answerWaits(Completion)
+    }
+
+    enum Fate: Equatable {
+        case goesOn
+        /// No answer will be given.
+        case aborted
+        /// Its logical unit is gone.
+        case unitRemoved
+    }
+
+    let index: TaskIndex
+    let serial: UInt64
+    /// nil: its LUN is nobody's.
+    let nexus: ITLNexus?
+    var device: DeviceTask
+    var phase = Phase.collecting
+    var fate = Fate.goesOn
+    /// The answer that was clear before its data had arrived.
+    var verdict: Completion?
+    var place: TaskSet.Place?
+    var mayRun = true
+    var buffer: Buffer?
+    /// What its buffer takes from the session's share of memory.
+    var charge = 0
+    /// Data bytes the initiator expects to send or to get.
+    var isRead = false
+    var isWrite = false
+    var expectedLength = 0
+    var dataOutLength = 0
+    /// Since when it waits for memory.
+    var waitsSince: UInt64 = 0
+
+    init(index: TaskIndex, serial: UInt64, nexus: ITLNexus?, device: DeviceTask) {
+        self.index = index
+        self.serial = serial
+        self.nexus = nexus
+        self.device = device
+    }
+
+    /// Whether somebody outside works for it: it cannot be called back.
+    var isOutside: Bool {
+        switch phase {
+        case .inStore, .keeping: true
+        default: false
+        }
+    }
+}
+
+/// What is done when tasks have left the store, and other sessions have let go.
+struct Wait {
+    enum Then {
+        case answer(TaskManagementRequest)
+        case resetUnit(TaskManagementRequest, LogicalUnit)
+        case resetTarget(TaskManagementRequest, cold: Bool)
+        case logout(LogoutRequest)
+        /// The command that has aborted them is over.
+        case settle(TaskIndex, serial: UInt64)
+        /// Somebody waits for this session; a unit that is gone has it no more.
+        case letGo(Acknowledgement?, detaching: LogicalUnit?)
+    }
+
+    let number: UInt64
+    var tasks: Set<TaskIndex>
+    var awaitsOthers: Bool
+    let then: Then
+
+    var isOver: Bool { tasks.isEmpty && !awaitsOthers }
+}

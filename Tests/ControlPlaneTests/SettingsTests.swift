@@ -1,0 +1,57 @@
+import Reactor
+import Testing
+
+@testable import ControlPlane
+
+@Suite struct SettingsTests {
+    @Test("An empty file, and one of comments, leave the defaults", arguments: ["", "# nothing\n", "---\n"])
+    func empty(text: String) throws {
+        #expect(try Settings(yaml: text, file: "f") == Settings())
+    }
+
+    @Test("Every key takes effect")
+    func everyKey() throws {
+        let settings = try Settings(
+            yaml: """
+                portals:
+                  - 127.0.0.1:3260
+                  - "[::1]:3261"
+                reactors: 3
+                io-threads: 5
+                memory: 128MiB
+                nop-interval: 7
+                nop-count: 4
+                user: nobody
+                state: /srv/tgt
+                log:
+                  level: warning
+                """, file: "f")
+        #expect(settings.portals == [SocketAddress("127.0.0.1:3260")!, SocketAddress("[::1]:3261")!])
+        #expect(settings.reactors == 3 && settings.ioThreads == 5 && settings.memory == 128 << 20)
+        #expect(settings.nopInterval == 7 && settings.nopCount == 4)
+        #expect(settings.user == "nobody" && settings.state == "/srv/tgt" && settings.logLevel == .warning)
+    }
+
+    @Test(
+        "What is wrong is refused with the line where it stands",
+        arguments: [
+            ("reactors: 1\nreactor: 2\n", 2, "there is no setting reactor"),
+            ("reactors: 0\n", 1, "reactors: a number from 1 to 16 is wanted"),
+            ("reactors: 17\n", 1, "reactors: a number from 1 to 16 is wanted"),
+            ("\n\nportals: [ 'nowhere:99999' ]\n", 3, "portals: each portal is ADDRESS:PORT or [IPv6]:PORT"),
+            ("portals: ['127.0.0.1:1', '127.0.0.1:1']\n", 1, "portals: the portal 127.0.0.1:1 is named twice"),
+            ("log:\n  level: loud\n", 2, "log.level: one of debug, info, notice, warning, error is wanted"),
+            ("log:\n  colour: red\n", 2, "there is no setting log.colour"),
+            ("memory: 1MiB\n", 1, "memory: a size from 64MiB to 1TiB is wanted (bytes, or with KiB, MiB, GiB)"),
+            ("state: relative\n", 1, "state: an absolute directory is wanted"),
+            ("just text\n", 1, "keys with values are wanted"),
+        ])
+    func wrong(text: String, line: Int, message: String) {
+        #expect(throws: SettingsError(file: "f", line: line, message: message)) { try Settings(yaml: text, file: "f") }
+    }
+
+    @Test("A file that is no YAML, or sets a key twice, is refused", arguments: ["reactors: [", "reactors: 1\nreactors: 2\n"])
+    func malformed(text: String) {
+        #expect(throws: SettingsError.self) { try Settings(yaml: text, file: "f") }
+    }
+}

@@ -1,0 +1,117 @@
+import Bytes
+import ISCSI
+import SCSI
+import Testing
+
+@testable import Door
+
+private func name(_ text: String) -> ISCSIName {
+    guard let name = try? ISCSIName(text.utf8) else { preconditionFailure("a test's name is a name") }
+    return name
+}
+
+private let question = LoginQuestion(
+    initiatorName: name("iqn.2000-01.test:Ini"), initiatorAlias: [0x41, 0x0a], sessionType: .normal, targetName: name("iqn.t:1"),
+    isid: ISID(rawValue: 0x80_1234_5678_9a), tsih: 3, cid: 4)
+private let outcome = LoginOutcome(
+    identity: question, negotiated: NegotiatedParameters(), expCmdSN: 7, statSN: 9,
+    finalResponse: FinalLoginResponse(currentStage: 1, initiatorTaskTag: 11, statSN: 8, text: Array("A=b\0".utf8)))
+private let settings: LogicalUnitSettings = {
+    var settings = LogicalUnitSettings(disk: 1000, blockLength: 4096, scsiID: "id", serialNumber: "sn", naa: [0x60, 1, 2])
+    settings.modePages = [.init(page: 8, subpage: 0, data: [1, 2, 3])]
+    settings.isThinProvisioned = true
+    return settings
+}()
+private let record = ReservationRecord(
+    revision: 5, generation: 6,
+    registrations: [.init(initiator: InitiatorPort(name: Array("iqn.a".utf8), isid: 1), relativeTargetPort: 1, key: 99)],
+    kind: .writeExclusiveRegistrantsOnly, holder: 0)
+private let store = StoreDescription(kind: .file, length: 1 << 20, isSynchronous: true, isDirect: false, isReadOnly: true)
+private let targets = (0..<DoorLimits.discoveredTargets).map { index in
+    DiscoveredTarget(
+        name: name(String(repeating: "n", count: 220) + "\(index)"),
+        addresses: Array(repeating: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", count: DoorLimits.discoveredAddresses), portalGroupTag: 1)
+}
+private let connection = ConnectionID(rawValue: 77)
+private let request = RequestID(rawValue: 78)
+
+/// One of every message, the largest of its kind where there is a limit.
+private let loginQuestions: [LoginQuestionMessage] = [
+    .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
+    .gone(connection), .heartbeat(1),
+]
+private let loginAnswers: [LoginAnswerMessage] = [
+    .listen(portal: 1), .stopListening(portal: 1), .setOnline(true), .proceed(connection, SessionParameters(), portalGroupTag: 1),
+    .refuse(connection, .notFound), .granted(connection), .targets(connection, targets, isLast: false), .heartbeat(2),
+]
+private let dataOrders: [DataOrderMessage] = [
+    .addTarget(request, tid: 1, name: name("t"), portalGroupTag: 1), .removeTarget(request, tid: 1, force: true),
+    .addLogicalUnit(request, tid: 1, lun: 2, settings, store, record), .updateLogicalUnit(request, tid: 1, lun: 2, settings, nil),
+    .updateLogicalUnit(request, tid: 1, lun: 2, settings, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
+    .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
+    .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3), .heartbeat(3),
+]
+private let dataReports: [DataReportMessage] = [
+    .done(request), .refused(request, .targetActive), .sessionBegan(tsih: 2), .sessionEnded(tsih: 2, .loggedOut), .keep(tid: 1, lun: 2, record),
+    .sendTargets(request, tsih: 2, .sessionTarget), .heartbeat(4),
+]
+
+@Suite struct DoorTests {
+    private func check<Message: DoorMessage>(_ messages: [Message]) {
+        #expect(Set(messages.map(\.code)) == Set(Message.table.map(\.code)), "every message has its row and its sample")
+        for message in messages {
+            let bytes = message.encoded()
+            let descriptors = message.row.descriptors
+            #expect(throws: Never.self) {
+                let again = try Message(bytes, descriptors: descriptors.upperBound)
+                #expect(again.encoded() == bytes, "\(message.row.name) is the same behind the door")
+            }
+            // Whatever its last descriptor count permits, one more is refused, and so is one less than it needs.
+            #expect(throws: DoorError.wrongDescriptors(message.row.name)) { try Message(bytes, descriptors: descriptors.upperBound + 1) }
+            if descriptors.lowerBound > 0 {
+                #expect(throws: DoorError.wrongDescriptors(message.row.name)) { try Message(bytes, descriptors: 0) }
+            }
+            let step = max(1, bytes.count / 400)
+            for length in stride(from: 1, to: bytes.count, by: step) {
+                #expect(throws: DoorError.self, "\(message.row.name) cut to \(length)") {
+                    try Message(Array(bytes.prefix(length)), descriptors: descriptors.upperBound)
+                }
+            }
+            #expect(throws: DoorError.self) { try Message(bytes + [0], descriptors: descriptors.upperBound) }
+            #expect(throws: DoorError.tooLong(message.row.name)) {
+                try Message([message.code] + [UInt8](repeating: 0, count: message.row.limit), descriptors: descriptors.upperBound)
+            }
+        }
+    }
+
+    @Test("Every message of login passes the door unchanged; cut, lengthened or with other descriptors it does not pass")
+    func login() {
+        check(loginQuestions)
+        check(loginAnswers)
+    }
+
+    @Test("Every message of data passes the door unchanged; cut, lengthened or with other descriptors it does not pass")
+    func data() {
+        check(dataOrders)
+        check(dataReports)
+    }
+
+    @Test("No message, and one that is not in the table, is refused", arguments: [[], [0], [200], [255, 1, 2]] as [[UInt8]])
+    func unknown(bytes: [UInt8]) {
+        #expect(throws: DoorError.unknownMessage(bytes.first ?? 0)) { try LoginQuestionMessage(bytes, descriptors: 0) }
+        #expect(throws: DoorError.unknownMessage(bytes.first ?? 0)) { try DataReportMessage(bytes, descriptors: 0) }
+    }
+
+    @Test("Random bytes never pass as more than they are, and never trap")
+    func noise() {
+        var random = SystemRandomNumberGenerator()
+        for _ in 0..<20_000 {
+            var bytes = (0..<Int.random(in: 1...200, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+            bytes[0] = UInt8.random(in: 0...12, using: &random)
+            for descriptors in 0...1 {
+                if let message = try? LoginQuestionMessage(bytes, descriptors: descriptors) { #expect(message.encoded() == bytes) }
+                if let message = try? DataReportMessage(bytes, descriptors: descriptors) { #expect(message.encoded() == bytes) }
+            }
+        }
+    }
+}
