@@ -105,6 +105,25 @@ final class Results: Sendable {
         #expect(results.tokens.suffix(2) == [20, 30])
     }
 
+    @Test("those who wait until all is done keep no thread from its work")
+    func watched() throws {
+        let results = Results()
+        let pool = IOPool<Int>(threads: 2) { results.add($0, $1) }
+        let stuck = FaultyStore(NullStore())
+        stuck.hold(.any)
+        _ = pool.submit(.flush, buffer: nil, on: pool.open(stuck), token: -1)
+        let watchers = try (0..<4).map { _ in try WorkerThread(name: "watcher") { pool.waitUntilIdle() } }
+        let queue = pool.open(NullStore())
+        for token in 0..<300 {
+            _ = pool.submit(.flush, buffer: nil, on: queue, token: token)
+            results.wait(for: token + 1)
+        }
+        stuck.heal()
+        for watcher in watchers { watcher.join() }
+        #expect(results.tokens == Array(0..<300) + [-1])
+        pool.stop()
+    }
+
     @Test("above its limit the pool refuses", arguments: [3, 4, 5])
     func limit(submitted: Int) throws {
         let pool = IOPool<Int>(threads: 1, queueLimit: 4) { _, _ in }
