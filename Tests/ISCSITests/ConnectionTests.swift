@@ -23,8 +23,6 @@ import Testing
         let large = Rig { $0.maxRecvDataSegmentLength = 1 << 20; $0.maxXmitDataSegmentLength = 1 << 20 }
         large.feed(Make.nop(1, 10, Rig.pattern(1 << 20)))
         #expect(large.output()[0].data.count == FullFeatureLimits.pingBytes)
-        #expect(large.engine.collected.count <= FullFeatureLimits.pingBytes)
-        large.feed(Make.nop(2, 10))
         #expect(large.engine.collected.capacity <= FullFeatureLimits.textBytes)
     }
 
@@ -118,10 +116,15 @@ import Testing
         #expect(rig.output()[0].flags == 0x80)
         rig.feed(Make.read(2, 13, 1000))
         #expect(rig.output().map(\.data.count) == [600, 400])
+        for (value, answers) in [("511", ["MaxRecvDataSegmentLength=Reject"]), ("512", []), ("16777215", []), ("16777216", ["MaxRecvDataSegmentLength=Reject"])] {
+            rig.feed(Make.text(3, rig.engine.expCmdSN, keys("MaxRecvDataSegmentLength=\(value)")))
+            #expect(rig.output().map(\.text) == [answers])
+        }
+        #expect(rig.engine.maxXmitDataSegmentLength == 4096)
     }
 
     @Test("What is wrong with a Text Request is rejected, and the next one works")
-    func wrong() {
+    func wrong() throws {
         let cases: [(String, [TestPDU], UInt8)] = [
             ("F and C", [Make.text(1, 10, flags: 0xc0, [])], 0x04),
             ("no tag", [Make.text(Make.none, 10, [])], 0x04),
@@ -139,6 +142,12 @@ import Testing
             rig.feed(Make.text(9, 10 + UInt32(pdus.count), keys("X-a=1")))
             #expect(rig.output().map(\.text) == [["X-a=NotUnderstood"]], "\(what)")
         }
+        let fetching = Rig({ $0.maxXmitDataSegmentLength = 512 }, type: .discovery)
+        fetching.feed(Make.text(1, 10, keys("SendTargets=All")))
+        fetching.engine.sendTargets(fetching.questions[0], Array(repeating: DiscoveredTarget(name: try ISCSIName("a".utf8), addresses: [], portalGroupTag: 1), count: 100))
+        fetching.feed(Make.text(1, 11, transfer: fetching.output()[0].transferTag, keys("X-a=1")))
+        #expect(fetching.output().map { $0.header[2] } == [0x04])
+
         let rig = Rig()
         rig.feed(Make.text(1, 10, keys("SendTargets=")), Make.text(2, 11, keys("X-a=1")))
         #expect(rig.output().map { $0.header[2] } == [0x04])
@@ -166,6 +175,12 @@ import Testing
             rig.feed(Make.read(2, 12, 4))
             #expect(rig.events == ["fail requestAfterLogout"])
         }
+        let refused = Rig()
+        refused.feed(Make.logout(9, 10, 2))
+        refused.engine.answer(refused.logouts[0], response: 2)
+        refused.feed(Make.read(1, 10, 4))
+        #expect(refused.output().map(\.opcode) == [0x26, 0x25] && refused.events.isEmpty, "what is refused leaves the connection as it was")
+
         let rig = Rig()
         rig.feed(Make.logout(9, 10, 3))
         #expect(rig.logouts.isEmpty && rig.output().map { $0.header[2] } == [0x09])

@@ -283,6 +283,10 @@ extension LoginMachine {
             ("value too long", [writer.request(1, to: 3, names + keys("InitialR2T=" + String(repeating: "N", count: 256)))], .initiatorError),
             ("alias too long", [writer.request(1, to: 3, names + keys("InitiatorAlias=" + String(repeating: "N", count: 256)))], .initiatorError),
             ("too many keys", [writer.request(1, to: 3, names + many)], .initiatorError),
+            (
+                "too many keys in two requests",
+                [writer.request(1, names + keys("Y-1=1", "Y-2=1")), writer.request(1, to: 3, many)], .initiatorError
+            ),
             ("no method of ours", [writer.request(0, to: 1, names + keys("AuthMethod=CHAP"))], .authenticationFailure),
             ("method in the wrong stage", [writer.request(1, to: 3, names + keys("AuthMethod=None"))], .initiatorError),
             ("data segment too long", [writer.request(1, to: 3, names + [UInt8](repeating: 0, count: 8193 - names.count))], .initiatorError),
@@ -350,7 +354,7 @@ extension LoginMachine {
             writer.request(0, continues: true, Array(names[..<9])).bytes() + writer.request(0, to: 3, Array(names[9...])).bytes(),
         ]
         var random = Seeded(state: 2)
-        for round in 0..<20_000 {
+        for round in 0..<4_000 * fuzzRounds {
             var bytes = streams[round % streams.count]
             for _ in 0..<Int.random(in: 1...4, using: &random) {
                 bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
