@@ -63,6 +63,12 @@ let package = Package(
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
+        tests("ModelTests", ["Bytes", "ISCSI", "SCSI", "Model"]),
+        tests("AccessTests", ["Bytes", "ISCSI", "Model", "Access"]),
+        .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
+        .testTarget(
+            name: "AdministrationTests", dependencies: ["Bytes", "ISCSI", "Model", "Management", "Administration"],
+            exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
         tests("ControlPlaneTests", ["ControlPlane", "Reactor", "Door", "ISCSI", "Model"]),
@@ -71,5 +77,6 @@ let package = Package(
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
         tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
         tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
+        tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
     ]
 )

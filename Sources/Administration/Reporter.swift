@@ -18,7 +18,7 @@ struct Reporter {
         case .showConnections(let tid): return SessionReport.renderConnections(view.sessions(of: try target(tid).id).map(report))
         case .showAccounts: return AccountsReport.renderList(configuration.accounts.reversed().map(\.name.description))
         case .showPortals:
-            return renderPortals(configuration.portals.reversed().map { ($0.description, $0.address.family == .ipv6, $0.groupTag) })
+            return renderPortals(configuration.portals.reversed().map { ($0.description, $0.groupTag) })
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
         case .statSystem: return statistics(configuration.sortedTargets.flatMap(pairs))
         case .statTarget(let tid): return statistics(pairs(try target(tid)))

@@ -312,6 +312,7 @@ extension SessionEnd {
         case .protocolError: self = .protocolError
         case .pingTimeout: self = .unanswered
         case .outputStalled: self = .outputStalled
+        case .inputStalled: self = .inputStalled
         }
     }
 }

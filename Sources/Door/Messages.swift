@@ -109,7 +109,7 @@ public enum DataRefusal: UInt8, Sendable {
 
 /// Why a session ended; for `show`, the log and the audit.
 public enum SessionEnd: UInt8, Sendable {
-    case loggedOut = 1, connectionLost, protocolError, reinstated, administrator, unanswered, outputStalled, targetReset
+    case loggedOut = 1, connectionLost, protocolError, reinstated, administrator, unanswered, inputStalled, outputStalled, targetReset
     /// The grant came to nothing: its target had gone.
     case neverBegan
 }

@@ -183,12 +183,15 @@ public struct FullFeature {
             receivedPDUs &+= 1
             destination = .discard
             conclusion = .nothing
-            collected.removeAll(keepingCapacity: collected.capacity <= FullFeatureLimits.textBytes)
             return admit(framing.header, framing.additionalHeaders).map { .tell($0) } ?? .more
         case .data(let range, let position):
             place(input.extracting(range), at: position)
             return .more
-        case .end: return conclude(framing.header).map { .tell($0) } ?? .more
+        case .end:
+            let event = conclude(framing.header)
+            // What was long is given back: an idle connection keeps nothing.
+            collected.removeAll(keepingCapacity: collected.capacity <= FullFeatureLimits.textBytes)
+            return event.map { .tell($0) } ?? .more
         case .headerDigestIsWrong: return .tell(fail(.headerDigest))
         case .dataDigestIsWrong:
             reject(framing.header, .dataDigestError)

@@ -51,7 +51,6 @@ struct TaskSlot {
         }
     }
     var isDraining: Bool { if case .draining = state { true } else { false } }
-    var isFree: Bool { if case .free = state { true } else { false } }
 
     var expectsData: Bool { unsolicitedIsOpen || isReadingPDU || r2tsSent > r2tsAnswered }
     var dataOutIsComplete: Bool { !expectsData && received >= wanted }

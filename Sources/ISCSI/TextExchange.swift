@@ -65,8 +65,12 @@ extension FullFeature {
             case .sendTargets:
                 selection = self.selection(pair.value)
                 if selection == nil { KeyNegotiation.append(pair.name, "Reject".utf8, to: &exchange.outgoing) }
-            case .maxRecvDataSegmentLength where isLength(pair.value):
-                maxXmitDataSegmentLength = min(Int(number(pair.value) ?? 0), negotiated.maxXmitDataSegmentLength)
+            case .maxRecvDataSegmentLength:
+                if let length = number(pair.value), Key.lengths.contains(length) {
+                    maxXmitDataSegmentLength = min(Int(length), negotiated.maxXmitDataSegmentLength)
+                } else {
+                    KeyNegotiation.append(pair.name, "Reject".utf8, to: &exchange.outgoing)
+                }
             case .initiatorAlias, .nodeArchitecture: break
             case _?: KeyNegotiation.append(pair.name, "Reject".utf8, to: &exchange.outgoing)
             }
@@ -77,8 +81,6 @@ extension FullFeature {
         sendText()
         return nil
     }
-
-    private func isLength(_ value: ArraySlice<UInt8>) -> Bool { number(value).map { Key.lengths.contains($0) } ?? false }
 
     /// What SendTargets asks for, nil if it may not be asked in this session (RFC 7143, Appendix C).
     private func selection(_ value: ArraySlice<UInt8>) -> TextRequest.Selection? {

@@ -224,9 +224,11 @@ struct TgtText {
             outgoing: request.accountDirection == .outgoing)
     }
 
-    /// `<prefix>name=value,name=value,`: behind what `--params` gave, tgtadm puts a comma. Empty items are passed over.
+    /// `<prefix>name=value,name=value,`: behind what `--params` gave, tgtadm puts a comma. Empty items are passed over, and no
+    /// text at all is no settings.
     func operations(_ prefix: String) throws(TgtError) -> [AdminRequest.Setting] {
         var rest = bytes[...]
+        guard !rest.isEmpty else { return [] }
         // tgtadm sends the options of `new` along if they are given with `update`; tgt passes over them.
         while !rest.starts(with: Array(prefix.utf8)) {
             guard let comma = rest.firstIndex(of: Self.comma) else { throw .invalidRequest }

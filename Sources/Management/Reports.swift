@@ -258,9 +258,9 @@ public func renderDrivers(targets: [(tid: Int32, name: String)]) -> [UInt8] {
 
 /// `--op show --mode portal`.
 /// - Parameter portals: the newest first
-public func renderPortals(_ portals: [(text: String, isIPv6: Bool, groupTag: UInt16)]) -> [UInt8] {
+public func renderPortals(_ portals: [(text: String, groupTag: UInt16)]) -> [UInt8] {
     var text = ReportText()
-    for portal in portals { text.line(0, "\(portal.isIPv6 ? "IPv6 " : "")Portal: \(portal.text),\(portal.groupTag)") }
+    for portal in portals { text.line(0, "Portal: \(portal.text),\(portal.groupTag)") }
     return text.bytes
 }
 

@@ -100,7 +100,7 @@ public struct TgtRequestDecoder: Sendable {
     ///   it takes no more.
     public mutating func feed(_ input: Span<UInt8>) throws(TgtWireError) -> TgtRequest? {
         for index in input.indices {
-            guard length.map({ bytes.count < $0 }) ?? true else { throw .trailing }
+            guard bytes.count < length ?? TgtRequest.headerLength else { throw .trailing }
             bytes.append(input[index])
             if bytes.count == TgtRequest.headerLength { length = try totalLength() }
         }

@@ -10,6 +10,7 @@ public struct Configuration: Hashable, Sendable {
     public private(set) var state = ServiceState.ready
     public private(set) var isDebugging: Bool
     public private(set) var targets: [TargetID: TargetConfiguration] = [:]
+    private var numbers: [ISCSIName: TargetID] = [:]
     /// In the order they were made.
     public private(set) var accounts: [Account] = []
     public private(set) var discoveryAccounts = AccountBindings()
@@ -30,7 +31,7 @@ public struct Configuration: Hashable, Sendable {
         return target
     }
 
-    public func target(named name: ISCSIName) -> TargetConfiguration? { targets.values.first { $0.name == name } }
+    public func target(named name: ISCSIName) -> TargetConfiguration? { numbers[name].flatMap { targets[$0] } }
 
     public func logicalUnit(_ key: LogicalUnitKey) throws(ConfigurationError) -> LogicalUnitConfiguration {
         guard let unit = try target(key.target).logicalUnits[key.lun] else {
@@ -62,12 +63,13 @@ public struct Configuration: Hashable, Sendable {
         if let other = target(named: name) { throw ConfigurationError(.targetExists, "target \(other.id) has this name already") }
         guard targets.count < Limits.targets else { throw ConfigurationError(.invalid, "there are \(Limits.targets) targets already") }
         targets[id] = TargetConfiguration(id: id, tenant: tenant, name: name, nop: nopDefaults)
+        numbers[name] = id
         return [.targetAdded(id)]
     }
 
     /// Sessions must have ended before.
     public mutating func deleteTarget(_ id: TargetID) throws(ConfigurationError) -> [Change] {
-        _ = try target(id)
+        numbers[try target(id).name] = nil
         targets[id] = nil
         return [.targetRemoved(id)]
     }

@@ -73,6 +73,7 @@ extension LogicalUnitConfiguration {
         isOnline = online
     }
 
+    /// A medium that is put in is online, as in tgt.
     private mutating func setPath(_ path: [UInt8]) throws(ConfigurationError) {
         guard !isOnline else { throw ConfigurationError(.invalid, "the medium can be changed only while the logical unit is offline (online=0)") }
         guard !path.isEmpty else {
@@ -83,6 +84,7 @@ extension LogicalUnitConfiguration {
         }
         store.path = try StorePath(path)
         medium = nil
+        isOnline = true
     }
 
     /// `page:subpage:length:byte:…`, numbers as in C source.

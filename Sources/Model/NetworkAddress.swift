@@ -99,7 +99,7 @@ public struct NetworkAddress: Hashable, Sendable, CustomStringConvertible {
             guard let groups = parseGroups(text[...]), groups.count == 8 else { return nil }
             return join(groups)
         }
-        guard let head = parseGroups(text[..<gap]), let tail = parseGroups(text[(gap + 2)...]) else { return nil }
+        guard let head = parseGroups(text[..<gap], isEnd: false), let tail = parseGroups(text[(gap + 2)...]) else { return nil }
         // "::" stands for at least one group.
         guard head.count + tail.count <= 7 else { return nil }
         return join(head + Array(repeating: 0, count: 8 - head.count - tail.count) + tail)
@@ -107,14 +107,14 @@ public struct NetworkAddress: Hashable, Sendable, CustomStringConvertible {
 
     private static func join(_ groups: [UInt16]) -> UInt128 { groups.reduce(0) { $0 << 16 | UInt128($1) } }
 
-    /// Groups between single colons; the last one may be dotted decimal and counts for two.
-    private static func parseGroups(_ text: ArraySlice<UInt8>) -> [UInt16]? {
+    /// Groups between single colons; at the end of the address, the last one may be dotted decimal and counts for two.
+    private static func parseGroups(_ text: ArraySlice<UInt8>, isEnd: Bool = true) -> [UInt16]? {
         guard !text.isEmpty else { return [] }
         let parts = text.split(separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
         guard parts.count <= 8 else { return nil }
         var groups: [UInt16] = []
         for (index, part) in parts.enumerated() {
-            if index == parts.count - 1, let dotted = parseIPv4(part) {
+            if isEnd, index == parts.count - 1, let dotted = parseIPv4(part) {
                 groups += [UInt16(dotted >> 16), UInt16(dotted & 0xffff)]
             } else {
                 guard (1...4).contains(part.count), let group = Number.hexadecimal(part) else { return nil }

@@ -346,7 +346,9 @@ struct DeviceServer: Sendable {
         if case .provisioning(let first, let allocated) = task.phase {
             return try statusOfBlocks(from: first, allocated: allocated, outcome)
         }
-        if case .failed(let failure) = outcome { throw .check(sense(for: failure)) }
+        if case .failed(let failure) = outcome {
+            throw .check(task.phase == .kept ? .targetFailure : sense(for: failure))
+        }
         switch task.phase {
         case .start: preconditionFailure("a command that has not begun cannot go on")
         case .good, .kept, .provisioning: return .done(Completion())

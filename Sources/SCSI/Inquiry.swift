@@ -35,7 +35,7 @@ extension DeviceServer {
         let isDisk = settings.deviceType == .disk
         switch page {
         case 0x00: return [0x00, 0x80, 0x83, 0x86] + (isDisk ? [0xb0, 0xb1, 0xb2] : [])
-        case 0x80: return Array(settings.serialNumber.utf8.prefix(Self.textBytes))
+        case 0x80: return serialNumber
         case 0x83: return designators
         case 0x86: return extendedInquiryData
         case 0xb0 where isDisk: return blockLimits
@@ -50,8 +50,22 @@ extension DeviceServer {
         }
     }
 
-    /// What serial number and designator text may have at most: their lengths stand in one byte.
-    private static var textBytes: Int { 247 }
+    /// Serial number and T10 vendor designator have the width that tgt gives them, so that initiators which know a disk by
+    /// them know it again; longer ones, up to what a length byte can say, are not cut.
+    private static var identityWidth: Int { 36 }
+    private static var identityLimit: Int { 252 }
+
+    /// Unit serial number (SPC-4 §7.8.16), right-aligned.
+    private var serialNumber: [UInt8] {
+        let text = Array(settings.serialNumber.utf8.prefix(Self.identityLimit))
+        return [UInt8](repeating: 0x20, count: max(0, Self.identityWidth - text.count)) + text
+    }
+
+    /// The text of the T10 vendor designator, left-aligned. Its vendor is part of the text, as tgt's `scsi_id` has it.
+    private var vendorDesignator: [UInt8] {
+        let text = Array(settings.scsiID.utf8.prefix(Self.identityLimit))
+        return text + [UInt8](repeating: 0, count: max(0, Self.identityWidth - text.count))
+    }
 
     /// Device identification (SPC-4 §7.8.6): the logical unit's vendor and NAA designators; the target port's relative
     /// identifier and name; the target device's name.
@@ -61,8 +75,7 @@ extension DeviceServer {
         let digits = Array("0123456789abcdef".utf8)
         for shift in stride(from: 12, through: 0, by: -4) { portName.append(digits[Int(targetPort.portalGroupTag >> UInt16(shift) & 0xf)]) }
         let relative = [0, 0, UInt8(targetPort.relativeIdentifier >> 8), UInt8(targetPort.relativeIdentifier & 0xff)]
-        let vendor = text(settings.vendor, 8) + Array(settings.scsiID.utf8.prefix(Self.textBytes))
-        return designator(codeSet: 2, type: 0x01, vendor)
+        return designator(codeSet: 2, type: 0x01, vendorDesignator)
             + (settings.naa.isEmpty ? [] : designator(codeSet: 1, type: 0x03, settings.naa))
             + designator(codeSet: 1, type: 0x94, protocolIdentifier: 5, relative)
             + designator(codeSet: 3, type: 0x98, protocolIdentifier: 5, nameString(portName))

@@ -13,7 +13,8 @@ public struct LogicalUnitSettings: Hashable, Sendable {
     public var vendor: String
     public var product: String
     public var revision: String
-    /// Text of the T10 vendor designator behind the vendor (VPD 83h), and the serial number (VPD 80h): ASCII.
+    /// Text of the T10 vendor designator (VPD 83h), the vendor at its start included, and the serial number (VPD 80h): ASCII.
+    /// Padded to 36 characters; up to 252 are shown.
     public var scsiID: String
     public var serialNumber: String
     /// The 16-byte NAA designator (type 6h: locally assigned registered extended, first nibble 6; or 3h, locally assigned, 8 bytes) of VPD 83h.

@@ -27,6 +27,8 @@ public enum EndReason: Hashable, Sendable {
     case protocolError(String)
     /// `nopCount` pings in a row had no answer.
     case pingTimeout
+    /// Data of writes did not come for `SessionLimits.inputStall`.
+    case inputStalled
     /// Answers were not read for `SessionLimits.outputStall`.
     case outputStalled
 }

@@ -55,15 +55,34 @@ extension Session {
     /// hold memory themselves until they have come. Then waiting could last for ever, and the write is refused.
     func postpone(_ index: TaskIndex) {
         if unaccepted == nil {
-            let holdsMemoryUntilRead = tasks.contains { task in
-                guard let task, task.index != index, task.buffer != nil, case .collecting = task.phase else { return false }
-                return true
-            }
             guard !holdsMemoryUntilRead else { return refuseData(index, .taskSetFull) }
             unaccepted = index
             unacceptedSince = clock
         }
         awaitMemory()
+    }
+
+    /// Whether tasks have buffers whose data have not all come.
+    var holdsMemoryUntilRead: Bool {
+        tasks.contains { task in
+            guard let task, task.charge > 0, case .collecting = task.phase else { return false }
+            return true
+        }
+    }
+
+    /// Refuses who waits for memory that tasks behind it hold: those cannot run before it does, so nobody would ever.
+    /// - Returns: whether there was one
+    func breakDeadlock() -> Bool {
+        guard unaccepted != nil || !waitsForMemory.isEmpty, memoryHeld > 0, outside == 0, chargesInOutput.isEmpty else { return false }
+        for case let task? in tasks where task.charge > 0 {
+            guard case .ready = task.phase, !task.mayRun else { return false }
+        }
+        if let index = waitsForMemory.popFirst() {
+            giveAnswer(index, Completion(status: .taskSetFull))
+        } else if let index = unaccepted {
+            refuseData(index, .taskSetFull)
+        }
+        return true
     }
 
     /// There is no memory for the data of a write: they are thrown away (SAM-5 §5.3.1: TASK SET FULL where other tasks of the

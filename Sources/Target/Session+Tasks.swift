@@ -85,7 +85,7 @@ extension Session {
             } else {
                 // Before anybody is told that this session is gone.
                 if isQuiet { deregister() }
-                guard carryOutNextWait() else { break }
+                guard carryOutNextWait() || breakDeadlock() else { break }
             }
         }
     }

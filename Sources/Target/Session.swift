@@ -35,6 +35,16 @@ public struct SessionStart: Sendable {
         self.nopCount = nopCount
     }
 
+    /// What a login has ended in, now that control has granted it.
+    public init(
+        nexus: NexusID, outcome: LoginOutcome, tsih: UInt16, nopInterval: UInt32 = SessionLimits.nopInterval,
+        nopCount: UInt32 = SessionLimits.nopCount
+    ) {
+        self.init(
+            nexus: nexus, initiatorName: outcome.identity.initiatorName, isid: outcome.identity.isid, tsih: tsih, cid: outcome.identity.cid,
+            parameters: outcome.negotiated, expCmdSN: outcome.expCmdSN, statSN: outcome.statSN, nopInterval: nopInterval, nopCount: nopCount)
+    }
+
     /// The SCSI initiator port that the session is of (RFC 7143 §3.4.2).
     public var initiatorPort: InitiatorPort { InitiatorPort(name: initiatorName.bytes, isid: isid.rawValue) }
 }
@@ -42,12 +52,13 @@ public struct SessionStart: Sendable {
 /// One normal session with its one connection, in full-feature phase. Confined to its reactor.
 ///
 /// The caller hands in bytes, ends of operations, notifications and time (`now`: monotonic, in nanoseconds). After every call
-/// it takes out every `nextAction()`, calls `send`, and if `wantsInput` calls `receive` with the bytes that are left, even if none
+/// it takes out every `nextAction()`, sends `output`, and if `wantsInput` calls `receive` with the bytes that are left, even if none
 /// are: a command may have waited in here. When `isQuiet`, nothing of the session is left in the store, and it can be dropped.
 public final class Session {
     public let start: SessionStart
     public let target: ServedTarget
     let data: BufferPool
+    private let answers: BufferPool
     let deliver: @Sendable (Notification) -> Void
     var engine: FullFeature
 
@@ -103,6 +114,7 @@ public final class Session {
         self.start = start
         self.target = target
         self.data = data
+        self.answers = answers
         self.deliver = deliver
         engine = FullFeature(
             start.parameters, sessionType: .normal, cid: start.cid, expCmdSN: start.expCmdSN, statSN: start.statSN, answers: answers)
@@ -149,6 +161,11 @@ public final class Session {
         nexuses.values.map { ($0.number, $0.statistics) }.sorted { $0.0 < $1.0 }
     }
 
+    /// Octets and PDUs of its connection since login.
+    public var traffic: (receivedOctets: UInt64, sentOctets: UInt64, receivedPDUs: UInt64, sentPDUs: UInt64) {
+        (engine.receivedOctets, engine.sentOctets, engine.receivedPDUs, engine.sentPDUs)
+    }
+
     // MARK: What happens
 
     /// What the peer has sent.
@@ -156,12 +173,17 @@ public final class Session {
     public func receive(_ input: Span<UInt8>, now: UInt64) -> Int {
         clock = now
         if input.count > 0 { lastHeard = now }
-        var offset = 0
+        var used = 0
         while wantsInput {
-            switch engine.next(input, &offset) {
+            // In pieces: requests that are answered without our doing would not stop at the limit for answers.
+            let piece = input.extracting(used..<min(input.count, used + SessionLimits.inputPiece))
+            var offset = 0
+            let event = engine.next(piece, &offset)
+            used += offset
+            switch event {
             case .needsInput:
                 drain()
-                return offset
+                if used == input.count { return used }
             case .command(let index): command(index)
             case .dataOutComplete(let index): dataOutComplete(index)
             case .dataOutFailed(let index, let error): dataOutFailed(index, error)
@@ -172,7 +194,7 @@ public final class Session {
             }
             drain()
         }
-        return offset
+        return used
     }
 
     /// Lets `send` take from the front of what is to be sent.
@@ -240,9 +262,11 @@ public final class Session {
         clock = now
         guard endReason == nil else { return }
         if engine.output.isEmpty { lastSent = now }
-        if unsent > 0 && now >= lastSent + SessionLimits.outputStall {
-            return close(.outputStalled, afterOutput: false)
-        }
+        let unreadIsCostly = !chargesInOutput.isEmpty || engine.output.byteCount >= SessionLimits.unsentBeforeInputStops
+        if unreadIsCostly && now >= lastSent + SessionLimits.outputStall { return close(.outputStalled, afterOutput: false) }
+        // While it is not read, its silence says nothing.
+        if !wantsInput { lastHeard = now }
+        if now >= lastHeard + SessionLimits.inputStall && holdsMemoryUntilRead { return close(.inputStalled, afterOutput: false) }
         ping()
         serveMemory()
         drain()
@@ -254,8 +278,17 @@ public final class Session {
         engine.sendTargets(request, targets)
     }
 
-    /// The connection is gone, or must go: nothing is answered any more, tasks not yet in the store never get there.
+    /// The connection is gone, or must go: nothing is answered any more, tasks not yet in the store never get there. What waits in
+    /// `output` is dropped, also that of a session that has ended before.
     public func end(_ reason: EndReason) {
+        finish(reason)
+        engine.output = OutputQueue(pool: answers)
+        chargesInOutput = []
+    }
+
+    // MARK: Its own ends
+
+    private func finish(_ reason: EndReason) {
         guard endReason == nil else { return }
         endReason = reason
         takesInput = false
@@ -264,18 +297,16 @@ public final class Session {
         drain()
     }
 
-    // MARK: Its own ends
-
     /// Ends and has the connection closed.
     func close(_ reason: EndReason, afterOutput: Bool) {
         guard endReason == nil else { return }
-        end(reason)
+        if afterOutput { finish(reason) } else { end(reason) }
         actions.append(.close(reason, afterOutput: afterOutput))
     }
 
     private func ping() {
         let interval = UInt64(start.nopInterval) * SessionLimits.second
-        guard interval > 0, clock >= lastHeard + interval, clock >= lastPing + interval else { return }
+        guard interval > 0, start.nopCount > 0, clock >= lastHeard + interval, clock >= lastPing + interval else { return }
         guard engine.unansweredPings < Int(start.nopCount) else { return close(.pingTimeout, afterOutput: false) }
         lastPing = clock
         engine.ping()

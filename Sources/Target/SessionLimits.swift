@@ -9,13 +9,20 @@ public enum SessionLimits {
     /// more, so that a later answer would reach nobody.
     public static let memoryWait = 30 * second
 
-    /// How long a peer may leave answers unread while they hold buffers, in nanoseconds. Then the connection is closed: the
-    /// memory is everybody's.
+    /// How long a peer may leave answers unread while they hold buffers, or are as many as may wait, in nanoseconds. Then the
+    /// connection is closed: the memory is everybody's.
     public static let outputStall = 60 * second
+
+    /// How long a peer may be silent while writes of it hold buffers for data that have not come, in nanoseconds. Then the
+    /// connection is closed, for the same reason.
+    public static let inputStall = 60 * second
 
     /// Bytes of answers that wait to be sent, from which on nothing more is read from the connection. Small answers (status,
     /// NOP-In, text) come from a pool of their own, and this is what bounds it.
     public static let unsentBeforeInputStops = 1 << 20
+
+    /// Bytes of input that are worked on before it is asked again whether too many answers wait.
+    static let inputPiece = 64 << 10
 
     /// Bytes of answers that wait to be sent, from which on tasks that are done keep their answers back. Bounds the headers of
     /// Data-In PDUs, which a peer with a small MaxRecvDataSegmentLength can make many.

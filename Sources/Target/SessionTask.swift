@@ -21,7 +21,7 @@ public enum Action: Sendable {
     /// call it with `isReport: true`.
     case waitForMemory
     /// Close the connection: after what is in `output` has been sent, if `afterOutput` says so, at once otherwise. Comes once; the
-    /// session has ended (`Session.end`), and can be dropped when it `isQuiet`.
+    /// session has ended, and can be dropped when it `isQuiet`. A peer that does not take the last output needs a deadline.
     case close(EndReason, afterOutput: Bool)
 }
 

@@ -300,6 +300,42 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(world.data.inUse == 0)
     }
 
+    @Test("A read that waits for memory which tasks behind it hold is refused, so that those go on")
+    func noWaitForThoseBehind() {
+        let world = World(memory: 16384)
+        let client = world.ready(parameters: immediate)
+        let hog = world.data.allocate(8192)
+        let read = client.command(CDB.read(0, 24), read: 24 * 512)
+        let write = client.command(CDB.write(50, 8), write: block(9, 8), attribute: 2)
+        world.run()
+        #expect(client.results[read]?.status == 0x28)
+        #expect(client.results[write]?.status == 0)
+        #expect(hog != nil)
+    }
+
+    @Test("A write that waits for memory can be ended: by a reset, by the removal of its logical unit", arguments: [true, false])
+    func endWaitingWrite(byReset: Bool) {
+        let world = World(disks: 2, memory: 16384)
+        let (first, second) = (world.ready(parameters: immediate), world.ready("iqn.2026-01.test:b"))
+        let hog = world.data.allocate(8192)
+        let write = first.command(CDB.write(0, 24), write: block(7, 24))
+        let behind = first.command(CDB.inquiry(96), lun: 2, read: 96)
+        world.run()
+        #expect(!first.session.wantsInput)
+        if byReset {
+            let reset = second.function(5)
+            world.run()
+            #expect(second.functionResponses[reset] == 0)
+            #expect(first.results[write] == nil)
+        } else {
+            world.target.remove(number: 1)
+            world.run()
+            #expect(first.results[write]?.code == [5, 0x25, 0])
+        }
+        #expect(first.results[behind]?.status == 0)
+        #expect(hog != nil)
+    }
+
     @Test("Memory waited for in vain goes to the next when the one who waits is aborted")
     func abortedWaiter() {
         let world = World(memory: 16384)
@@ -322,19 +358,49 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
 
     @Test("Requests whose answers are never read stop being read, and hold no more than a share of the memory")
     func unreadAnswers() {
-        let world = World(blocks: 65536, memory: 128 << 20)
+        let world = World(blocks: 4096, memory: 64 << 20)
         let client = world.ready()
         client.reads = false
-        for _ in 0..<100 { client.command(CDB.read(0, 8192), read: 4 << 20) }
+        for _ in 0..<60 { client.command(CDB.read(0, 2048), read: 1 << 20) }
         world.run()
         #expect(!client.session.wantsInput)
-        #expect(world.data.inUse <= 32 << 20)
-        #expect(world.answers.inUse <= 16 << 20)
-        client.reads = true
-        world.run()
-        for _ in 0..<10 { world.run() }
+        #expect(world.data.inUse == 16 << 20)
+        #expect(world.answers.inUse <= 4 << 20)
+        world.tear(client)
         #expect(world.data.inUse == 0)
-        #expect(client.results.values.allSatisfy { $0.status == 0 || $0.status == 2 })
+    }
+
+    @Test("Pings whose answers are never read stop being read")
+    func unreadPings() {
+        let world = World()
+        let client = world.ready()
+        client.reads = false
+        var ping = PDU(opcode: 0x00, immediate: true, itt: 7)
+        ping.set32(20, 0xffff_ffff)
+        ping.set32(24, client.cmdSN)
+        ping.data = block(1, 16)
+        for _ in 0..<300 { client.send(ping) }
+        world.run()
+        #expect(!client.session.wantsInput)
+        #expect(world.answers.inUse <= 2 << 20)
+        world.tick(seconds: 62)
+        #expect(client.closed == .outputStalled)
+        #expect(world.answers.inUse == 0)
+    }
+
+    @Test("A write whose data do not come ends the session after a while; other silence does not")
+    func inputStall() {
+        let world = World()
+        let (first, second) = (world.ready(), world.ready("iqn.2026-01.test:b"))
+        first.holdsTransfers = true
+        first.command(CDB.write(0, 100), write: block(1, 100))
+        world.run()
+        world.tick(seconds: 59)
+        #expect(first.closed == nil)
+        world.tick(seconds: 2)
+        #expect(first.closed == .inputStalled)
+        #expect(second.closed == nil)
+        #expect(world.data.inUse == 0)
     }
 
     @Test("Answers that are not read for too long while they hold memory end the session")
@@ -348,6 +414,18 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(client.closed == nil)
         world.tick(seconds: 4)
         #expect(client.closed == .outputStalled)
+    }
+
+    @Test("A session that has ended holds no memory for answers that nobody will read")
+    func endedHoldsNothing() {
+        let world = World()
+        let client = world.ready()
+        client.reads = false
+        client.command(CDB.read(0, 64), read: 32768)
+        world.run()
+        #expect(world.data.inUse > 0)
+        world.tear(client)
+        #expect(world.data.inUse == 0 && world.answers.inUse == 0)
     }
 
     @Test("An idle session holds no memory")

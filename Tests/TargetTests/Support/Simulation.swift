@@ -104,6 +104,7 @@ final class Simulation {
 
     private func advance(calm: Bool) throws(Violation) {
         step += 1
+        if random.oneIn(8) { world.clients.removeAll { $0.session.isQuiet } }
         switch random.below(100) {
         case 0..<22: store()
         case 22..<30: deliver()
@@ -350,7 +351,6 @@ final class Simulation {
         guard let client = world.clients.first(where: { $0.session.start.nexus == nexus }) else { return }
         client.session.notified(notification, now: world.now)
         carryOutActions(client)
-        world.clients.removeAll { $0.session.isQuiet }
     }
 
     private func wakeMemoryWaiters() {

@@ -1,0 +1,160 @@
+import ISCSI
+import Model
+import Testing
+
+@testable import Access
+
+func utf8(_ text: String) -> [UInt8] { Array(text.utf8) }
+func address(_ text: String) -> NetworkAddress { NetworkAddress(parsing: utf8(text))! }
+func name(_ text: String) throws -> ISCSIName { try ISCSIName(utf8(text)) }
+let one = TargetID(rawValue: 1)!
+
+func configuration(_ addresses: [String], _ names: [String]) throws -> Configuration {
+    var configuration = Configuration(identitySource: IdentitySource(installation: [UInt8](0..<16)))
+    _ = try configuration.newTarget(one, name: utf8("iqn.t"))
+    _ = try configuration.bind(try addresses.map { try AddressRule(parsing: utf8($0)) }, try names.map { try NameRule(parsing: utf8($0)) }, to: one)
+    return configuration
+}
+
+@Suite("who may log in")
+struct LoginTests {
+    static let table: [(addresses: [String], names: [String], initiator: String, from: String, refusal: AccessDecision.Refusal?)] = [
+        ([], [], "iqn.i", "127.0.0.1", .noRules),
+        (["ALL"], [], "iqn.i", "127.0.0.1", nil),
+        (["ALL"], [], "iqn.i", "2001:db8::1", nil),
+        (["10.0.0.1"], [], "iqn.i", "10.0.0.1", nil),
+        (["10.0.0.1"], [], "iqn.i", "10.0.0.2", .address),
+        (["10.0.0.1"], [], "iqn.i", "::ffff:10.0.0.1", nil),
+        (["::ffff:10.0.0.1"], [], "iqn.i", "10.0.0.1", nil),
+        (["10.0.0.1", "10.0.0.2"], [], "iqn.i", "10.0.0.2", nil),
+        (["0.0.0.0/0"], [], "iqn.i", "10.0.0.2", nil),
+        (["0.0.0.0/0"], [], "iqn.i", "::1", .address),
+        (["::/0"], [], "iqn.i", "::1", nil),
+        (["::/0"], [], "iqn.i", "10.0.0.1", .address),
+        (["::/0"], [], "iqn.i", "::ffff:10.0.0.1", .address),
+        ([], ["iqn.i"], "iqn.i", "10.0.0.1", nil),
+        ([], ["iqn.i"], "IQN.I", "10.0.0.1", nil),
+        ([], ["IQN.I"], "iqn.i", "10.0.0.1", nil),
+        ([], ["iqn.i"], "iqn.ii", "10.0.0.1", .name),
+        ([], ["iqn.ii"], "iqn.i", "10.0.0.1", .name),
+        ([], ["iqn.a", "iqn.b*"], "iqn.bcd", "10.0.0.1", nil),
+        ([], ["ALL"], "iqn.i", "10.0.0.1", .name),
+        (["ALL"], ["iqn.i"], "iqn.i", "10.0.0.1", nil),
+        (["ALL"], ["iqn.i"], "iqn.x", "10.0.0.1", .name),
+        (["10.0.0.0/8"], ["iqn.i"], "iqn.i", "11.0.0.1", .address),
+        (["10.0.0.0/8"], ["iqn.i"], "iqn.x", "10.0.0.1", .name),
+        (["10.0.0.0/8"], ["iqn.i"], "iqn.i", "10.0.0.1", nil),
+    ]
+
+    @Test("the rules of one kind: one must match; addresses and names: one of each", arguments: table.indices)
+    func rules(index: Int) throws {
+        let row = Self.table[index]
+        let decision = decideLogin(
+            try configuration(row.addresses, row.names), targetName: try name("iqn.t"), initiator: try name(row.initiator), address: address(row.from))
+        if let refusal = row.refusal { #expect(decision == .refused(refusal)) } else { #expect(decision.isAdmitted) }
+    }
+
+    @Test("the decision says which rules admitted: the first that match")
+    func explained() throws {
+        let configuration = try configuration(["10.0.0.0/8", "ALL"], ["x", "iqn.*", "iqn.i"])
+        let decision = decideLogin(configuration, targetName: try name("iqn.T"), initiator: try name("iqn.i"), address: address("10.1.1.1"))
+        #expect(decision == .admitted([.address(try AddressRule(parsing: utf8("10.0.0.0/8"))), .name(try NameRule(parsing: utf8("iqn.*")))]))
+    }
+
+    @Test("whoever no rule admits learns neither that the target exists nor its state")
+    func statuses() throws {
+        var configuration = try configuration(["10.0.0.1"], [])
+        func decide(_ from: String, _ target: String = "iqn.t") throws -> AccessDecision {
+            decideLogin(configuration, targetName: try name(target), initiator: try name("iqn.i"), address: address(from))
+        }
+        #expect(try decide("10.0.0.1", "iqn.other") == .refused(.noTarget))
+        _ = try configuration.updateTarget(one, name: utf8("state"), value: utf8("offline"))
+        #expect(try decide("10.0.0.1") == .refused(.offline))
+        #expect(try decide("10.0.0.2") == .refused(.address))
+        _ = try configuration.updateTarget(one, name: utf8("state"), value: utf8("ready"))
+        _ = try configuration.updateSystem(name: utf8("State"), value: utf8("offline"))
+        #expect(try decide("10.0.0.1") == .refused(.offline))
+        let statuses: [(AccessDecision.Refusal, LoginStatus)] = [
+            (.noRules, .notFound), (.address, .notFound), (.name, .notFound), (.noTarget, .notFound), (.authenticationRequired, .authenticationFailure), (.offline, .serviceUnavailable),
+        ]
+        for (refusal, status) in statuses { #expect(refusal.loginStatus == status) }
+    }
+
+    @Test("a bound account, incoming or outgoing, refuses every login as long as nobody can authenticate", arguments: [false, true])
+    func accounts(outgoing: Bool) throws {
+        var configuration = try configuration(["ALL"], [])
+        let user = try AccountName(utf8("u"))
+        _ = try configuration.newAccount(user)
+        _ = try configuration.bindAccount(user, to: one, outgoing: outgoing)
+        #expect(decideLogin(configuration, targetName: try name("iqn.t"), initiator: try name("iqn.i"), address: address("::1")) == .refused(.authenticationRequired))
+        #expect(decideDiscovery(configuration).isAdmitted)
+        _ = try configuration.unbindAccount(user, from: one, outgoing: outgoing)
+        #expect(decideLogin(configuration, targetName: try name("iqn.t"), initiator: try name("iqn.i"), address: address("::1")).isAdmitted)
+        _ = try configuration.bindAccount(user, to: nil, outgoing: outgoing)
+        #expect(decideDiscovery(configuration) == .refused(.authenticationRequired))
+    }
+
+    @Test("discovery lists the targets that admit, offline ones too, and nothing else")
+    func discovery() throws {
+        var configuration = try configuration(["10.0.0.0/8"], [])
+        let two = TargetID(rawValue: 2)!
+        let three = TargetID(rawValue: 3)!
+        _ = try configuration.newTarget(three, name: utf8("iqn.3"))
+        _ = try configuration.bind([], [try NameRule(parsing: utf8("iqn.i"))], to: three)
+        _ = try configuration.newTarget(two, name: utf8("iqn.2"))
+        func listed(_ initiator: String, _ from: String) throws -> [TargetID] {
+            discoverable(configuration, initiator: try name(initiator), address: address(from)).map(\.id)
+        }
+        #expect(try listed("iqn.i", "10.0.0.1") == [one, three])
+        #expect(try listed("iqn.x", "10.0.0.1") == [one])
+        #expect(try listed("iqn.x", "11.0.0.1") == [])
+        _ = try configuration.updateTarget(one, name: utf8("state"), value: utf8("offline"))
+        #expect(try listed("iqn.x", "10.0.0.1") == [one])
+        _ = try configuration.updateSystem(name: utf8("State"), value: utf8("offline"))
+        #expect(decideDiscovery(configuration) == .refused(.offline))
+    }
+}
+
+@Suite("what rules match")
+struct MatchTests {
+    @Test("an IPv4 network of every length begins and ends where it should", arguments: 0...32)
+    func ipv4(prefixLength: Int) throws {
+        let base: UInt128 = 0xc0a8_a55a
+        let size = UInt128(1) << UInt128(32 - prefixLength)
+        let first = base / size * size
+        let last = first + size - 1
+        let rule = try AddressRule(parsing: utf8("192.168.165.90/\(prefixLength)"))
+        for value in [first, base, last] { #expect(rule.admits(NetworkAddress(family: .ipv4, value: value))) }
+        if first > 0 { #expect(!rule.admits(NetworkAddress(family: .ipv4, value: first - 1))) }
+        if last < 0xffff_ffff { #expect(!rule.admits(NetworkAddress(family: .ipv4, value: last + 1))) }
+    }
+
+    @Test("an IPv6 network of every length begins and ends where it should", arguments: 0...128)
+    func ipv6(prefixLength: Int) throws {
+        let base = address("2001:db8:a55a:5aa5:1234:8765:fedc:ba98")
+        let rule = try AddressRule(parsing: utf8("\(base)/\(prefixLength)"))
+        let hostMask = prefixLength == 0 ? UInt128.max : (UInt128(1) << UInt128(128 - prefixLength)) - 1
+        let first = base.value & ~hostMask
+        let last = base.value | hostMask
+        #expect(rule.admits(base))
+        for value in [first, last] where value >> 32 != 0xffff { #expect(rule.admits(NetworkAddress(family: .ipv6, value: value))) }
+        if first > 0 { #expect(!rule.admits(NetworkAddress(family: .ipv6, value: first - 1))) }
+        if last < .max { #expect(!rule.admits(NetworkAddress(family: .ipv6, value: last + 1))) }
+    }
+
+    @Test("patterns", arguments: [
+        ("*", "a", true), ("*", "iqn.2003-01.org.example:x", true), ("?", "a", true), ("?", "ab", false), ("a?", "a", false), ("a*", "a", true), ("*a", "a", true), ("*a", "ba", true),
+        ("*a", "ab", false), ("a*b", "ab", true), ("a*b", "axxb", true), ("a*b", "axxbc", false), ("a*b*c", "abbbc", true), ("a*b*c", "acb", false), ("a**b", "ab", true),
+        ("*a*b", "xaxxab", true), ("??*", "a", false), ("??*", "ab", true), ("iqn.*:host-?", "iqn.2003-01.org:host-7", true), ("iqn.*:host-?", "iqn.2003-01.org:host-77", false),
+        ("IQN.*", "iqn.x", true), ("iqn.*", "IQN.X", true), ("a.c", "abc", false), ("*.*", "abc", false),
+    ])
+    func patterns(pattern: String, initiator: String, matches: Bool) throws {
+        #expect(try NameRule(parsing: utf8(pattern)).admits(try name(initiator)) == matches)
+    }
+
+    @Test("the worst pattern takes no long time")
+    func worstPattern() throws {
+        let rule = try NameRule(parsing: utf8(String(repeating: "*a", count: 110) + "*b"))
+        #expect(!rule.admits(try name(String(repeating: "a", count: 223))))
+    }
+}

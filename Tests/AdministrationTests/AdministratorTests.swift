@@ -1,0 +1,369 @@
+import Administration
+import Bytes
+import ISCSI
+import Management
+import Model
+import Testing
+
+let one = TargetID(rawValue: 1)!
+let disk = LogicalUnitKey(target: one, lun: 1)
+
+/// Target 1 with a disk, and two sessions of which the second has sent an alias made to forge a report.
+func busyRig() throws -> Rig {
+    var rig = try Rig()
+    for line in ["--op new --mode target --tid 1 -T iqn.t", "--op new --mode lu --tid 1 --lun 1 -b /tmp/pcx/disk1", "--op bind --mode target --tid 1 -I ALL"] {
+        #expect(try rig.call(line).code == 0)
+    }
+    var counters = RuntimeView.ConnectionCounters()
+    counters.receivedOctets = 4544
+    counters.sentOctets = 4560
+    counters.commandPDUs = 5
+    rig.view.sessions = [
+        .init(target: one, tsih: 11, initiatorName: try ISCSIName(utf8("iqn.One")), connections: [
+            .init(cid: 0, address: NetworkAddress(parsing: utf8("127.0.0.1"))!, counters: counters)]),
+        .init(target: one, tsih: 12, initiatorName: try ISCSIName(utf8("iqn.two")), initiatorAlias: utf8("x\n\u{1b}[1mTarget 9: z"), connections: [
+            .init(cid: 3, address: NetworkAddress(parsing: utf8("2001:db8::2"))!)]),
+    ]
+    return rig
+}
+
+@Suite("what requests take")
+struct PlanTests {
+    @Test("a new disk is opened before it exists, and the answer waits for that")
+    func newDisk() throws {
+        var rig = try busyRig()
+        #expect(try rig.call("--op new --mode lu --tid 1 --lun 2 -b /tmp/pcx/disk2 -f direct").code == 0)
+        let key = LogicalUnitKey(target: one, lun: 2)
+        #expect(rig.effects == [.openStore(StoreRequest(key: key, store: BackingStore(kind: .rdwr, path: try StorePath(utf8("/tmp/pcx/disk2")), flags: .direct), readOnly: false))])
+        #expect(rig.changes == [.logicalUnitAdded(key)])
+    }
+
+    @Test("nothing is opened for a request that is wrong anyway", arguments: [
+        "--tid 9 --lun 1 -b /tmp/pcx/disk1", "--tid 1 --lun 1 -b /tmp/pcx/disk1", "--tid 1 --lun 2 -b /tmp/pcx/disk1 -y 1000", "--tid 1 --lun 2 -b /tmp/pcx/disk1 -y x",
+        "--tid 1 --lun 2 -b /tmp/pcx/disk1 -E aio", "--tid 1 --lun 2 -b /tmp/pcx/disk1 -f none", "--tid 1 --lun 2 -b /tmp/pcx/disk1 -S x", "--tid 1 --lun 2 -b /tmp/pcx/disk1 -Y tape",
+        "--tid 1 --lun 16384 -b /tmp/pcx/disk1", "--tid 1 --lun 18446744073709551614 -b /tmp/pcx/disk1", "--tid 1 --lun 2 --backing-store=",
+    ])
+    func wrongDisks(words: String) throws {
+        var rig = try busyRig()
+        let before = rig.configuration
+        #expect(try rig.call("--op new --mode lu " + words).code == 22)
+        #expect(rig.effects.isEmpty && rig.configuration == before && rig.reason != nil)
+    }
+
+    @Test("a failed effect is the answer, and nothing changes", arguments: [
+        ("--op new --mode lu --tid 1 --lun 2 -b /x", TgtError.invalidRequest), ("--op delete --mode lu --tid 1 --lun 1", .logicalUnitActive),
+        ("--op delete --mode target --tid 1 --force", .targetActive), ("--op delete --mode conn --tid 1 --sid 11 --cid 0", .noConnection),
+        ("--op new --mode portal --param portal=10.0.0.1", .invalidRequest), ("--op update --mode lu --tid 1 --lun 1 --params online=0,path=/x", .invalidRequest),
+    ])
+    func failures(words: String, error: TgtError) throws {
+        var rig = try busyRig()
+        let before = rig.configuration
+        rig.failure = (error, "why")
+        #expect(try rig.call(words).errors == ["tgtadm: " + error.text])
+        #expect(rig.effects.count == 1 && rig.configuration == before && rig.reason == "why")
+    }
+
+    @Test("a target with sessions goes only by force, and then they end first")
+    func deleteTarget() throws {
+        var rig = try busyRig()
+        #expect(try rig.call("--op delete --mode target --tid 1").errors == ["tgtadm: this target is still active"])
+        #expect(rig.effects.isEmpty)
+        #expect(try rig.call("--op delete --mode target --tid 1 --force").code == 0)
+        #expect(rig.effects == [.withdrawTarget(one, force: true)] && rig.changes == [.targetRemoved(one)])
+        #expect(rig.configuration.targets.isEmpty)
+    }
+
+    @Test("a target without sessions is withdrawn all the same: a login may be on its way")
+    func deleteIdleTarget() throws {
+        var rig = try busyRig()
+        rig.view.sessions = []
+        #expect(try rig.call("--op delete --mode target --tid 1").code == 0)
+        #expect(rig.effects == [.withdrawTarget(one, force: false)])
+    }
+
+    @Test("a logical unit is withdrawn before it is deleted")
+    func deleteLogicalUnit() throws {
+        var rig = try busyRig()
+        #expect(try rig.call("--op delete --mode lu --tid 1 --lun 1").code == 0)
+        #expect(rig.effects == [.withdrawLogicalUnit(disk)] && rig.changes == [.logicalUnitRemoved(disk)])
+    }
+
+    @Test("a connection is ended, the configuration stays")
+    func deleteConnection() throws {
+        var rig = try busyRig()
+        let before = rig.configuration
+        #expect(try rig.call("--op delete --mode conn --tid 1 --sid 12 --cid 3").code == 0)
+        #expect(rig.effects == [.endConnection(one, tsih: 12, cid: 3)] && rig.configuration == before)
+        #expect(try rig.call("--op delete --mode conn --tid 1 --sid 12 --cid 0").errors == ["tgtadm: can't find the connection"])
+        #expect(try rig.call("--op delete --mode conn --tid 1 --sid 12 --cid 65539").errors == ["tgtadm: can't find the connection"])
+        #expect(try rig.call("--op delete --mode conn --tid 1 --sid 13 --cid 0").errors == ["tgtadm: can't find the session"])
+        #expect(try rig.call("--op delete --mode conn --tid 1 --sid 65548 --cid 3").errors == ["tgtadm: can't find the session"])
+    }
+
+    @Test("a locked medium is not changed, settings are")
+    func lockedMedium() throws {
+        var rig = try busyRig()
+        var condition = RuntimeView.LogicalUnitCondition()
+        condition.preventsRemoval = true
+        rig.view.logicalUnits[disk] = condition
+        #expect(try rig.call("--op update --mode lu --tid 1 --lun 1 --params removable=1,online=0,path=").errors == ["tgtadm: this device has Prevent Removal set"])
+        #expect(try rig.call("--op update --mode lu --tid 1 --lun 1 --params readonly=1").code == 0)
+    }
+
+    @Test("settings that need no store have no effect outside, and an unchanged unit no change")
+    func updateOnly() throws {
+        var rig = try busyRig()
+        #expect(try rig.call("--op update --mode lu --tid 1 --lun 1 --params thin_provisioning=1").code == 0)
+        #expect(rig.effects.isEmpty && rig.changes == [.logicalUnitChanged(disk)])
+        #expect(try rig.call("--op update --mode lu --tid 1 --lun 1 --params thin_provisioning=1").code == 0)
+        #expect(rig.changes.isEmpty)
+    }
+
+    @Test("addresses and names given together are both bound")
+    func bindBoth() throws {
+        var rig = try busyRig()
+        #expect(try rig.call("--op bind --mode target --tid 1 -I 10.0.0.1 -Q iqn.x").code == 0)
+        #expect(rig.changes == [.rulesChanged(one)])
+        let target = try #require(rig.configuration.targets[one])
+        #expect(target.addressRules.map(\.spelling) == ["ALL", "10.0.0.1"] && target.nameRules.map(\.spelling) == ["iqn.x"])
+        #expect(try rig.call("--op bind --mode target --tid 1 -B 1").errors == ["tgtadm: invalid request"])
+    }
+
+    @Test("a portal is configured with the port it really has")
+    func anyPort() throws {
+        let rig = try Rig()
+        guard case .perform(.listen, let continuation) = Administrator.plan(AdminRequest(.newPortal(utf8("127.0.0.1:0"))), rig.configuration, rig.view) else {
+            Issue.record("no listening")
+            return
+        }
+        let real = try Portal(parsing: utf8("127.0.0.1:40000"))
+        guard case .commit(let new, let changes, _) = Administrator.resume(continuation, .listening(real), rig.configuration) else {
+            Issue.record("no commit")
+            return
+        }
+        #expect(changes == [.portalAdded(real)] && new.portals.contains(real))
+    }
+
+    @Test("the daemon ends only without targets")
+    func stop() throws {
+        var rig = try busyRig()
+        #expect(try rig.call("--op delete --mode system").code == 22)
+        #expect(rig.isRunning)
+        rig.view.sessions = []
+        _ = try rig.call("--op delete --mode target --tid 1")
+        #expect(try rig.call("--op delete --mode system").code == 0)
+        #expect(!rig.isRunning)
+    }
+
+    @Test("the driver can neither be stopped nor started")
+    func driver() throws {
+        var rig = try Rig()
+        #expect(try rig.call("--op stop --mode lld --lld iscsi").errors == ["tgtadm: this operation isn't supported"])
+        #expect(try rig.call("--op start --mode lld --lld iscsi").code == 0)
+        #expect(try rig.call("--op start --mode lld --lld iser").errors == ["tgtadm: can't find the driver"])
+    }
+}
+
+@Suite("what happens while an effect takes its time")
+struct RaceTests {
+    /// The continuation of a request, and the configuration it was planned with.
+    func begun(_ action: AdminRequest.Action, _ rig: Rig) throws -> Continuation {
+        guard case .perform(_, let continuation) = Administrator.plan(AdminRequest(action), rig.configuration, rig.view) else {
+            throw TgtError.unknown
+        }
+        return continuation
+    }
+
+    func error(_ plan: Plan) -> TgtError? {
+        guard case .answer(let answer) = plan, answer.reason?.isEmpty == false else { return nil }
+        return TgtError(rawValue: answer.response.error)
+    }
+
+    @Test("another request takes the LUN: the slower one is refused")
+    func sameLUN() throws {
+        var rig = try busyRig()
+        var unit = AdminRequest.NewLogicalUnit()
+        unit.path = utf8("/tmp/pcx/disk2")
+        let slow = try begun(.newLogicalUnit(tid: 1, lun: 2, unit), rig)
+        _ = try rig.call("--op new --mode lu --tid 1 --lun 2 -b /tmp/pcx/disk3")
+        #expect(error(Administrator.resume(slow, .opened(StoreFacts(byteCount: 1 << 20, isWritable: true)), rig.configuration)) == .logicalUnitExists)
+    }
+
+    @Test("the target goes: what waits for it is refused")
+    func targetGone() throws {
+        var rig = try busyRig()
+        var unit = AdminRequest.NewLogicalUnit()
+        unit.path = utf8("/tmp/pcx/disk2")
+        let new = try begun(.newLogicalUnit(tid: 1, lun: 2, unit), rig)
+        let delete = try begun(.deleteLogicalUnit(tid: 1, lun: 1), rig)
+        let again = try begun(.deleteTarget(tid: 1, force: true), rig)
+        _ = try rig.call("--op delete --mode target --tid 1 --force")
+        #expect(error(Administrator.resume(new, .opened(StoreFacts(byteCount: 1 << 20, isWritable: true)), rig.configuration)) == .noTarget)
+        #expect(error(Administrator.resume(delete, .done, rig.configuration)) == .noTarget)
+        #expect(error(Administrator.resume(again, .done, rig.configuration)) == .noTarget)
+    }
+
+    @Test("the medium is changed meanwhile: facts about the other one are not believed")
+    func mediumChanged() throws {
+        var rig = try busyRig()
+        _ = try rig.call("--op update --mode lu --tid 1 --lun 1 --params readonly=1,online=0,path=/tmp/pcx/disk2")
+        let lift = try begun(.updateLogicalUnit(tid: 1, lun: 1, [.init(name: utf8("readonly"), value: utf8("0"))]), rig)
+        _ = try rig.call("--op update --mode lu --tid 1 --lun 1 --params online=0,path=/tmp/pcx/disk3")
+        #expect(error(Administrator.resume(lift, .opened(StoreFacts(byteCount: 1 << 30, isWritable: true)), rig.configuration)) == .logicalUnitActive)
+    }
+
+    @Test("a store that has shrunk, or cannot be written, is not served")
+    func unfit() throws {
+        let rig = try busyRig()
+        var unit = AdminRequest.NewLogicalUnit()
+        unit.path = utf8("/tmp/pcx/disk2")
+        let new = try begun(.newLogicalUnit(tid: 1, lun: 2, unit), rig)
+        #expect(error(Administrator.resume(new, .opened(StoreFacts(byteCount: 100, isWritable: true)), rig.configuration)) == .invalidRequest)
+        #expect(error(Administrator.resume(new, .opened(StoreFacts(byteCount: 1 << 20, isWritable: false)), rig.configuration)) == .invalidRequest)
+    }
+}
+
+@Suite("reports about what is going on")
+struct RuntimeReportTests {
+    @Test("sessions are shown in order of login, their aliases escaped")
+    func sessions() throws {
+        var rig = try busyRig()
+        #expect(text(try rig.call("--op show --mode target").output).contains("""
+                I_T nexus information:
+                    I_T nexus: 11
+                        Initiator: iqn.One alias: none
+                        Connection: 0
+                            IP Address: 127.0.0.1
+                    I_T nexus: 12
+                        Initiator: iqn.two alias: x\\x0a\\x1b[1mTarget 9: z
+                        Connection: 3
+                            IP Address: 2001:db8::2
+                LUN information:
+
+            """))
+        #expect(text(try rig.call("--op show --mode conn --tid 1").output) == """
+            Session: 12
+                Connection: 3
+                    Initiator: iqn.two
+                    IP Address: 2001:db8::2
+            Session: 11
+                Connection: 0
+                    Initiator: iqn.One
+                    IP Address: 127.0.0.1
+
+            """)
+    }
+
+    @Test("what initiators have done to a logical unit is shown")
+    func conditions() throws {
+        var rig = try busyRig()
+        var condition = RuntimeView.LogicalUnitCondition()
+        condition.preventsRemoval = true
+        condition.isSoftwareWriteProtected = true
+        condition.flushFailed = true
+        rig.view.logicalUnits[disk] = condition
+        let report = text(try rig.call("--op show --mode target").output)
+        for line in ["Prevent removal: Yes\n", "SWP: Yes\n", "Flush failed: Yes\n"] { #expect(report.contains(line)) }
+    }
+
+    @Test("statistics have a line for every logical unit and session, zeros where nothing is known")
+    func statistics() throws {
+        var rig = try busyRig()
+        var row = RuntimeView.Statistics(key: disk, tsih: 12)
+        row.readSubmitted = .init(bytes: 4192, commands: 2)
+        row.readDone = .init(bytes: 4192, commands: 2)
+        row.writeSubmitted = .init(bytes: 4096, commands: 1)
+        row.writeDone = .init(bytes: 4096, commands: 1)
+        row.errors = 1
+        rig.view.statistics = [row]
+        let heading = "tgt lun sid rd_subm(bytes,cmds) rd_done(bytes,cmds) wr_subm(bytes,cmds) wr_done(bytes,cmds) errs\n"
+        func zeros(_ lun: Int, _ sid: Int) -> String { "  1   \(lun)  \(sid)            0      0            0      0            0      0            0      0    0\n" }
+        let busy = "  1   1  12         4192      2         4192      2         4096      1         4096      1    1\n"
+        let all = heading + zeros(0, 11) + zeros(0, 12) + zeros(1, 11) + busy
+        #expect(text(try rig.call("--op stat --mode target --tid 1").output) == all)
+        #expect(text(try rig.call("--op stat --mode system").output) == all)
+        #expect(text(try rig.call("--op stat --mode lu --tid 1 --lun 1").output) == heading + zeros(1, 11) + busy)
+        let connections = "sid cid rxdata_octets txdata_octets dataout_pdus datain_pdus cmd_pdus rsp_pdus\n"
+        #expect(text(try rig.call("--op stat --mode sess --tid 1 --sid 12").output)
+            == heading + busy + zeros(0, 12) + "\n" + connections + " 12   3             0             0            0           0        0        0\n")
+        #expect(text(try rig.call("--op stat --mode conn --tid 1 --sid 11").output)
+            == connections + " 11   0          4544          4560            0           0        5        0\n")
+    }
+
+    @Test("identities shown are those that initiators see")
+    func identities() throws {
+        var rig = try Rig()
+        rig.configuration = Configuration(identitySource: IdentitySource(installation: Array(0..<16)))
+        _ = try rig.call("--op new --mode target --tid 1 -T iqn.t")
+        _ = try rig.call("--op new --mode lu --tid 1 --lun 1 -b /tmp/pcx/disk1")
+        let settings = try rig.configuration.settings(disk)
+        #expect(text(try rig.call("--op show --mode target").output).contains("            SCSI ID: \(settings.scsiID)\n            SCSI SN: \(settings.serialNumber)\n"))
+        _ = try rig.call("--op update --mode lu --tid 1 --lun 1 --params scsi_id=abc")
+        #expect(text(try rig.call("--op show --mode target").output).contains("            SCSI ID: abc\n            SCSI SN: \(settings.serialNumber)\n"))
+    }
+}
+
+@Suite("requests from anybody")
+struct HostileRequestTests {
+    @Test("no request, however made, traps; and every refusal has a reason")
+    func random() throws {
+        var state: UInt64 = 0x9e37_79b9_7f4a_7c15
+        func next() -> UInt64 {
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
+            return state
+        }
+        func pick<Element>(_ elements: [Element]) -> Element { elements[Int(next() % UInt64(elements.count))] }
+        let words = [
+            "", ",", "=", "path=", "/tmp/pcx/disk1", "bstype=rdwr", "bstype=null", "bsoflags=", "blocksize=", "4096", "512", "targetname=", "iqn.x", "initiator-address=", "ALL",
+            "10.0.0.0/8", "::/0", "initiator-name=", "iqn.*", "user=", "u", "password=", "targetOps ", "portalOps ", "portal=", "127.0.0.1", "online=0", "online=1", "readonly=1",
+            "readonly=0", "scsi_id=", "mode_page=", "8:0:18", ":1", "MaxBurstLength=", "65536", "state=", "offline", "State=", "debug=on", "nop_interval=", "\u{ff}", "\n", "9999999999999999999999",
+        ]
+        let whole = [
+            "path=/tmp/pcx/disk1", "path=/tmp/pcx/disk2,bsoflags=sync,blocksize=4096", "bstype=null", "targetname=iqn.x", "targetname=iqn.t", "initiator-address=ALL",
+            "initiator-address=10.0.0.0/8,initiator-name=iqn.*", "user=u", "user=u,password=p", "targetOps online=0,path=/tmp/pcx/disk2,", "targetOps readonly=0,", "targetOps readonly=1,removable=1,",
+            "targetOps online=0,path=,", "portalOps portal=127.0.0.1,", "portalOps portal=[::1]:0,", "nop_interval=5", "state=offline", "State=ready", "HeaderDigest=CRC32C,None",
+        ]
+        var rig = try busyRig()
+        var seen: Set<UInt32> = []
+        for _ in 0..<20_000 {
+            var request = TgtRequest(pick(TgtRequest.Mode.allCases), pick(TgtRequest.Operation.allCases))
+            request.lld = pick([[], [], utf8("iscsi"), utf8("x")])
+            request.tid = pick([1, 1, 1, 2, 3, -1, 0, Int32.min, Int32.max])
+            request.lun = pick([0, 1, 1, 2, 16383, 16384, .max, 1 << 63])
+            request.sid = pick([11, 12, 0, .max])
+            request.cid = pick([0, 3, .max])
+            request.deviceType = pick([0, 0, 0, 1, .max])
+            request.force = next() % 2 == 0
+            request.accountDirection = pick([.incoming, .outgoing])
+            request.payload = utf8(next() % 2 == 0 ? pick(whole) : (0..<next() % 6).map { _ in pick(words) }.joined(separator: pick(["", ",", "="])))
+            if request.payload.contains(0) { continue }
+            let bytes = try #require(request.encoded())
+            var decoder = TgtRequestDecoder()
+            #expect(try decoder.feed(bytes.span) == request)
+            let response = rig.serve(request)
+            seen.insert(response.error)
+            #expect((response.error == 0) == (rig.reason == nil))
+            if !rig.isRunning || rig.configuration.targets[one] == nil { rig = try busyRig() }
+        }
+        #expect(seen.count > 10)
+    }
+
+    @Test("no bytes, however made, trap the decoder")
+    func randomBytes() throws {
+        var state: UInt64 = 42
+        for round in 0..<3_000 {
+            var bytes = try #require(TgtRequest(.target, .show).encoded()) + utf8("targetname=x\0")
+            bytes[72] = UInt8(bytes.count)
+            for _ in 0..<round % 8 {
+                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                bytes[Int(state >> 33) % bytes.count] = UInt8(truncatingIfNeeded: state >> 25)
+            }
+            var decoder = TgtRequestDecoder()
+            guard let request = try? decoder.feed(bytes.span) else { continue }
+            var rig = try Rig()
+            _ = rig.serve(request)
+        }
+    }
+}
