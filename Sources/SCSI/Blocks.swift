@@ -216,8 +216,9 @@ extension DeviceServer {
     func writeSame(_ command: Command, _ task: inout DeviceTask, _ dataOut: Buffer?) throws(Refusal) -> Step {
         let unmaps = task.cdb.bytes[1] & 0x08 != 0
         guard !unmaps || settings.isThinProvisioned else { throw .check(.field(1, bit: 3)) }
-        let extent = try rest(command, task.cdb)
-        guard extent.length <= UInt64(Limits.writeSameBytes) else { throw .check(.field(command.addressing.countByte)) }
+        let (first, count) = command.blocks(task.cdb)
+        let extent = try extent(first: first, count: count)
+        guard count > 0, extent.length <= UInt64(Limits.writeSameBytes) else { throw .check(.field(command.addressing.countByte)) }
         let blockLength = settings.blockLength
         guard !task.cdb.hasNoDataOutBuffer else {
             if unmaps { return discard([extent], &task) }

@@ -213,11 +213,12 @@ import Testing
     func writeSame() {
         let rig = Rig()
         let one = Array(pattern[..<512])
-        for (bytes, first, count) in [(ten(0x41, 10, 5), 10, 5), (sixteen(0x93, 1000, 0), 1000, 24), (ten(0x41, 0, 0), 0, 1024)] {
+        for (bytes, first, count) in [(ten(0x41, 10, 5), 10, 5), (sixteen(0x93, 1000, 24), 1000, 24), (ten(0x41, 0, 1024), 0, 1024)] {
             rig.medium = [UInt8](repeating: 0, count: rig.medium.count)
             #expect(rig.run(bytes, sending: one).isGood)
             for block in 0..<1024 { #expect(rig.medium[block * 512 + 1] == ((first..<first + count).contains(block) ? one[1] : 0)) }
         }
+        #expect(rig.run(ten(0x41, 0, 0), sending: one).check(5, 0x24, 0) && rig.run(sixteen(0x93, 5, 0), sending: one).check(5, 0x24, 0), "WSNZ")
         for sent in [0, 511] { #expect(rig.run(ten(0x41, 0, 1), sending: [UInt8](repeating: 0, count: sent)).check(5, 0x24, 0)) }
         #expect(rig.run(ten(0x41, 0, 1), sending: [UInt8](repeating: 0, count: 1024), exact: true).check(5, 0x24, 0))
         #expect(rig.run(ten(0x41, 0, 1, flags: 8), sending: one).check(5, 0x24, 0), "UNMAP, without thin provisioning")
@@ -226,7 +227,7 @@ import Testing
         let unit = LogicalUnit(large, targetPort: Rig.port)
         let most = UInt32(Limits.writeSameBytes / 512)
         let buffer = BufferPool(budget: 4096).allocate(512)
-        for (first, count, fits) in [(0, most, true), (0, most + 1, false), (0, 0, false), ((1 << 32) - UInt64(most), 0, true), ((1 << 32) - UInt64(most) - 1, 0, false)] as [(UInt64, UInt32, Bool)] {
+        for (first, count, fits) in [(0, most, true), (0, most + 1, false), (0, 0, false), ((1 << 32) - UInt64(most), most, true), ((1 << 32) - UInt64(most), 0, false)] as [(UInt64, UInt32, Bool)] {
             var task = DeviceTask(nexus: NexusID(rawValue: 1), cdb: cdb(sixteen(0x93, first, count)), dataOutCount: 512)
             switch unit.begin(&task, dataOut: buffer) {
             case .medium: #expect(fits)
