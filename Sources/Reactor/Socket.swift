@@ -283,9 +283,11 @@ public struct MessagePair: ~Copyable, Sendable {
     public let second: FileDescriptor
 
     /// Gives the two ends to two owners.
-    /// - Parameter second: gets the other end
-    public consuming func split(_ second: inout FileDescriptor?) -> FileDescriptor {
-        second = self.second
+    /// - Parameter other: gets the second end
+    /// - Returns: the first one
+    public consuming func split(_ other: inout FileDescriptor?) -> FileDescriptor {
+        let rest = second
+        other = consume rest
         return first
     }
 }
