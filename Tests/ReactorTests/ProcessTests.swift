@@ -240,7 +240,9 @@ func result(_ value: Int32) -> Int32 { value == -1 ? -errno : value }
             let address = insist { try #require(try Socket.localAddress(listener)) }
             let client = insist { try Socket.connect(to: address).release() }
             var ends: [Int32] = []
-            insist { try Socket.messagePair() }.ends { ends = [$0.release(), $1.release()] }
+            var second: FileDescriptor?
+            let first = insist { try Socket.messagePair().split(&second).release() }
+            ends = [first, second.take()?.release() ?? -1]
             _ = insist { try Sandbox.enter(identity: geteuid() == 0 ? Identity(uid: 65534, gid: 65534) : nil, parent: nil) }
 
             let loop = insist { try EventLoop() }
