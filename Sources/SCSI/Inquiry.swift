@@ -102,8 +102,7 @@ extension DeviceServer {
     /// Block limits (SBC-3 §6.6.4).
     private var blockLimits: [UInt8] {
         let thin = settings.isThinProvisioned
-        let writeSameNonZero: UInt8 = 0x01
-        var body: [UInt8] = [writeSameNonZero, UInt8(Limits.compareAndWriteBlocks)]
+        var body: [UInt8] = [0, UInt8(Limits.compareAndWriteBlocks)]
         body.append(bigEndian: settings.optimalTransferGranularity)
         body.append(bigEndian: UInt32(Limits.maximumTransferBytes / settings.blockLength))
         body.append(bigEndian: settings.optimalTransferLength)

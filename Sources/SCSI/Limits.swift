@@ -5,7 +5,6 @@ public enum Limits {
     /// MAXIMUM COMPARE AND WRITE LENGTH, in blocks: its field has one byte; clusters compare one block, seldom more.
     public static let compareAndWriteBlocks = 128
     /// MAXIMUM WRITE SAME LENGTH, in bytes: how long one command may keep a storage thread writing.
-    /// No number of blocks means none here (WSNZ): "to the end" would go beyond it on any disk.
     public static let writeSameBytes = 16 << 20
     /// MAXIMUM UNMAP LBA COUNT: the greatest that initiators take for a sane number.
     public static let unmapBlocks: UInt64 = 1 << 20

@@ -378,7 +378,7 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         for _ in 0..<60 { client.command(CDB.read(0, 2048), read: 1 << 20) }
         world.run()
         #expect(!client.session.wantsInput)
-        #expect(world.data.inUse == 16 << 20)
+        #expect(world.data.inUse == (64 << 20) / SessionLimits.shareOfMemory)
         #expect(world.answers.inUse <= 4 << 20)
         world.tear(client)
         #expect(world.data.inUse == 0)
