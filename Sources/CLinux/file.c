@@ -72,6 +72,7 @@ int linux_describe(int fd, linux_file_info *info) {
     info->special = status.st_rdev;
     info->size = (uint64_t)status.st_size;
     info->allocated = (uint64_t)status.st_blocks * 512;
+    info->preferred = (uint32_t)status.st_blksize;
     info->filesystem = (uint64_t)(unsigned long)filesystem.f_type;
     switch (status.st_mode & S_IFMT) {
     case S_IFREG: info->kind = LINUX_KIND_FILE; break;

@@ -12,12 +12,11 @@ public enum Background {
     /// - Returns: the exit code
     public static func launch(_ words: [String]) -> Int32 {
         do {
-            var pair = try Socket.messagePair()
-            let door = pair.takeEnd()
+            var theirs: FileDescriptor?
+            let ours = try Socket.messagePair().split(&theirs)
             let child = try ChildProcess(
-                arguments: ["tgtd", word] + words, environment: Host.wholeEnvironment, descriptors: [door.rawValue])
-            _ = consume door
-            let ours = pair.takeEnd()
+                arguments: ["tgtd", word] + words, environment: Host.wholeEnvironment, descriptors: [theirs.rawValue ?? -1])
+            theirs = nil
             _ = Socket.wait(ours.rawValue, .readable, nanoseconds: .max)
             if case .message(let bytes, _) = Socket.receiveMessage(ours.rawValue), bytes == ready { return 0 }
             if case .exited(let code) = child.wait(nanoseconds: .max) { return code }

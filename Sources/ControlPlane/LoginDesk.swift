@@ -54,6 +54,7 @@ struct LoginDesk {
     ) -> Beginning {
         guard let name = question.targetName, question.sessionType == .normal else {
             if let refusal = Self.refusal(decideDiscovery(configuration)) { return refusal }
+            guard question.tsih == 0 else { return .refuse(.sessionDoesNotExist, "a discovery session has one connection") }
             return .proceed(SessionParameters(), portalGroupTag: Self.portalGroupTag)
         }
         let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network)

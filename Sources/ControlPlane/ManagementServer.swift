@@ -14,19 +14,22 @@ public enum ManagementLimits {
 }
 
 /// Where the management socket is, and who holds it.
-struct ManagementSocket: ~Copyable {
-    let listener: FileDescriptor
-    let lock: FileDescriptor
-
+enum ManagementSocket {
     /// tgt's name for a control port: `<base>.<port>`.
     static func path(base: String?, controlPort: Int) -> String { "\(base ?? "/var/run/tgtd/socket").\(controlPort)" }
 
-    /// Takes the lock beside the socket, removes what an earlier daemon left, and listens.
-    static func open(_ path: String) throws -> ManagementSocket {
+    /// Takes the lock beside the socket. It is a record lock, as tgt's is, so that either keeps the other out: it goes when the
+    /// process closes any descriptor of the file, and so there is to be only this one.
+    static func lock(_ path: String) throws -> FileDescriptor {
         if let slash = path.lastIndex(of: "/"), slash != path.startIndex { try Files.makeDirectory(String(path[..<slash]), mode: 0o755) }
         guard let lock = try Files.lock(path + ".lock") else { throw StartError("another tgtd is using \(path).lock") }
+        return lock
+    }
+
+    /// Removes what an earlier daemon left, and listens. For the holder of the lock.
+    static func listen(_ path: String) throws(SystemError) -> FileDescriptor {
         Files.remove(path)
-        return ManagementSocket(listener: try Socket.listen(path: path), lock: lock)
+        return try Socket.listen(path: path)
     }
 }
 

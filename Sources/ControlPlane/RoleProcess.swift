@@ -82,14 +82,15 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
     }
 
     func start() throws(SystemError) {
-        var pair = try Socket.messagePair()
-        let child = try ChildProcess(role, door: pair.takeEnd(), options: options)
+        var ours: FileDescriptor?
+        let child = try ChildProcess(role, door: Socket.messagePair().split(&ours), options: options)
+        guard let ours = ours.take() else { preconditionFailure("a pair has two ends") }
         process = child
         startedAt = loop.now
         lastBeat = loop.now
         try loop.add(child.descriptor, .readable, self)
         link = try DoorLink(
-            loop: loop, socket: pair.takeEnd(), onMessage: { [unowned self] in onMessage($0, &$1) }, onEnd: { [unowned self] in doorShut($0) })
+            loop: loop, socket: ours, onMessage: { [unowned self] in onMessage($0, &$1) }, onEnd: { [unowned self] in doorShut($0) })
         log.info("the \(role) process runs", metadata: ["pid": "\(child.pid)"])
         onStart()
     }

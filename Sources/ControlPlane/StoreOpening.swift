@@ -75,11 +75,12 @@ private final class StoreOpening: EventHandler {
     }
 
     func start() throws(SystemError) {
-        var pair = try Socket.messagePair()
-        let child = try ChildProcess(.opener, door: pair.takeEnd())
+        var ours: FileDescriptor?
+        let child = try ChildProcess(.opener, door: Socket.messagePair().split(&ours))
+        guard let ours = ours.take() else { preconditionFailure("a pair has two ends") }
         process = child
         try loop.add(child.descriptor, .readable, self)
-        link = try DoorLink(loop: loop, socket: pair.takeEnd()) { [unowned self] answer, descriptors in
+        link = try DoorLink(loop: loop, socket: ours) { [unowned self] answer, descriptors in
             answered(answer, descriptors.take())
         } onEnd: { [unowned self] _ in
             finish(.failure(.init(reason: "the process that opens stores has failed")))

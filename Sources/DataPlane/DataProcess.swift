@@ -210,7 +210,16 @@ public final class DataProcess {
         }
         let beginning = SessionBeginning(grant: grant, target: target, connection: connection, nexus: NexusID(rawValue: nextNexus))
         nextNexus += 1
-        replace(beginning)
+        probe(beginning)
+    }
+
+    /// An initiator that has closed a connection and logs in again finds what that session held released, whichever of the two a
+    /// reactor would have noticed first.
+    private func probe(_ beginning: SessionBeginning) {
+        let allHaveLooked = Acknowledgement(here { $0.replace(beginning) })
+        for (nexus, served) in sessions where served.beginning.target === beginning.target && served.beginning.initiator.name == beginning.initiator.name {
+            reactors[served.reactor].post(.probe(nexus, allHaveLooked))
+        }
     }
 
     /// Ends the session that the initiator port has, then begins the new one (RFC 7143 §6.3.5): its login response goes out only

@@ -11,6 +11,8 @@ import Target
 /// What other threads tell a reactor.
 enum ReactorMessage: Sendable {
     case begin(SessionBeginning)
+    /// See whether the peer of this session is gone, now and not in its turn.
+    case probe(NexusID, Acknowledgement)
     case notification(NexusID, Notification)
     case completed(NexusID, Ticket, Outcome)
     case kept(NexusID, Ticket)
@@ -92,6 +94,7 @@ final class SessionReactor {
     private func handle(_ message: ReactorMessage) {
         switch message {
         case .begin(let beginning): begin(beginning)
+        case .probe(let nexus, _): connections[nexus]?.ready(.readable)
         case .notification(let nexus, let notification): connections[nexus]?.notified(notification)
         case .completed(let nexus, let ticket, let outcome): connections[nexus]?.completed(ticket, outcome)
         case .kept(let nexus, let ticket): connections[nexus]?.kept(ticket)

@@ -277,21 +277,18 @@ public enum Socket {
     }
 }
 
-/// The two ends of a message socket, each for its owner.
+/// The two ends of a message socket.
 public struct MessagePair: ~Copyable, Sendable {
-    private var first: FileDescriptor?
-    private var second: FileDescriptor?
+    public let first: FileDescriptor
+    public let second: FileDescriptor
 
-    init(first: consuming FileDescriptor, second: consuming FileDescriptor) {
-        self.first = consume first
-        self.second = consume second
-    }
-
-    /// One end; the other is what is left. Twice at most.
-    public mutating func takeEnd() -> FileDescriptor {
-        if let end = first.take() { return end }
-        guard let end = second.take() else { preconditionFailure("a pair has two ends") }
-        return end
+    /// Gives the two ends to two owners.
+    /// - Parameter other: gets the second end
+    /// - Returns: the first one
+    public consuming func split(_ other: inout FileDescriptor?) -> FileDescriptor {
+        let rest = second
+        other = consume rest
+        return first
     }
 }
 

@@ -152,7 +152,7 @@ enum CommandTable {
         Command("RESERVE(6)", [0x16, 0, 0, 0, 0, 0], .reserve, .reserve),
         Command("RELEASE(6)", [0x17, 0, 0, 0, 0, 0], .release, .release),
         Command("MODE SENSE(6)", [0x1a, 0x08, 0xff, 0xff, 0xff, 0], .modeSense, .writes),
-        Command("START STOP UNIT", [0x1b, 0x01, 0, 0, 0x07, 0], .startStopUnit, .startStop),
+        Command("START STOP UNIT", [0x1b, 0x01, 0, 0x0f, 0xf7, 0], .startStopUnit, .startStop),
         Command("SEND DIAGNOSTIC", [0x1d, 0x14, 0, 0, 0, 0], .sendDiagnostic, .writes),
         Command("PREVENT ALLOW MEDIUM REMOVAL", [0x1e, 0, 0, 0, 0x01, 0], .preventAllow, .preventAllow),
         Command("READ CAPACITY(10)", [0x25, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0x01, 0], .readCapacity10, at: .ten, .free, needs: .medium),

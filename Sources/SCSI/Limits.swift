@@ -5,7 +5,7 @@ public enum Limits {
     /// MAXIMUM COMPARE AND WRITE LENGTH, in blocks: its field has one byte; clusters compare one block, seldom more.
     public static let compareAndWriteBlocks = 128
     /// MAXIMUM WRITE SAME LENGTH, in bytes: how long one command may keep a storage thread writing.
-    public static let writeSameBytes = 32 << 20
+    public static let writeSameBytes = 16 << 20
     /// MAXIMUM UNMAP LBA COUNT: the greatest that initiators take for a sane number.
     public static let unmapBlocks: UInt64 = 1 << 20
     /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT: extents that one command may hand to the store.

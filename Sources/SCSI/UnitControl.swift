@@ -11,6 +11,8 @@ extension DeviceServer {
     /// START STOP UNIT (SBC-3 §5.25). There is no motor: stopping flushes, LOEJ ejects and loads.
     mutating func startStopUnit(_ task: inout DeviceTask) throws(Refusal) -> Step {
         let flags = task.cdb.bytes[4]
+        // With a power condition the other bits count for nothing (SBC-3 §5.25), and there is none to change to.
+        guard flags & 0xf0 == 0 else { return .done(Completion()) }
         let starts = flags & 0x01 != 0, movesMedium = flags & 0x02 != 0, skipsFlush = flags & 0x04 != 0
         if movesMedium {
             guard settings.isRemovable else { throw .check(.field(4, bit: 1)) }

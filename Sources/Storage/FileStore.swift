@@ -137,7 +137,8 @@ struct StoreDescription {
         switch Int(info.kind) {
         case LINUX_KIND_FILE:
             length = info.size
-            (sector, physicalSector) = (512, 512)
+            // A file system writes whole blocks of its own: that is what a physical block is to who writes to a file on it.
+            (sector, physicalSector) = (512, (512...4096).contains(info.preferred) ? Int(info.preferred) : 512)
             isBlockDevice = false
             isInMemory = linux_is_memory_filesystem(info.filesystem)
         case LINUX_KIND_BLOCK:

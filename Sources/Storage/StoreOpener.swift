@@ -49,7 +49,7 @@ public struct OpenedStore: ~Copyable, Sendable {
     /// Bytes.
     public let length: UInt64
     public let isBlockDevice: Bool
-    /// Bytes of a physical sector of a device; 512 for a file.
+    /// Bytes of a physical sector of a device, or of a block of a file's file system.
     public let physicalSector: Int
 }
 

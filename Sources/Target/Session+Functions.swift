@@ -46,7 +46,7 @@ extension Session {
         case .isOver: return respond(request, .functionComplete)
         case .none, .doesNotExist: return respond(request, .taskDoesNotExist)
         }
-        guard let task = tasks[index.rawValue], task.fate == .goesOn, engine.task(index).lun == request.lun else {
+        guard tasks[index.rawValue] != nil, engine.task(index).lun == request.lun else {
             return respond(request, .taskDoesNotExist)
         }
         let (stillOutside, _) = abort { $0.index == index }

@@ -9,7 +9,9 @@ extension Session {
     func obtainBuffer(_ index: TaskIndex, _ length: Int) -> Bool {
         guard let task = tasks[index.rawValue], length > task.buffer?.capacity ?? 0 else { return true }
         let charge = BufferPool.charge(for: length)
-        guard memoryHeld - task.charge + charge <= memoryShare, let buffer = data.allocate(length) else { return false }
+        // What holds nothing else may have one buffer of any size.
+        let others = memoryHeld - task.charge
+        guard others == 0 || others + charge <= memoryShare, let buffer = data.allocate(length) else { return false }
         if let old = task.buffer { old.withBytes(0..<old.capacity) { buffer.copy($0, to: 0) } }
         memoryHeld += charge - task.charge
         tasks[index.rawValue]!.buffer = buffer

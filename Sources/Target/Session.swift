@@ -118,7 +118,7 @@ public final class Session {
         self.deliver = deliver
         engine = FullFeature(
             start.parameters, sessionType: .normal, cid: start.cid, expCmdSN: start.expCmdSN, statSN: start.statSN, answers: answers)
-        memoryShare = max(data.budget / SessionLimits.shareOfMemory, min(data.budget, BufferPool.charge(for: Limits.maximumTransferBytes)))
+        memoryShare = data.budget / SessionLimits.shareOfMemory
         (clock, lastHeard, lastPing, lastSent) = (now, now, now, now)
         unitGeneration = 0
         let (units, generation) = target.units()

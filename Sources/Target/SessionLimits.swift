@@ -32,8 +32,9 @@ public enum SessionLimits {
     /// §11.6.1, response 255). Initiators send one after the other.
     public static let pendingFunctions = 16
 
-    /// The share of the memory for data that one session may hold: the others go on when it stalls.
-    public static let shareOfMemory = 4
+    /// The part of the memory for data that one session may hold, data on their way to it included: one that reads no answers keeps
+    /// so much from the others until `outputStall`. A single command may have more.
+    public static let shareOfMemory = 32
 
     /// Seconds between pings and pings without an answer, when nothing else has been set: off, as with tgt.
     public static let nopInterval: UInt32 = 0

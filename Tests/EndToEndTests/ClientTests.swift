@@ -11,7 +11,7 @@ import Testing
         #expect(output.contains("Lun:1    Type:DIRECT_ACCESS (Size:127M)") || output.contains("Lun:1    Type:DIRECT_ACCESS (Size:128M)"), "\(output)")
     }
 
-    @Test("iscsi-inq reads the standard data and every vital product data page listed")
+    @Test("iscsi-inq reads the standard data and the vital product data pages")
     func inquiry() throws {
         let daemon = try Daemon.serving()
         let standard = try must("iscsi-inq", daemon.url(), folder: daemon.folder)
@@ -21,8 +21,10 @@ import Testing
         let codes = pages.split(separator: "\n").compactMap { line in
             line.hasPrefix("Page:0x") ? Int(line.dropFirst(7).prefix(2), radix: 16) : nil
         }
-        #expect(Set([0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2]).isSubset(of: codes), "\(pages)")
-        for code in codes { try must("iscsi-inq", "-e", "1", "-c", String(code), daemon.url(), folder: daemon.folder) }
+        // Those that iscsi-inq can take apart.
+        let known = [0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2]
+        #expect(Set(known).isSubset(of: codes), "\(pages)")
+        for code in known { try must("iscsi-inq", "-e", "1", "-c", String(code), daemon.url(), folder: daemon.folder) }
     }
 
     @Test("iscsi-readcapacity16 sees the size and the block length", arguments: [512, 4096])

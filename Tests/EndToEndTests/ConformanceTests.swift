@@ -15,7 +15,7 @@ import Testing
                     ["iscsi-test-cu", "-d", "-S", "-V", "-t", "ALL.\(name)", daemon.url()] + (family.paths == 2 ? [daemon.url(portal: 1)] : []),
                     folder: daemon.folder
                 ).wait(seconds: Conformance.timeLimit)
-                output += finished.evidence
+                output += "\(finished.name) → \(finished.ending)\n\(finished.output)"
                 verdicts.merge(Conformance.verdicts(in: finished.output)) { _, new in new }
             }
             for test in family.required {

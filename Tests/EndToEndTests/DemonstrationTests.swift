@@ -13,7 +13,9 @@ import Testing
         let url = "iscsi://127.0.0.1:\(Self.port)/iqn.2026-11.org.example:demo/1"
         for (number, command) in ["write -P 0x99 5M 1M", "read -P 0x99 5M 1M"].enumerated() {
             let daemon = try Running([Subject.tgtd, "-f", "--demo", demo], folder: folder)
-            #expect(eventually(within: 10) { daemon.poll() != nil || (try? Wire(port: Self.port)) != nil }, "\(daemon.output)")
+            // It says what to try when all of it is there.
+            let built = eventually(within: 10) { daemon.poll() != nil || daemon.output.contains("iscsi-ls") }
+            #expect(built && daemon.poll() == nil, "the demonstration prints no commands to try:\n\(daemon.output)")
             let listed = try must("iscsi-ls", "-s", "iscsi://127.0.0.1:\(Self.port)", folder: folder)
             #expect(listed.contains("iqn.2026-11.org.example:demo") && listed.contains("(Size:1"), "\(listed)\n\(daemon.output)")
             let io = try run("qemu-io", "-f", "raw", "-c", command, url, folder: folder)
@@ -22,7 +24,6 @@ import Testing
                 // 1 GiB that occupies little.
                 var status = stat()
                 #expect(unsafe stat("\(demo)/disk.img", &status) == 0 && status.st_size == 1 << 30 && status.st_blocks * 512 < 64 << 20)
-                #expect(daemon.output.contains("iscsi-ls"), "the demonstration prints no commands to try:\n\(daemon.output)")
             }
             daemon.signal(SIGINT)
             let finished = daemon.wait(seconds: 10)

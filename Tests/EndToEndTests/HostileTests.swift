@@ -274,7 +274,10 @@ enum Hostility {
         Attack("a text request without end", closes: false, (1...64).flatMap { number in
             request(PDU.text, data: [UInt8](repeating: 0x61, count: 8192), { $0.header[1] = 0x40; $0.put(number, at: 24) }).bytes
         }),
-        Attack("task management of nothing", closes: false, (0...255).flatMap { code in request(PDU.taskManagement | PDU.immediate, { $0.header[1] = 0x80 | UInt8(code & 0x7f) }).bytes }),
+        // Not the resets (5, 6, 7), which concern others too and rightly so.
+        Attack("task management of nothing", closes: false, (0...255).map { $0 & 0x7f }.filter { !(5...7).contains($0) }.flatMap { code in
+            request(PDU.taskManagement | PDU.immediate, { $0.header[1] = 0x80 | UInt8(code) }).bytes
+        }),
         Attack("a logout of another connection", closes: false, request(PDU.logout | PDU.immediate, { $0.header[1] = 0x81; $0.put(0x99, at: 20, bytes: 2) }).bytes),
         Attack("half a PDU and a close", closes: false, Array(request(PDU.scsiCommand).bytes.prefix(30))),
     ]

@@ -22,6 +22,7 @@ import Testing
         let rival = try daemon.launchRival().wait(seconds: 10)
         #expect(rival.ending == .exited(1), "\(rival.evidence)")
         #expect(rival.output.contains("another tgtd is using"), "\(rival.output)")
+        #expect(try daemon.admin(["--op", "show", "--mode", "system"]).succeeded, "the second took the first one's socket")
         try must("iscsi-inq", daemon.url(), folder: daemon.folder)
     }
 

@@ -26,9 +26,10 @@ struct MessageEnds {
     let second: End
 
     init() throws(SystemError) {
-        var pair = try Socket.messagePair()
-        first = End(pair.takeEnd())
-        second = End(pair.takeEnd())
+        var other: FileDescriptor?
+        first = End(try Socket.messagePair().split(&other))
+        guard let end = other.take() else { throw SystemError("socketpair", EBADF) }
+        second = End(end)
     }
 }
 

@@ -88,10 +88,10 @@ import Testing
         for page in [thick, thin] {
             #expect(page.count == 60 && page[0] == 0 && page[1] == 128)
             #expect(field(page, 6..<8) == 8 && field(page, 12..<16) == 0x1234)
-            #expect(field(page, 8..<12) == (16 << 20) / blockLength && field(page, 36..<44) == (32 << 20) / blockLength)
+            #expect(field(page, 8..<12) == (16 << 20) / blockLength && field(page, 36..<44) == (16 << 20) / blockLength)
         }
         #expect([field(thick, 20..<24), field(thick, 24..<28), field(thick, 28..<32)] == [0, 0, 0])
-        #expect([field(thin, 20..<24), field(thin, 24..<28), field(thin, 28..<32)] == [1 << 20, 256, 4096 / blockLength])
+        #expect([field(thin, 20..<24), field(thin, 24..<28), field(thin, 28..<32)] == [1 << 20, 256, blockLength < 4096 ? 4096 / blockLength : 0])
     }
 
     @Test("Block device characteristics and logical block provisioning follow the settings")

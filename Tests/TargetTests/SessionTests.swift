@@ -336,6 +336,20 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(hog != nil)
     }
 
+    @Test("A session has its share of the memory again and again")
+    func shareComesBack() {
+        let world = World(blocks: 8192, memory: 20 << 20)
+        let client = world.ready()
+        for _ in 0..<20 {
+            let read = client.command(CDB.read(0, 2048), read: 4096)
+            let write = client.command(CDB.write(4096, 2048), write: block(0, 1))
+            world.run()
+            #expect(client.results[read]?.status == 0)
+            #expect(client.results[write]?.status == 0)
+        }
+        #expect(world.data.inUse == 0)
+    }
+
     @Test("Memory waited for in vain goes to the next when the one who waits is aborted")
     func abortedWaiter() {
         let world = World(memory: 16384)
@@ -364,7 +378,7 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         for _ in 0..<60 { client.command(CDB.read(0, 2048), read: 1 << 20) }
         world.run()
         #expect(!client.session.wantsInput)
-        #expect(world.data.inUse == 16 << 20)
+        #expect(world.data.inUse == (64 << 20) / SessionLimits.shareOfMemory)
         #expect(world.answers.inUse <= 4 << 20)
         world.tear(client)
         #expect(world.data.inUse == 0)

@@ -13,7 +13,7 @@ import Testing
 
     private static var groups: [Range<Int>] {
         if let seed = number("PORTCULLIS_SIM_SEED") { return [seed..<seed + 1] }
-        let seeds = number("PORTCULLIS_SIM_SEEDS") ?? 200
+        let seeds = number("PORTCULLIS_SIM_SEEDS") ?? 150
         return stride(from: 0, to: seeds, by: 25).map { $0..<min($0 + 25, seeds) }
     }
 

@@ -22,6 +22,20 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(world.data.inUse == 0)
     }
 
+    @Test("A second function for a task that is being aborted waits for it as the first one does", arguments: [1, 2] as [UInt8])
+    func abortTwice(first: UInt8) {
+        let world = World()
+        let client = world.ready()
+        world.holdsOperations = true
+        let task = client.command(CDB.write(0, 1), write: block(1))
+        world.run()
+        let functions = [client.function(first, of: task), client.function(1, of: task), client.function(2)]
+        world.run()
+        #expect(functions.allSatisfy { client.functionResponses[$0] == nil })
+        world.releaseAll()
+        #expect(functions.allSatisfy { client.functionResponses[$0] == 0 })
+    }
+
     @Test("A write that waits for its turn, or for its data, never starts once it is aborted")
     func abortDormant() {
         let world = World()

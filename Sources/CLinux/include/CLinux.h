@@ -124,6 +124,8 @@ typedef struct {
     uint64_t size;
     /// Bytes that have space on the medium.
     uint64_t allocated;
+    /// Bytes that are best read or written at once (st_blksize).
+    uint32_t preferred;
     /// statfs f_type.
     uint64_t filesystem;
     int kind;

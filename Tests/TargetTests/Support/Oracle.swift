@@ -11,6 +11,8 @@ struct Oracle {
         var ended: Int?
         /// It did take effect.
         var isDefinite = false
+        /// A read that was issued after the end has returned something else, and was over then: it can never be read any more.
+        var isGoneSince: Int?
     }
 
     /// One bit of a block that is only ever OR-written.
@@ -63,6 +65,7 @@ struct Oracle {
 
     private static func isOverwritten(_ version: Version, _ all: [Version], before time: Int) -> Bool {
         guard let ended = version.ended else { return false }
+        if let gone = version.isGoneSince, gone < time { return true }
         return all.contains { other in
             guard other.isDefinite, let otherEnded = other.ended else { return false }
             return other.issued > ended && otherEnded < time
@@ -72,10 +75,15 @@ struct Oracle {
     /// A value the block may have.
     func guess(_ block: Int, _ random: inout Random) -> UInt64 { versions[block][random.below(versions[block].count)].value }
 
-    func checkRead(_ block: Int, _ value: UInt64, issued: Int, now: Int) throws(Violation) {
+    mutating func checkRead(_ block: Int, _ value: UInt64, issued: Int, now: Int) throws(Violation) {
         let all = versions[block]
         guard all.contains(where: { $0.value == value && !Self.isOverwritten($0, all, before: issued) }) else {
             throw Violation(description: "block \(block) read as \(value), issued \(issued), now \(now); may be \(all)")
+        }
+        for index in versions[block].indices {
+            let version = versions[block][index]
+            guard version.value != value, version.isGoneSince == nil, let ended = version.ended, ended < issued else { continue }
+            versions[block][index].isGoneSince = now
         }
     }
 
