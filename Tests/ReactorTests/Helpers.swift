@@ -33,8 +33,10 @@ struct MessageEnds {
     }
 }
 
+/// The reading end does not wait: what is to be read is there, or never comes.
 func pipe() throws -> (End, End) {
     var ends: [Int32] = [-1, -1]
     guard unsafe Glibc.pipe(&ends) == 0 else { throw SystemError("pipe", errno) }
+    try Socket.setNonBlocking(ends[0], true)
     return (End(FileDescriptor(owning: ends[0])), End(FileDescriptor(owning: ends[1])))
 }

@@ -22,13 +22,40 @@ import Testing
 
     @Test("every operation does to a file what it does to an array", arguments: grounds)
     func model(ground: Ground) throws {
-        let (blocks, grain) = (ground.grain == 4096 ? 100 : ground.grain == 1 ? 409_600 : 800, ground.grain)
-        let length = blocks * grain
-        let file = try TestFile(ground.place, length: length)
+        let blocks = ground.grain == 4096 ? 100 : ground.grain == 1 ? 409_600 : 800
+        let file = try TestFile(ground.place, length: blocks * ground.grain)
         let store = try file.store(ground.flags)
-        #expect(store.length == UInt64(length) && store.flags == ground.flags)
+        #expect(store.length == UInt64(blocks * ground.grain) && store.flags == ground.flags)
+        let model = try compareWithModel(store, grain: ground.grain, seed: UInt64(ground.grain) + UInt64(ground.flags.rawValue))
+        let contents = try file.contents()
+        #expect(contents == model.bytes)
+        #expect(contents.count == Int(store.length), "no write makes the file longer")
+    }
+
+    @Test("and to a block device, whatever its sectors", .enabled(if: LoopDevice.isAvailable), arguments: [512, 4096], [StoreFlags(), .direct])
+    func device(sector: Int, flags: StoreFlags) throws {
+        let device = try LoopDevice(length: 409_600, sector: sector)
+        let opened = try StoreOpener.open(device.path, flags: flags)
+        #expect(opened.isBlockDevice && opened.length == 409_600 && opened.physicalSector >= sector)
+        do throws(StoreError) {
+            _ = try StoreOpener.open(device.path)
+            Issue.record("opened twice")
+        } catch { #expect(error.reason == .inUse) }
+        _ = try StoreOpener.open(device.path, exclusively: false)
+        _ = try StoreOpener.open(device.path, readOnly: true)
+        let store = try FileStore(adopting: opened.descriptor.duplicate())
+        #expect(store.perform(.provisioning(Extent(512, 1024)), buffer: nil)
+            == .provisioned([ProvisionedRun(extent: Extent(512, 1024), isMapped: true)]))
+        let model = try compareWithModel(store, grain: 512, seed: UInt64(sector))
+        #expect(try store.read(0, 409_600) == model.bytes)
+        #expect(try device.file.contents() == model.bytes)
+    }
+
+    private func compareWithModel(_ store: FileStore, grain: Int, seed: UInt64) throws -> ModelStore {
+        let length = Int(store.length)
+        let blocks = length / grain
         var model = ModelStore(bytes: [UInt8](repeating: 0, count: length))
-        var random = Seeded(UInt64(grain) + UInt64(ground.flags.rawValue))
+        var random = Seeded(seed)
         for step in 0..<150 {
             // Mostly small, sometimes larger than the scratch memory.
             let most = random.next(10) == 0 ? blocks : min(blocks, 40)
@@ -66,9 +93,7 @@ import Testing
             if case .read(let extent) = operation { #expect(buffer.array(0..<Int(extent.length)) == Array(model.bytes[extent.range])) }
         }
         #expect(store.perform(.flush, buffer: nil) == .done)
-        let contents = try file.contents()
-        #expect(contents == model.bytes)
-        #expect(contents.count == length, "no write makes the file longer")
+        return model
     }
 
     @Test("in memory reads, writes and flushes are done at once")
@@ -236,45 +261,53 @@ import Testing
         }
     }
 
-    @Test("COMPARE AND WRITE and ORWRITE are atomic against each other and against writes", arguments: [StoreFlags(), .direct])
-    func atomic(flags: StoreFlags) throws {
-        let store = try TestFile(flags.isEmpty ? .memory : .disk, length: 8192).store(flags)
-        let contest = Contest(store: store, rounds: flags.isEmpty ? 500 : 40)
+    @Test("COMPARE AND WRITE and ORWRITE are atomic against each other and against writes, on whatever they share", arguments: [
+        Ground(place: .memory, flags: [], grain: 512), Ground(place: .disk, flags: .direct, grain: 512), Ground(place: .disk, flags: .direct, grain: 64),
+    ])
+    func atomic(ground: Ground) throws {
+        let store = try TestFile(ground.place, length: 8192).store(ground.flags)
+        try contest(Contest(store: store, rounds: ground.flags.isEmpty ? 500 : 40, grain: ground.grain))
+    }
+
+    private func contest(_ contest: Contest) throws {
         let threads = 4
         let workers = try (0..<threads).map { thread in
-            let (pair, single) = (try buffer(count: 1024), try buffer(count: 512))
+            let (pair, single) = (try buffer(count: 2 * contest.grain), try buffer(count: contest.grain))
             return try WorkerThread(name: "worker") { contest.run(thread, pair, single) }
         }
         for worker in workers { worker.join() }
-        #expect(number(try store.read(512, 512)) == UInt64(threads * contest.rounds))
-        #expect(try store.read(1024, 512).reduce(0) { $0 + $1.nonzeroBitCount } == threads * contest.rounds)
-        #expect(Set(try store.read(1536, 512)).count == 1)
+        func bytes(_ extent: Extent) throws -> [UInt8] { try contest.store.read(Int(extent.offset), contest.grain) }
+        #expect(number(try bytes(contest.counter)) == UInt64(threads * contest.rounds))
+        #expect(try bytes(contest.bits).reduce(0) { $0 + $1.nonzeroBitCount } == threads * contest.rounds)
+        #expect(Set(try bytes(contest.plain)).count == 1)
     }
 
     /// Threads that count one block up by comparing and writing, set a bit each of another, and rewrite a third, which must stay of
-    /// one piece. The blocks share whatever is indivisible.
+    /// one piece.
     struct Contest: Sendable {
         let store: FileStore
         let rounds: Int
-        let counter = Extent(512, 512)
-        let bits = Extent(1024, 512)
-        let plain = Extent(1536, 512)
+        /// Bytes of a block.
+        let grain: Int
+        var counter: Extent { Extent(grain, grain) }
+        var bits: Extent { Extent(2 * grain, grain) }
+        var plain: Extent { Extent(3 * grain, grain) }
 
         func run(_ thread: Int, _ pair: Buffer, _ single: Buffer) {
             for round in 0..<rounds {
                 repeat {
                     _ = store.perform(.read(counter), buffer: pair)
-                    let old = pair.array(0..<512)
+                    let old = pair.array(0..<grain)
                     var new: [UInt8] = []
                     new.append(bigEndian: number(old) + 1)
                     new += old[8...]
-                    pair.copy(new.span, to: 512)
+                    pair.copy(new.span, to: grain)
                 } while store.perform(.compareAndWrite(counter, durable: false), buffer: pair) != .done
-                var bit = [UInt8](repeating: 0, count: 512)
+                var bit = [UInt8](repeating: 0, count: grain)
                 bit[(thread * rounds + round) / 8] = 1 << UInt8((thread * rounds + round) % 8)
                 single.copy(bit.span, to: 0)
                 _ = store.perform(.orWrite(bits, durable: false), buffer: single)
-                single.copy([UInt8](repeating: UInt8(thread + 1), count: 512).span, to: 0)
+                single.copy([UInt8](repeating: UInt8(thread + 1), count: grain).span, to: 0)
                 let write = Operation.write(plain, durable: false)
                 _ = store.performAtOnce(write, buffer: single) ?? store.perform(write, buffer: single)
             }

@@ -65,6 +65,37 @@ final class TestFile {
     func truncate(_ length: Int) { unsafe Glibc.truncate(path, length) }
 }
 
+/// A file as a block device; root can make one where the kernel has them.
+final class LoopDevice {
+    let file: TestFile
+    let path: String
+
+    init(length: Int, sector: Int) throws {
+        file = try TestFile(.disk, length: length)
+        path = try run("losetup --find --show --direct-io=off --sector-size \(sector) \(file.path)")
+        guard path.hasPrefix("/dev/loop") else { throw Unexpected(what: path) }
+    }
+
+    deinit { _ = try? run("losetup --detach \(path)") }
+
+    static let isAvailable = geteuid() == 0 && (try? LoopDevice(length: 8192, sector: 4096)) != nil
+}
+
+/// The first line that a shell command prints; nothing if it fails.
+private func run(_ command: String) throws -> String {
+    var ends: [Int32] = [-1, -1]
+    guard unsafe pipe(&ends) == 0 else { throw SystemError("pipe", errno) }
+    let (read, write) = (ends[0], ends[1])
+    defer { close(read) }
+    let child = try ChildProcess(
+        path: "/bin/sh", arguments: ["sh", "-c", "\(command) >&3 2>/dev/null"], environment: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], descriptors: [write])
+    close(write)
+    guard child.wait(nanoseconds: 10_000_000_000) == .exited(0) else { return "" }
+    var bytes = [UInt8](repeating: 0, count: 256)
+    let count = unsafe Glibc.read(read, &bytes, 256)
+    return String(decoding: bytes.prefix(max(0, count)).prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
+}
+
 let testPool = BufferPool(budget: 1 << 30)
 
 func buffer(_ bytes: [UInt8]) throws -> Buffer {

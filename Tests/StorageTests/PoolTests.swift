@@ -1,4 +1,5 @@
 import Bytes
+import CLinux
 import Glibc
 import Medium
 import Reactor
@@ -12,7 +13,11 @@ final class Results: Sendable {
     func add(_ token: Int, _ outcome: Outcome) { all.withLock { $0.append((token, outcome)) } }
     var tokens: [Int] { all.withLock { $0.map(\.0) } }
     var outcomes: [Outcome] { all.withLock { $0.map(\.1) } }
-    func wait(for count: Int) { while tokens.count < count { usleep(200) } }
+    /// Waits until there are `count`, or so long that something must be wrong.
+    func wait(for count: Int) {
+        let deadline = linux_monotonic_nanoseconds() + 20_000_000_000
+        while tokens.count < count, linux_monotonic_nanoseconds() < deadline { usleep(200) }
+    }
 }
 
 @Suite struct PoolTests {
