@@ -70,17 +70,10 @@ struct LoginDesk {
     /// There is one portal group (RFC 7143 §13.9).
     static let portalGroupTag: UInt16 = 1
 
-    /// Not permitted and not there look the same to the initiator (RFC 7143 §11.13.5).
+    /// Not permitted and not there look the same to the initiator (RFC 7143 §11.13.5); the log tells them apart.
     private static func refusal(_ decision: AccessDecision) -> Beginning? {
         guard case .refused(let reason) = decision else { return nil }
-        switch reason {
-        case .noRules: return .refuse(.notFound, "the target has no rule: it admits nobody")
-        case .address: return .refuse(.notFound, "no address rule of the target admits it")
-        case .name: return .refuse(.notFound, "no name rule of the target admits it")
-        case .noTarget: return .refuse(.notFound, "there is no such target")
-        case .authenticationRequired: return .refuse(.authenticationFailure, "an account is bound, and nobody can authenticate yet")
-        case .offline: return .refuse(.targetError, "the target, or the system, is offline")
-        }
+        return .refuse(reason.loginStatus, reason.description)
     }
 
     enum Finish {
