@@ -15,7 +15,7 @@ public enum Administrator {
     }
 
     /// Decides what a request takes.
-    /// - Parameter view: what is going on now; may be empty if the request does not need it (`needsRuntimeView`)
+    /// - Parameter view: what is going on now; of what data knows nothing is needed unless `needsRuntimeView`
     public static func plan(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView) -> Plan {
         do throws(Refusal) {
             guard request.lld.isEmpty || request.lld.elementsEqual("iscsi".utf8) else {

@@ -46,7 +46,7 @@ public final class Control {
 
     private(set) var configuration: Configuration
     private var sessions = SessionTable()
-    private var desk = LoginDesk()
+    private var desk: LoginDesk
     /// Targets on their way out: nobody logs in any more.
     private var withdrawn: Set<TargetID> = []
 
@@ -55,6 +55,7 @@ public final class Control {
     /// What data has been told to do and has not answered yet.
     private var orders: [RequestID: (DataRefusal?) -> Void] = [:]
     private var lastRequest: UInt64 = 0
+    private lazy var surveys = Surveys(loop: loop, log: log) { [unowned self] id in data?.send(.survey(id)) }
 
     private var stores: [LogicalUnitKey: HeldStore] = [:]
     /// Persistent reservations as data has given them to keep.
@@ -77,6 +78,7 @@ public final class Control {
         self.options = options
         self.log = log
         openings = StoreOpenings(loop: loop)
+        desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget)
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
             isDebugging: options.settings.logLevel == .debug)
@@ -100,11 +102,16 @@ public final class Control {
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellDataAll() },
             onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded() })
         login = RoleProcess(
-            .login, options: confinement, loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
+            .login,
+            options: confinement + [
+                "--connections", "\(settings.limits.unauthenticatedConnections)",
+                "--connections-per-source", "\(settings.limits.unauthenticatedConnectionsPerSource)",
+            ],
+            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
             onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
         try data?.start()
         try login?.start()
-        server = try ManagementServer(loop: loop, listener: ManagementSocket.listen(options.socket), log: log) { [unowned self] request, peer, reply in
+        server = try ManagementServer(loop: loop, listener: ManagementSocket.listen(options.socket), limits: settings.limits, log: log) { [unowned self] request, peer, reply in
             log.debug("management request", metadata: ["mode": "\(request.mode)", "op": "\(request.operation)", "uid": "\(peer.uid)", "pid": "\(peer.pid)"])
             submit(request, reply)
         }
@@ -133,12 +140,21 @@ public final class Control {
     // MARK: Requests of administrators
 
     private func submit(_ request: TgtRequest, _ reply: @escaping (Answer) -> Void) {
-        carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+        // What is no request needs no view to be refused.
+        guard let understood = try? AdminRequest(request) else {
+            return carryOut(Administrator.plan(request, configuration, RuntimeView()), opened: nil, reply)
+        }
+        submit(understood, reply)
     }
 
     /// Carries out what an administrator asks for, as if it had come over the socket.
     public func submit(_ request: AdminRequest, _ reply: @escaping (Answer) -> Void) {
-        carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+        guard request.needsRuntimeView, let data, data.isRunning else {
+            return carryOut(Administrator.plan(request, configuration, runtimeView(Survey())), opened: nil, reply)
+        }
+        surveys.ask { [unowned self] survey in
+            carryOut(Administrator.plan(request, configuration, runtimeView(survey)), opened: nil, reply)
+        }
     }
 
     private func carryOut(_ plan: Plan, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
@@ -324,6 +340,7 @@ public final class Control {
 
     private func dataEnded() {
         sessions.removeAll()
+        surveys.dataEnded()
         let waiting = orders
         orders = [:]
         for whenDone in waiting.values { whenDone(nil) }
@@ -349,6 +366,8 @@ public final class Control {
             data?.send(.kept(tid: tid, lun: lun, revision: record.revision))
         case .sendTargets(let id, let tsih, let scope): sendTargets(id, tsih, scope)
         case .heartbeat: data?.heard()
+        case .survey(let id, let entries, let isLast):
+            if !surveys.heard(id, entries, isLast: isLast) { condemnData("survey") }
         }
     }
 
@@ -405,7 +424,8 @@ public final class Control {
     }
 
     private func begin(_ id: ConnectionID, _ question: LoginQuestion, _ connection: consuming FileDescriptor?) {
-        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
+        guard let connection else { return outOfDescriptors(id) }
+        guard let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
             // The peer is gone already.
             login?.send(.refuse(id, .targetError))
             return
@@ -417,7 +437,11 @@ public final class Control {
     }
 
     private func finish(_ id: ConnectionID, _ outcome: LoginOutcome, _ connection: consuming FileDescriptor?) throws(DoorError) {
-        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue) else {
+        guard let connection else {
+            desk.gone(id)
+            return outOfDescriptors(id)
+        }
+        guard let peer = try? Socket.peerAddress(connection.rawValue) else {
             desk.gone(id)
             login?.send(.refuse(id, .targetError))
             return
@@ -438,6 +462,12 @@ public final class Control {
         }
     }
 
+    /// The connection could not be opened here: the initiator may try again.
+    private func outOfDescriptors(_ id: ConnectionID) {
+        log.warning("a login is refused: this process may open no more descriptors")
+        login?.send(.refuse(id, .outOfResources))
+    }
+
     private func refuse(_ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String) {
         log.notice(
             "a login is refused: \(reason)",
@@ -450,13 +480,9 @@ public final class Control {
 
     // MARK: What is going on
 
-    private func runtimeView() -> RuntimeView {
-        var view = RuntimeView()
-        view.sessions = sessions.served.map { tsih, record in
-            RuntimeView.Session(
-                target: record.tid, tsih: tsih, initiatorName: record.initiatorName, initiatorAlias: record.initiatorAlias,
-                connections: [RuntimeView.Connection(cid: record.cid, address: record.peer.network)])
-        }
+    private func runtimeView(_ survey: Survey) -> RuntimeView {
+        var view = RuntimeView(survey, sessions: sessions.served)
+        view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }
 }

@@ -20,7 +20,10 @@ struct LoginDesk {
     /// Applicants remembered at once; the login process has fewer connections.
     static let mostApplicants = 4096
 
+    private let sessionsPerTarget: Int
     private var applicants: [ConnectionID: Applicant] = [:]
+
+    init(sessionsPerTarget: Int = Limits().sessionsPerTarget) { self.sessionsPerTarget = sessionsPerTarget }
 
     /// Checks that a question may be asked now of its connection. Whoever asks out of phase is not our login process any more.
     func admit(_ message: LoginQuestionMessage) throws(DoorError) {
@@ -93,6 +96,9 @@ struct LoginDesk {
         }
         guard let name = applicant.question.targetName, let target = configuration.target(named: name) else {
             return .refuse(.notFound, "there is no such target")
+        }
+        guard sessions.admits(applicant.question, tid: target.id, atMost: sessionsPerTarget) else {
+            return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
         guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
