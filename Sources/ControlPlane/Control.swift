@@ -89,6 +89,8 @@ public final class Control {
     /// Takes the management socket and the portals, starts the other processes.
     public func start() throws {
         lock = try ManagementSocket.lock(options.socket)
+        // Before the portals: who waits until one of them listens finds this one listening, too.
+        let socket = try ManagementSocket.listen(options.socket)
         for portal in try options.settings.portals.map(Portal.init(address:)) {
             let real = try listen(portal)
             _ = try configuration.addPortal(real)
@@ -111,7 +113,7 @@ public final class Control {
             onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
         try data?.start()
         try login?.start()
-        server = try ManagementServer(loop: loop, listener: ManagementSocket.listen(options.socket), limits: settings.limits, log: log) { [unowned self] request, peer, reply in
+        server = try ManagementServer(loop: loop, listener: socket, limits: settings.limits, log: log) { [unowned self] request, peer, reply in
             submit(request, peer, reply)
         }
         beat()
