@@ -16,7 +16,7 @@ public enum Administrator {
 
     /// Decides what a request takes.
     /// - Parameters:
-    ///   - view: what is going on now; may be empty if the request does not need it (`needsRuntimeView`)
+    ///   - view: what is going on now; of what data knows nothing is needed unless `needsRuntimeView`
     ///   - format: of a report
     public static func plan(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView, format: OutputFormat = .text) -> Plan {
         do throws(Refusal) {

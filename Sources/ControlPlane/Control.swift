@@ -46,7 +46,7 @@ public final class Control {
 
     var configuration: Configuration
     private var sessions = SessionTable()
-    private var desk = LoginDesk()
+    private var desk: LoginDesk
     /// Targets on their way out: nobody logs in any more.
     var withdrawn: Set<TargetID> = []
 
@@ -55,6 +55,7 @@ public final class Control {
     /// What data has been told to do and has not answered yet.
     private var orders: [RequestID: (DataRefusal?) -> Void] = [:]
     private var lastRequest: UInt64 = 0
+    private lazy var surveys = Surveys(loop: loop, log: log) { [unowned self] id in data?.send(.survey(id)) }
 
     var stores: [LogicalUnitKey: HeldStore] = [:]
     /// Persistent reservations as data has given them to keep.
@@ -77,6 +78,7 @@ public final class Control {
         self.options = options
         self.log = log
         openings = StoreOpenings(loop: loop)
+        desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget)
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
             isDebugging: options.settings.logLevel == .debug)
@@ -87,6 +89,8 @@ public final class Control {
     /// Takes the management socket and the portals, starts the other processes.
     public func start() throws {
         lock = try ManagementSocket.lock(options.socket)
+        // Before the portals: who waits until one of them listens finds this one listening, too.
+        let socket = try ManagementSocket.listen(options.socket)
         for portal in try options.settings.portals.map(Portal.init(address:)) {
             let real = try listen(portal)
             _ = try configuration.addPortal(real)
@@ -100,11 +104,16 @@ public final class Control {
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellDataAll() },
             onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded() })
         login = RoleProcess(
-            .login, options: confinement, loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
+            .login,
+            options: confinement + [
+                "--connections", "\(settings.limits.unauthenticatedConnections)",
+                "--connections-per-source", "\(settings.limits.unauthenticatedConnectionsPerSource)",
+            ],
+            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
             onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
         try data?.start()
         try login?.start()
-        server = try ManagementServer(loop: loop, listener: ManagementSocket.listen(options.socket), log: log) { [unowned self] request, peer, reply in
+        server = try ManagementServer(loop: loop, listener: socket, limits: settings.limits, log: log) { [unowned self] request, peer, reply in
             submit(request, peer, reply)
         }
         beat()
@@ -138,24 +147,38 @@ public final class Control {
             metadata["mode"] = "\(request.mode)"
             metadata["op"] = "\(request.operation)"
             log.debug("management request", metadata: metadata)
-            carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+            // What is no request needs no view to be refused.
+            guard let understood = try? AdminRequest(request) else {
+                return carryOut(Administrator.plan(request, configuration, RuntimeView()), opened: nil, reply)
+            }
+            submit(understood, reply)
         case .native(let request):
             switch request.content {
             case .single(let single):
                 log.debug("management request of our protocol", metadata: metadata)
-                carryOut(Administrator.plan(single, configuration, runtimeView(), format: request.format), opened: nil, reply)
+                submit(single, format: request.format, reply)
             case .transaction(let requests):
                 log.debug("a transaction of \(requests.count) requests", metadata: metadata)
-                TransactionRun(Transaction(requests), self, runtimeView()) { answer in
-                    reply(request.format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
-                }.start()
+                view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
+                    TransactionRun(Transaction(requests), self, view) { answer in
+                        reply(request.format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
+                    }.start()
+                }
             }
         }
     }
 
     /// Carries out what an administrator asks for, as if it had come over the socket.
-    public func submit(_ request: AdminRequest, _ reply: @escaping (Answer) -> Void) {
-        carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+    public func submit(_ request: AdminRequest, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
+        view(isNeeded: request.needsRuntimeView) { [unowned self] view in
+            carryOut(Administrator.plan(request, configuration, view, format: format), opened: nil, reply)
+        }
+    }
+
+    /// What is going on now; what data knows is asked of it only if that is needed.
+    private func view(isNeeded: Bool, _ use: @escaping (RuntimeView) -> Void) {
+        guard isNeeded, let data, data.isRunning else { return use(runtimeView(Survey())) }
+        surveys.ask { [unowned self] survey in use(runtimeView(survey)) }
     }
 
     private func carryOut(_ plan: Plan, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
@@ -357,6 +380,7 @@ public final class Control {
 
     private func dataEnded() {
         sessions.removeAll()
+        surveys.dataEnded()
         let waiting = orders
         orders = [:]
         for whenDone in waiting.values { whenDone(nil) }
@@ -382,6 +406,8 @@ public final class Control {
             data?.send(.kept(tid: tid, lun: lun, revision: record.revision))
         case .sendTargets(let id, let tsih, let scope): sendTargets(id, tsih, scope)
         case .heartbeat: data?.heard()
+        case .survey(let id, let entries, let isLast):
+            if !surveys.heard(id, entries, isLast: isLast) { condemnData("survey") }
         }
     }
 
@@ -438,7 +464,8 @@ public final class Control {
     }
 
     private func begin(_ id: ConnectionID, _ question: LoginQuestion, _ connection: consuming FileDescriptor?) {
-        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
+        guard let connection else { return outOfDescriptors(id) }
+        guard let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
             // The peer is gone already.
             login?.send(.refuse(id, .targetError))
             return
@@ -450,7 +477,11 @@ public final class Control {
     }
 
     private func finish(_ id: ConnectionID, _ outcome: LoginOutcome, _ connection: consuming FileDescriptor?) throws(DoorError) {
-        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue) else {
+        guard let connection else {
+            desk.gone(id)
+            return outOfDescriptors(id)
+        }
+        guard let peer = try? Socket.peerAddress(connection.rawValue) else {
             desk.gone(id)
             login?.send(.refuse(id, .targetError))
             return
@@ -471,6 +502,12 @@ public final class Control {
         }
     }
 
+    /// The connection could not be opened here: the initiator may try again.
+    private func outOfDescriptors(_ id: ConnectionID) {
+        log.warning("a login is refused: this process may open no more descriptors")
+        login?.send(.refuse(id, .outOfResources))
+    }
+
     private func refuse(_ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String) {
         log.notice(
             "a login is refused: \(reason)",
@@ -483,13 +520,9 @@ public final class Control {
 
     // MARK: What is going on
 
-    private func runtimeView() -> RuntimeView {
-        var view = RuntimeView()
-        view.sessions = sessions.served.map { tsih, record in
-            RuntimeView.Session(
-                target: record.tid, tsih: tsih, initiatorName: record.initiatorName, initiatorAlias: record.initiatorAlias,
-                connections: [RuntimeView.Connection(cid: record.cid, address: record.peer.network)])
-        }
+    private func runtimeView(_ survey: Survey) -> RuntimeView {
+        var view = RuntimeView(survey, sessions: sessions.served)
+        view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }
 }

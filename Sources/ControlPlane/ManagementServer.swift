@@ -4,13 +4,8 @@ import Logging
 import Management
 import Reactor
 
-/// Bounds of the management socket.
+/// Bounds of the management socket that nobody sets; the others are in `Limits`.
 public enum ManagementLimits {
-    /// Connections in all, and of one user: scripts of one administrator, with room for others.
-    public static let connections = 256
-    public static let connectionsPerUser = 64
-    /// Nanoseconds from accept until the whole request has come, and from the answer until the whole of it has been taken.
-    public static let patience: UInt64 = 10_000_000_000
     /// Bytes of requests that have not come whole yet, of all connections together: a few of the longest transactions at once.
     public static let heldBytes = 64 << 20
 }
@@ -50,14 +45,19 @@ final class ManagementServer {
     fileprivate let loop: EventLoop
     fileprivate let log: Logger
     fileprivate let submit: Submit
+    fileprivate let limits: Limits
     private var listener: Listener?
     private var connections: [ObjectIdentifier: ManagementConnection] = [:]
     private var perUser: [UInt32: Int] = [:]
+    private var nextNumber: UInt64 = 0
     /// Of requests that have not come whole yet.
     fileprivate var heldBytes = 0
 
-    init(loop: EventLoop, listener descriptor: consuming FileDescriptor, log: Logger, submit: @escaping Submit) throws(SystemError) {
+    init(
+        loop: EventLoop, listener descriptor: consuming FileDescriptor, limits: Limits, log: Logger, submit: @escaping Submit
+    ) throws(SystemError) {
         self.loop = loop
+        self.limits = limits
         self.log = log
         self.submit = submit
         listener = try Listener(loop, descriptor) { [unowned self] connection, _ in
@@ -75,16 +75,35 @@ final class ManagementServer {
                 log.warning("a management request of another user is refused", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
                 return
             }
-            guard connections.count < ManagementLimits.connections, perUser[peer.uid, default: 0] < ManagementLimits.connectionsPerUser else {
+            guard makeRoom(for: peer.uid) else {
                 log.warning("too many management connections at once: one is closed", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
                 return
             }
-            let connection = try ManagementConnection(descriptor, peer: peer, server: self)
+            nextNumber += 1
+            let connection = try ManagementConnection(descriptor, number: nextNumber, peer: peer, server: self)
             connections[ObjectIdentifier(connection)] = connection
             perUser[peer.uid, default: 0] += 1
         } catch {
             log.warning("a management connection cannot be served: \(error)")
         }
+    }
+
+    /// At a limit, a connection that lets us wait for its request goes for the new one: so who connects and says nothing keeps
+    /// nobody out.
+    /// - Returns: false if there is none such
+    private func makeRoom(for uid: UInt32) -> Bool {
+        if perUser[uid, default: 0] >= limits.managementConnectionsPerUser, !closeIdlest(of: uid) { return false }
+        guard connections.count >= limits.managementConnections else { return true }
+        return perUser.max { $0.value < $1.value }.map { closeIdlest(of: $0.key) } ?? false
+    }
+
+    /// Closes the oldest connection of the user that has not sent its whole request.
+    private func closeIdlest(of uid: UInt32) -> Bool {
+        let idle = connections.values.filter { $0.peer.uid == uid && $0.isReading }.min { $0.number < $1.number }
+        guard let idle else { return false }
+        log.warning("a management connection makes room without having made a request", metadata: ["uid": "\(uid)", "pid": "\(idle.peer.pid)"])
+        idle.close()
+        return true
     }
 
     fileprivate func forget(_ connection: ManagementConnection) {
@@ -106,6 +125,8 @@ final class ManagementServer {
 private final class ManagementConnection: EventHandler {
     private enum Stage { case reading, executing, answering }
 
+    /// Rises with each connection.
+    let number: UInt64
     let peer: PeerCredentials
     private unowned let server: ManagementServer
     private var descriptor: FileDescriptor?
@@ -120,19 +141,24 @@ private final class ManagementConnection: EventHandler {
     private var deadline: TimerID?
     private var input = [UInt8](repeating: 0, count: 32 << 10)
 
-    init(_ descriptor: consuming FileDescriptor, peer: PeerCredentials, server: ManagementServer) throws(SystemError) {
+    init(_ descriptor: consuming FileDescriptor, number: UInt64, peer: PeerCredentials, server: ManagementServer) throws(SystemError) {
+        self.number = number
         self.peer = peer
         self.server = server
-        let number = descriptor.rawValue
+        let watched = descriptor.rawValue
         self.descriptor = consume descriptor
-        try server.loop.add(number, .readable, self)
+        try server.loop.add(watched, .readable, self)
         expire()
     }
 
     private func expire() {
         if let deadline { server.loop.cancel(deadline) }
-        deadline = server.loop.after(nanoseconds: ManagementLimits.patience) { [weak self] in self?.close() }
+        let patience = UInt64(server.limits.managementIdleSeconds) * 1_000_000_000
+        deadline = server.loop.after(nanoseconds: patience) { [weak self] in self?.close() }
     }
+
+    /// Whether its request has not come yet.
+    var isReading: Bool { if case .reading = stage { true } else { false } }
 
     func ready(_ events: Readiness) {
         switch stage {
@@ -228,7 +254,7 @@ private final class ManagementConnection: EventHandler {
         }
     }
 
-    private func close() {
+    func close() {
         guard let descriptor = descriptor.take() else { return }
         hold(0)
         server.loop.remove(descriptor.rawValue)
