@@ -40,15 +40,15 @@ public final class Control {
     let loop: EventLoop
     let log: Logger
     private let options: ControlOptions
-    private let openings: StoreOpenings
+    let openings: StoreOpenings
     private var lock: FileDescriptor?
     private var server: ManagementServer?
 
-    private(set) var configuration: Configuration
+    var configuration: Configuration
     private var sessions = SessionTable()
     private var desk: LoginDesk
     /// Targets on their way out: nobody logs in any more.
-    private var withdrawn: Set<TargetID> = []
+    var withdrawn: Set<TargetID> = []
 
     private var login: RoleProcess<LoginQuestionMessage, LoginAnswerMessage>?
     private var data: RoleProcess<DataReportMessage, DataOrderMessage>?
@@ -57,9 +57,9 @@ public final class Control {
     private var lastRequest: UInt64 = 0
     private lazy var surveys = Surveys(loop: loop, log: log) { [unowned self] id in data?.send(.survey(id)) }
 
-    private var stores: [LogicalUnitKey: HeldStore] = [:]
+    var stores: [LogicalUnitKey: HeldStore] = [:]
     /// Persistent reservations as data has given them to keep.
-    private var reservations: [LogicalUnitKey: ReservationRecord] = [:]
+    var reservations: [LogicalUnitKey: ReservationRecord] = [:]
     /// Listening sockets stay here too, so that connections wait while login is started again.
     private var listening: [Portal: ListeningSocket] = [:]
     private var lastPortal: UInt32 = 0
@@ -89,6 +89,8 @@ public final class Control {
     /// Takes the management socket and the portals, starts the other processes.
     public func start() throws {
         lock = try ManagementSocket.lock(options.socket)
+        // Before the portals: who waits until one of them listens finds this one listening, too.
+        let socket = try ManagementSocket.listen(options.socket)
         for portal in try options.settings.portals.map(Portal.init(address:)) {
             let real = try listen(portal)
             _ = try configuration.addPortal(real)
@@ -111,9 +113,8 @@ public final class Control {
             onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
         try data?.start()
         try login?.start()
-        server = try ManagementServer(loop: loop, listener: ManagementSocket.listen(options.socket), limits: settings.limits, log: log) { [unowned self] request, peer, reply in
-            log.debug("management request", metadata: ["mode": "\(request.mode)", "op": "\(request.operation)", "uid": "\(peer.uid)", "pid": "\(peer.pid)"])
-            submit(request, reply)
+        server = try ManagementServer(loop: loop, listener: socket, limits: settings.limits, log: log) { [unowned self] request, peer, reply in
+            submit(request, peer, reply)
         }
         beat()
     }
@@ -139,22 +140,45 @@ public final class Control {
 
     // MARK: Requests of administrators
 
-    private func submit(_ request: TgtRequest, _ reply: @escaping (Answer) -> Void) {
-        // What is no request needs no view to be refused.
-        guard let understood = try? AdminRequest(request) else {
-            return carryOut(Administrator.plan(request, configuration, RuntimeView()), opened: nil, reply)
+    private func submit(_ request: ManagementRequest, _ peer: PeerCredentials, _ reply: @escaping (Answer) -> Void) {
+        var metadata: Logger.Metadata = ["uid": "\(peer.uid)", "pid": "\(peer.pid)"]
+        switch request {
+        case .tgt(let request):
+            metadata["mode"] = "\(request.mode)"
+            metadata["op"] = "\(request.operation)"
+            log.debug("management request", metadata: metadata)
+            // What is no request needs no view to be refused.
+            guard let understood = try? AdminRequest(request) else {
+                return carryOut(Administrator.plan(request, configuration, RuntimeView()), opened: nil, reply)
+            }
+            submit(understood, reply)
+        case .native(let request):
+            switch request.content {
+            case .single(let single):
+                log.debug("management request of our protocol", metadata: metadata)
+                submit(single, format: request.format, reply)
+            case .transaction(let requests):
+                log.debug("a transaction of \(requests.count) requests", metadata: metadata)
+                view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
+                    TransactionRun(Transaction(requests), self, view) { answer in
+                        reply(request.format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
+                    }.start()
+                }
+            }
         }
-        submit(understood, reply)
     }
 
     /// Carries out what an administrator asks for, as if it had come over the socket.
-    public func submit(_ request: AdminRequest, _ reply: @escaping (Answer) -> Void) {
-        guard request.needsRuntimeView, let data, data.isRunning else {
-            return carryOut(Administrator.plan(request, configuration, runtimeView(Survey())), opened: nil, reply)
+    public func submit(_ request: AdminRequest, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
+        view(isNeeded: request.needsRuntimeView) { [unowned self] view in
+            carryOut(Administrator.plan(request, configuration, view, format: format), opened: nil, reply)
         }
-        surveys.ask { [unowned self] survey in
-            carryOut(Administrator.plan(request, configuration, runtimeView(survey)), opened: nil, reply)
-        }
+    }
+
+    /// What is going on now; what data knows is asked of it only if that is needed.
+    private func view(isNeeded: Bool, _ use: @escaping (RuntimeView) -> Void) {
+        guard isNeeded, let data, data.isRunning else { return use(runtimeView(Survey())) }
+        surveys.ask { [unowned self] survey in use(runtimeView(survey)) }
     }
 
     private func carryOut(_ plan: Plan, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
@@ -179,7 +203,7 @@ public final class Control {
         }
     }
 
-    private func perform(_ effect: Effect, _ whenDone: @escaping (EffectOutcome, HeldStore?) -> Void) {
+    func perform(_ effect: Effect, _ whenDone: @escaping (EffectOutcome, HeldStore?) -> Void) {
         switch effect {
         case .openStore(let request):
             openings.open(request) { [unowned self] result in
@@ -218,7 +242,7 @@ public final class Control {
     // MARK: Portals
 
     /// Listens; the answer has the real port.
-    private func listen(_ portal: Portal) throws(SystemError) -> Portal {
+    func listen(_ portal: Portal) throws(SystemError) -> Portal {
         let descriptor = try Socket.listen(on: portal.socketAddress)
         let real = try Socket.localAddress(descriptor.rawValue).map { Portal(address: portal.address, port: $0.port) } ?? portal
         lastPortal += 1
@@ -228,7 +252,7 @@ public final class Control {
         return real
     }
 
-    private func closePortal(_ portal: Portal) {
+    func closePortal(_ portal: Portal) {
         guard let socket = listening.removeValue(forKey: portal) else { return }
         login?.send(.stopListening(portal: socket.number))
     }
@@ -237,7 +261,7 @@ public final class Control {
 
     /// Gives data an order; `whenDone` comes with its refusal, or nil when it is done. While there is no data process an order is done
     /// at once: its successor is told everything anyway.
-    private func order(
+    func order(
         _ message: (RequestID) -> DataOrderMessage, passing descriptor: Int32? = nil, _ whenDone: @escaping (DataRefusal?) -> Void
     ) {
         guard let data, data.isRunning else { return whenDone(nil) }
@@ -249,16 +273,31 @@ public final class Control {
 
     /// Tells everybody what has changed, and calls `whenDone` when they have it.
     private func publish(_ changes: [Change], old: Configuration, opened: HeldStore?, _ whenDone: @escaping () -> Void) {
+        publish(changes, old: old, stores: { _ in opened }, whenDone)
+    }
+
+    /// - Parameter held: the open store of a logical unit that is new or has another medium
+    func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
         let rest = Countdown(whenDone)
+        var unwelcoming: Set<TargetID> = []
         for change in changes {
             switch change {
-            case .targetAdded(let tid): addTarget(tid, rest)
+            case .targetAdded(let tid):
+                // A target that comes with logical units brings their stores.
+                for lun in configuration.targets[tid]?.logicalUnits.keys.map(\.self) ?? [] {
+                    let key = LogicalUnitKey(target: tid, lun: lun)
+                    stores[key] = held(key)
+                }
+                addTarget(tid, rest)
             case .targetRemoved(let tid):
-                for key in stores.keys.filter({ $0.target == tid }) { stores[key] = nil }
-                for key in reservations.keys.filter({ $0.target == tid }) { reservations[key] = nil }
+                for lun in old.targets[tid]?.logicalUnits.keys.map(\.self) ?? [] {
+                    let key = LogicalUnitKey(target: tid, lun: lun)
+                    stores[key] = nil
+                    reservations[key] = nil
+                }
                 order({ .removeTarget($0, tid: tid.rawValue, force: true) }) { _ in rest.keepAlive() }
             case .logicalUnitAdded(let key):
-                stores[key] = opened
+                stores[key] = held(key)
                 addLogicalUnit(key, rest)
             case .logicalUnitRemoved(let key):
                 stores[key] = nil
@@ -266,20 +305,21 @@ public final class Control {
                 order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: true) }) { _ in rest.keepAlive() }
             case .logicalUnitChanged(let key): updateLogicalUnit(key, nil, rest)
             case .mediumChanged(let key):
-                stores[key] = opened
+                stores[key] = held(key)
                 updateLogicalUnit(key, storeDescription(key), rest)
-            case .rulesChanged(let tid), .accountsChanged(let tid?): endUnwelcome(tid, rest)
+            case .rulesChanged(let tid), .accountsChanged(let tid?): unwelcoming.insert(tid)
             case .systemStateChanged: login?.send(.setOnline(configuration.state == .ready))
             case .targetStateChanged, .parametersChanged, .accountsChanged(nil), .accountListChanged, .portalAdded, .portalRemoved: break
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
+        if !unwelcoming.isEmpty { endUnwelcome(unwelcoming, rest) }
     }
 
     /// Called when an administrator switches debugging on or off.
     public var setDebug: ((Bool) -> Void)?
 
-    private func addTarget(_ tid: TargetID, _ rest: Countdown) {
+    func addTarget(_ tid: TargetID, _ rest: Countdown) {
         guard let target = configuration.targets[tid] else { return }
         order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: LoginDesk.portalGroupTag) }) { [log] refusal in
             if let refusal { log.error("data does not serve target \(tid): \(refusal)") }
@@ -288,7 +328,7 @@ public final class Control {
         for unit in target.sortedLogicalUnits { addLogicalUnit(unit.key, rest) }
     }
 
-    private func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown) {
+    func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown) {
         guard let settings = try? configuration.settings(key) else { return }
         let description = storeDescription(key)
         let record = reservations[key] ?? ReservationRecord()
@@ -301,7 +341,7 @@ public final class Control {
         }
     }
 
-    private func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, _ rest: Countdown) {
+    func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, _ rest: Countdown) {
         guard let settings = try? configuration.settings(key) else { return }
         order(
             { .updateLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description) },
@@ -312,7 +352,7 @@ public final class Control {
         }
     }
 
-    private func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
+    func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
         if let held = stores[key] { return held.description }
         guard let unit = configuration.targets[key.target]?.logicalUnits[key.lun], unit.deviceType == .disk, let medium = unit.medium else {
             return StoreDescription(kind: .none)
@@ -320,10 +360,10 @@ public final class Control {
         return StoreDescription(kind: .null, length: medium.byteCount)
     }
 
-    /// Ends the sessions that the rules of today do not admit any more.
-    private func endUnwelcome(_ tid: TargetID, _ rest: Countdown) {
-        guard let target = configuration.targets[tid] else { return }
-        for (tsih, record) in sessions.records where record.tid == tid {
+    /// Ends the sessions of these targets that the rules of today do not admit any more.
+    private func endUnwelcome(_ changed: Set<TargetID>, _ rest: Countdown) {
+        for (tsih, record) in sessions.records where changed.contains(record.tid) {
+            guard let target = configuration.targets[record.tid] else { continue }
             let decision = decideLogin(configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network)
             guard case .refused(let reason) = decision, reason != .offline else { continue }
             log.notice("a session is ended: the rules do not admit it any more", metadata: ["initiator": "\(record.initiatorName)", "target": "\(target.name)"])
@@ -488,7 +528,7 @@ public final class Control {
 }
 
 /// Calls `whenDone` when nobody holds it any more: each step that somebody waits for keeps it alive until its end.
-private final class Countdown {
+final class Countdown {
     private let whenDone: () -> Void
     init(_ whenDone: @escaping () -> Void) { self.whenDone = whenDone }
     /// For the end of a step: whoever calls it has held it until here.

@@ -4,6 +4,12 @@ import Logging
 import Management
 import Reactor
 
+/// Bounds of the management socket that nobody sets; the others are in `Limits`.
+public enum ManagementLimits {
+    /// Bytes of requests that have not come whole yet, of all connections together: a few of the longest transactions at once.
+    public static let heldBytes = 64 << 20
+}
+
 /// Where the management socket is, and who holds it.
 enum ManagementSocket {
     /// tgt's name for a control port: `<base>.<port>`.
@@ -24,11 +30,17 @@ enum ManagementSocket {
     }
 }
 
-/// Serves tgt's management protocol: one request and one answer a connection. Everybody has a deadline, nobody waits for
-/// somebody else.
+/// A request as it came over the management socket.
+enum ManagementRequest {
+    case tgt(TgtRequest)
+    case native(NativeRequest)
+}
+
+/// Serves the management socket in tgt's protocol and in ours: one request and one answer a connection. Everybody has a deadline,
+/// nobody waits for somebody else.
 final class ManagementServer {
-    /// Hands a request over; its answer comes later, once. `true` with it: the daemon ends.
-    typealias Submit = (TgtRequest, PeerCredentials, @escaping (Answer) -> Void) -> Void
+    /// Hands a request over; its answer comes later, once.
+    typealias Submit = (ManagementRequest, PeerCredentials, @escaping (Answer) -> Void) -> Void
 
     fileprivate let loop: EventLoop
     fileprivate let log: Logger
@@ -38,6 +50,8 @@ final class ManagementServer {
     private var connections: [ObjectIdentifier: ManagementConnection] = [:]
     private var perUser: [UInt32: Int] = [:]
     private var nextNumber: UInt64 = 0
+    /// Of requests that have not come whole yet.
+    fileprivate var heldBytes = 0
 
     init(
         loop: EventLoop, listener descriptor: consuming FileDescriptor, limits: Limits, log: Logger, submit: @escaping Submit
@@ -109,18 +123,23 @@ final class ManagementServer {
 
 /// One request and its answer.
 private final class ManagementConnection: EventHandler {
-    private enum Stage { case reading(TgtRequestDecoder), executing, answering }
+    private enum Stage { case reading, executing, answering }
 
     /// Rises with each connection.
     let number: UInt64
     let peer: PeerCredentials
     private unowned let server: ManagementServer
     private var descriptor: FileDescriptor?
-    private var stage = Stage.reading(TgtRequestDecoder())
-    private var answer: [UInt8] = []
+    private var stage = Stage.reading
+    private var decoder = ManagementDecoder()
+    private var heldBytes = 0
+    /// It has said hello: answers are in our protocol.
+    private var isNative = false
+    /// Bytes for the peer: a welcome, the answer.
+    private var output: [UInt8] = []
     private var sent = 0
     private var deadline: TimerID?
-    private var input = [UInt8](repeating: 0, count: 16 << 10)
+    private var input = [UInt8](repeating: 0, count: 32 << 10)
 
     init(_ descriptor: consuming FileDescriptor, number: UInt64, peer: PeerCredentials, server: ManagementServer) throws(SystemError) {
         self.number = number
@@ -152,33 +171,67 @@ private final class ManagementConnection: EventHandler {
     }
 
     private func read() {
-        guard let number = descriptor.rawValue, case .reading(var decoder) = stage else { return }
+        guard let number = descriptor.rawValue else { return }
         switch Socket.receive(number, into: &input, 0..<input.count) {
         case .wouldBlock: return
         case .closed: return close()
         case .received(let count):
-            do throws(TgtWireError) {
-                let request = try decoder.feed(input.span.extracting(0..<count))
-                stage = .reading(decoder)
-                if let request { execute(request) }
+            do throws(ManagementWireError) {
+                let events = try decoder.feed(input.span.extracting(0..<count))
+                hold(decoder.heldBytes)
+                guard server.heldBytes <= ManagementLimits.heldBytes else { return refuse(.outOfMemory, "too many long requests at once; try again") }
+                for event in events { take(event) }
             } catch {
+                hold(0)
                 refuse(error)
             }
         }
     }
 
-    /// A wrong length gets no answer, as with tgt: nobody knows where the request would end.
-    private func refuse(_ error: TgtWireError) {
-        server.log.warning("a management request is malformed: \(error)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
-        switch error {
-        case .length, .trailing: close()
-        case .field, .driverName, .text: give(.refusal(.invalidRequest, "it is malformed"))
+    private func hold(_ bytes: Int) {
+        server.heldBytes += bytes - heldBytes
+        heldBytes = bytes
+    }
+
+    private func take(_ event: ManagementEvent) {
+        guard case .reading = stage else { return }
+        switch event {
+        case .hello(let hello):
+            isNative = true
+            let welcome = NativeWelcome(answering: hello)
+            output = welcome.encoded()
+            // A peer that has just connected and cannot take sixteen bytes has shut its side.
+            guard let number = descriptor.rawValue, case .done = Socket.send(number, output, from: &sent) else { return close() }
+            if welcome.chosen == nil {
+                server.log.notice("a management client speaks other versions", metadata: ["versions": "\(hello.versions)", "pid": "\(peer.pid)"])
+                close()
+            }
+        case .tgt(let request): execute(.tgt(request))
+        case .native(let request): execute(.native(request))
         }
     }
 
-    private func execute(_ request: TgtRequest) {
+    private func refuse(_ error: ManagementWireError) {
+        switch error {
+        // A wrong length gets no answer, as with tgt: nobody knows where the request would end.
+        case .tgt(.length), .tgt(.trailing), .native(.versions):
+            server.log.warning("a management request is malformed: \(error)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            close()
+        case .tgt(let error): refuse(.invalidRequest, "it is malformed: \(error)")
+        case .native(let error): refuse(.invalidRequest, error.description)
+        }
+    }
+
+    private func refuse(_ error: TgtError, _ reason: String) {
+        server.log.warning("a management request is refused: \(reason)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+        guard case .reading = stage else { return close() }
+        give(.refusal(error, reason))
+    }
+
+    private func execute(_ request: ManagementRequest) {
         guard let number = descriptor.rawValue else { return }
         stage = .executing
+        hold(0)
         if let deadline { server.loop.cancel(deadline) }
         deadline = nil
         do { try server.loop.modify(number, []) } catch { return close() }
@@ -188,14 +241,15 @@ private final class ManagementConnection: EventHandler {
     private func give(_ answer: Answer) {
         guard descriptor.rawValue != nil else { return }
         stage = .answering
-        self.answer = answer.response.encoded()
+        output = isNative ? answer.native.encoded() : answer.response.encoded()
+        sent = 0
         expire()
         write()
     }
 
     private func write() {
         guard let number = descriptor.rawValue else { return }
-        switch Socket.send(number, answer, from: &sent) {
+        switch Socket.send(number, output, from: &sent) {
         case .done, .closed: close()
         case .wouldBlock: do { try server.loop.modify(number, .writable) } catch { close() }
         }
@@ -203,8 +257,18 @@ private final class ManagementConnection: EventHandler {
 
     func close() {
         guard let descriptor = descriptor.take() else { return }
+        hold(0)
         server.loop.remove(descriptor.rawValue)
         if let deadline { server.loop.cancel(deadline) }
         server.forget(self)
+    }
+}
+
+extension Answer {
+    /// In our protocol.
+    fileprivate var native: NativeAnswer {
+        var answer = NativeAnswer(request: request, reason: reason ?? "", output: response.text)
+        answer.error = response.error
+        return answer
     }
 }

@@ -21,7 +21,7 @@ final class SessionConnection: EventHandler {
     private var connection: OwnedDescriptor?
     private var interest: Readiness = []
     /// Received, but not yet taken by the session, which waits for memory or for its answers to leave.
-    private var unread: [UInt8] = []
+    private var unread: ArraySlice<UInt8> = []
     private var closesAfterOutput = false
     private var endReason: EndReason?
 
@@ -60,13 +60,20 @@ final class SessionConnection: EventHandler {
         settle()
     }
 
+    /// Leaves the target instead of beginning; the connection stays open.
+    func abandon() { session.end(.administrator) }
+
     // MARK: What happens
 
     func ready(_ events: Readiness) {
         if events.contains(.writable) { send() }
         if !events.isDisjoint(with: [.readable, .hangup, .error, .peerClosed]) { receive() }
+        // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
+        if !events.isDisjoint(with: [.hangup, .error]), !readsMore { close(.connectionLost) }
         settle()
     }
+
+    private var readsMore: Bool { session.wantsInput && unread.isEmpty && !closesAfterOutput }
 
     func completed(_ ticket: Ticket, _ outcome: Outcome) {
         session.completed(ticket, outcome: outcome, now: now)
@@ -116,7 +123,7 @@ final class SessionConnection: EventHandler {
             case .received(let count):
                 let input = reactor.input
                 let used = session.receive(input.span.extracting(0..<count), now: now)
-                if used < count { unread = Array(input[used..<count]) }
+                if used < count { unread = ArraySlice(Array(input[used..<count])) }
                 carryOut()
                 if count < input.count { return }
             case .wouldBlock: return
@@ -129,7 +136,8 @@ final class SessionConnection: EventHandler {
     private func feedUnread() {
         guard session.wantsInput, connection != nil else { return }
         let used = session.receive(unread.span, now: now)
-        unread.removeFirst(used)
+        // An idle session keeps nothing of it.
+        unread = used < unread.count ? unread.dropFirst(used) : []
     }
 
     private func send() {
@@ -210,6 +218,10 @@ final class SessionConnection: EventHandler {
     private func perform(_ ticket: Ticket, _ unit: LogicalUnit, _ operation: Operation, _ buffer: Buffer?) {
         guard let served = reactor.shared.stores[unit] else {
             return session.completed(ticket, outcome: .failed(.unsupported), now: now)
+        }
+        // The medium may have been changed for a smaller one since the command began.
+        guard operation.fits(length: served.store.length, capacity: buffer?.capacity ?? 0) else {
+            return session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
         }
         if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
             return session.completed(ticket, outcome: outcome, now: now)

@@ -6,6 +6,7 @@ import Medium
 import Reactor
 import SCSI
 import Storage
+import Synchronization
 import Target
 
 /// What other threads tell a reactor.
@@ -28,6 +29,8 @@ enum ReactorReport: Sendable {
     case began(SessionBeginning)
     /// The initiator port has a session again: the beginning must wait for that one's end.
     case occupied(SessionBeginning)
+    /// It was revoked before it began: nothing has been sent on its connection.
+    case revoked(SessionBeginning)
     /// Nothing of it is left.
     case ended(SessionBeginning, EndReason)
     case keep(reactor: Int, NexusID, Ticket, LogicalUnit, ReservationRecord)
@@ -43,6 +46,7 @@ final class SessionBeginning: Sendable {
     let target: ServedTarget
     let connection: OwnedDescriptor
     let nexus: NexusID
+    private let revoked = Atomic(false)
 
     init(grant: SessionGrant, target: ServedTarget, connection: OwnedDescriptor, nexus: NexusID) {
         self.grant = grant
@@ -54,6 +58,14 @@ final class SessionBeginning: Sendable {
     var initiator: InitiatorPort {
         InitiatorPort(name: grant.outcome.identity.initiatorName.bytes, isid: grant.outcome.identity.isid.rawValue)
     }
+
+    /// Whether both are of the same initiator port and target: then there is only one of them at a time.
+    func isOfSamePort(as other: SessionBeginning) -> Bool { target === other.target && initiator == other.initiator }
+
+    /// It is not to begin any more. Whoever revokes it ends the target's sessions next: either the reactor sees this behind its entry
+    /// in the target, or the session is found there.
+    func revoke() { revoked.store(true, ordering: .releasing) }
+    var isRevoked: Bool { revoked.load(ordering: .acquiring) }
 }
 
 /// What all reactors of a process share.
@@ -111,6 +123,11 @@ final class SessionReactor {
     private func begin(_ beginning: SessionBeginning) {
         guard let connection = SessionConnection(beginning, reactor: self) else {
             shared.reports.post(.occupied(beginning))
+            return
+        }
+        guard !beginning.isRevoked else {
+            connection.abandon()
+            shared.reports.post(.revoked(beginning))
             return
         }
         connections[beginning.nexus] = connection

@@ -5,7 +5,7 @@ import Bytes
 ///
 /// The caller hands in what it received, carries out the events, and sends what is in `output`. It does not call `next` while
 /// `output` holds more than it cares to keep: that is what bounds a peer that asks and never listens.
-public struct FullFeature {
+public struct FullFeature: ~Copyable {
     public enum Event {
         /// The input is used up.
         case needsInput
@@ -130,8 +130,8 @@ public struct FullFeature {
     public var isIdle: Bool { liveTasks == 0 }
 
     /// The tasks that are neither finished nor dropped.
-    public var liveTaskIndexes: some Sequence<TaskIndex> {
-        tasks.indices.lazy.filter { tasks[$0].isLive }.map { TaskIndex(rawValue: $0) }
+    public var liveTaskIndexes: [TaskIndex] {
+        tasks.enumerated().filter(\.element.isLive).map { TaskIndex(rawValue: $0.offset) }
     }
 
     /// What the command of a task says.
