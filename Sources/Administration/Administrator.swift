@@ -145,7 +145,11 @@ public enum Administrator {
             changes = try configured { () throws(ConfigurationError) in try new.bind(initiators.addressRules(), initiators.nameRules(), to: id) }
         case .unbindInitiators(let tid, let initiators):
             let id = try target(tid, new).id
-            changes = try configured { () throws(ConfigurationError) in try new.unbind(initiators.addressRules(), initiators.nameRules(), from: id) }
+            changes = try configured { () throws(ConfigurationError) in
+                let addresses = try existing(.noSuchRule) { () throws(ConfigurationError) in try initiators.addressRules() }
+                let names = try existing(.noSuchRule) { () throws(ConfigurationError) in try initiators.nameRules() }
+                return try new.unbind(addresses, names, from: id)
+            }
 
         case .newLogicalUnit(let tid, let lun, let unit):
             let unit = try NewUnit(tid, lun, unit)
@@ -174,13 +178,13 @@ public enum Administrator {
         case .newAccount(let user, _):
             changes = try configured { () throws(ConfigurationError) in try new.newAccount(AccountName(user)) }
         case .deleteAccount(let user):
-            changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(AccountName(user)) }
+            changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(known(user)) }
         case .bindAccount(let binding):
             let id = try binding.tid.map { tid throws(Refusal) in try target(tid, new).id }
-            changes = try configured { () throws(ConfigurationError) in try new.bindAccount(AccountName(binding.user), to: id, outgoing: binding.outgoing) }
+            changes = try configured { () throws(ConfigurationError) in try new.bindAccount(known(binding.user), to: id, outgoing: binding.outgoing) }
         case .unbindAccount(let binding):
             let id = try binding.tid.map { tid throws(Refusal) in try target(tid, new).id }
-            changes = try configured { () throws(ConfigurationError) in try new.unbindAccount(AccountName(binding.user), from: id, outgoing: binding.outgoing) }
+            changes = try configured { () throws(ConfigurationError) in try new.unbindAccount(known(binding.user), from: id, outgoing: binding.outgoing) }
 
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals,
              .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers, .deleteConnection, .startDriver, .stopDriver:
@@ -198,6 +202,18 @@ public enum Administrator {
         guard let id = TargetID(rawValue: tid) else { throw Refusal(.noTarget, "there is no target \(tid)") }
         // A number that cannot exist stays one that does not.
         return LogicalUnitKey(target: id, lun: Int(exactly: lun) ?? Int.max)
+    }
+
+    /// What has no valid spelling cannot be there: whoever wants to take it away hears that, as from tgt.
+    private static func existing<Found>(
+        _ kind: ConfigurationError.Kind, _ parse: () throws(ConfigurationError) -> Found
+    ) throws(ConfigurationError) -> Found {
+        do throws(ConfigurationError) { return try parse() } catch { throw ConfigurationError(kind, error.description) }
+    }
+
+    /// The name of an account that should be there.
+    private static func known(_ user: [UInt8]) throws(ConfigurationError) -> AccountName {
+        try existing(.noSuchAccount) { () throws(ConfigurationError) in try AccountName(user) }
     }
 
     private static func parameters(_ settings: [AdminRequest.Setting]) -> [LogicalUnitParameter] {

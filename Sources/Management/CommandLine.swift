@@ -220,6 +220,10 @@ public struct TgtadmCommandLine: Sendable {
         case "Y":
             deviceType = DeviceType.named(text)
             if deviceType == nil { return .usage("unknown target type: \(Self.shown(text))") }
+        case "B":
+            // tgt looks in /sys/bus for BUS,DEVICE; no driver here has buses.
+            if let comma = text.firstIndex(of: UInt8(ascii: ",")) { return .usage("can't find bus: \(Self.shown(Array(text[..<comma])))") }
+            texts[letter] = text
         case "L": lld = text
         case "t": return number(text, letter, atMost: UInt64(Int32.max)) { $0.tid = $1 }
         case "s": return number(text, letter, atMost: .max) { $0.sid = $1 }

@@ -125,6 +125,14 @@ private let dataReports: [DataReportMessage] = [
         check(dataReports)
     }
 
+    @Test("A descriptor that could not be opened here is not its sender's fault; one too many is")
+    func lostDescriptors() {
+        let bytes = DataOrderMessage.grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)).encoded()
+        #expect(throws: DoorError.wrongDescriptors("grant")) { try DataOrderMessage(bytes, descriptors: 0) }
+        #expect(throws: Never.self) { try DataOrderMessage(bytes, descriptors: 0, someWereLost: true) }
+        #expect(throws: DoorError.wrongDescriptors("grant")) { try DataOrderMessage(bytes, descriptors: 2, someWereLost: true) }
+    }
+
     @Test("What a survey has found is the same behind the door")
     func survey() throws {
         let sent = findings + [.nexus(tsih: 7, lun: 8, activity)]

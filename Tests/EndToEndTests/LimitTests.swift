@@ -150,6 +150,14 @@ import Testing
         return family.reduce(0) { $0 + Processes.cpuSeconds(of: $1) } - before
     }
 
+    @Test("A low soft limit of open files is raised to the hard one")
+    func softLimit() throws {
+        let (daemon, _) = try daemon(wrapper: ["sh", "-c", "ulimit -S -n 64; exec \"$@\"", "sh"])
+        let idle = try (0..<120).map { _ in try Wire(port: daemon.port) }
+        let initiators = try (1...70).map { try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"), isid: UInt8($0)) }
+        #expect(idle.allSatisfy { !$0.isClosedNow() } && initiators.count == 70, daemon.evidence)
+    }
+
     @Test("When login may open no more connections it rests, administrators are served, and service comes back")
     func descriptorsOfLogin() throws {
         let (daemon, _) = try daemon(wrapper: scarce(64))
@@ -188,13 +196,13 @@ import Testing
 
     @Test("When control may open no more connections it rests, no session suffers, and service comes back")
     func descriptorsOfControl() throws {
-        let (daemon, _) = try daemon("management-idle-seconds: 4", wrapper: scarce(48))
+        let (daemon, _) = try daemon("management-idle-seconds: 2", wrapper: scarce(48))
         let family = daemon.family
         let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
         try initiator.settle()
-        let silent = try (0..<120).map { _ in try LocalWire(daemon) }
+        let silent = try (0..<60).map { _ in try LocalWire(daemon) }
         let busy = try busySeconds(daemon) { () throws in
-            pause(seconds: 2)
+            pause(seconds: 1)
             // A login at this time is refused, or let in when there is room again; it is nobody's end.
             _ = try Initiator(port: daemon.port).login(target: Daemon.iqn("disk"), isid: 2)
             let read = try initiator.perform(cdb: [0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], read: 4096)
