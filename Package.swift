@@ -71,7 +71,7 @@ let package = Package(
             exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", exclude: ["vm"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
-        tests("ControlPlaneTests", ["ControlPlane", "Reactor", "Door", "ISCSI", "Model"]),
+        tests("ControlPlaneTests", ["ControlPlane", "Reactor", "Door", "ISCSI", "Model", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),

@@ -49,6 +49,8 @@ public final class DataProcess {
     /// Commands that wait until control keeps the reservations: by logical unit, in order of revision.
     private var keeping: [UnitKey: [(revision: UInt64, reactor: Int, nexus: NexusID, ticket: Ticket)]] = [:]
     private var heartbeats: [UInt64: Int] = [:]
+    /// Surveys that wait for so many reactors, and what the others have found.
+    private var surveys: [RequestID: (missing: Int, found: [SurveyEntry])] = [:]
 
     private struct UnitKey: Hashable {
         let tid: Int32
@@ -102,7 +104,7 @@ public final class DataProcess {
             updateUnit(request, tid, lun, settings, description, descriptors.take())
         case .removeLogicalUnit(let request, let tid, let lun, let force): removeUnit(request, tid, lun, force: force)
         case .grant(let grant):
-            guard let descriptor = descriptors.take() else { preconditionFailure("the table asks for the descriptor") }
+            guard let descriptor = descriptors.take() else { return turnAway(grant) }
             take(grant, OwnedDescriptor(descriptor))
         case .endSession(let request, let tsih): endSession(request, tsih)
         case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
@@ -110,6 +112,9 @@ public final class DataProcess {
         case .heartbeat(let count):
             heartbeats[count] = reactors.count
             for reactor in reactors { reactor.post(.heartbeat(count)) }
+        case .survey(let request):
+            surveys[request] = (reactors.count, [])
+            for reactor in reactors { reactor.post(.survey(request)) }
         }
     }
 
@@ -202,6 +207,12 @@ public final class DataProcess {
 
     // MARK: Sessions
 
+    /// The connection could not be opened here; its other descriptors are closed already, and the initiator will try again.
+    private func turnAway(_ grant: SessionGrant) {
+        log.error("a session is not served: this process may open no more descriptors", metadata: ["tsih": "\(grant.tsih)"])
+        link?.send(.sessionEnded(tsih: grant.tsih, .neverBegan))
+    }
+
     private func take(_ grant: SessionGrant, _ connection: OwnedDescriptor) {
         guard let target = targets[grant.tid] else {
             refuseLogin(grant, connection, .targetRemoved)
@@ -269,6 +280,30 @@ public final class DataProcess {
             guard let missing = heartbeats[count] else { return }
             heartbeats[count] = missing == 1 ? nil : missing - 1
             if missing == 1 { link?.send(.heartbeat(count)) }
+        case .surveyed(let request, let entries): surveyed(request, entries)
+        }
+    }
+
+    private func surveyed(_ request: RequestID, _ entries: [SurveyEntry]) {
+        guard var survey = surveys.removeValue(forKey: request) else { return }
+        survey.missing -= 1
+        survey.found += entries
+        guard survey.missing == 0 else { return surveys[request] = survey }
+        let found = logicalUnits() + survey.found
+        let size = DoorLimits.surveyEntries
+        for start in stride(from: 0, to: max(found.count, 1), by: size) {
+            let page = Array(found[start..<min(start + size, found.count)])
+            link?.send(.survey(request, page, isLast: start + size >= found.count))
+        }
+    }
+
+    /// The logical units that are not as they would be without any initiator.
+    private func logicalUnits() -> [SurveyEntry] {
+        targets.values.flatMap { target in
+            target.numbers.compactMap { number in
+                guard let condition = target.unit(number).map({ UnitCondition($0.condition) }), condition != UnitCondition() else { return nil }
+                return .logicalUnit(tid: target.tid, lun: UInt16(number), condition)
+            }
         }
     }
 
@@ -323,5 +358,12 @@ extension SessionEnd {
         case .outputStalled: self = .outputStalled
         case .inputStalled: self = .inputStalled
         }
+    }
+}
+
+extension UnitCondition {
+    init(_ condition: Condition) {
+        self.init(
+            preventsRemoval: condition.preventsRemoval, isSoftwareWriteProtected: condition.isSoftwareWriteProtected, flushFailed: condition.flushFailed)
     }
 }

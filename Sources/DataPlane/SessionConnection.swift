@@ -1,4 +1,5 @@
 import Bytes
+import Door
 import ISCSI
 import Medium
 import Reactor
@@ -95,6 +96,15 @@ final class SessionConnection: EventHandler {
     func tick() {
         session.tick(now: now)
         settle()
+    }
+
+    /// What it has done so far.
+    var survey: [SurveyEntry] {
+        let tsih = beginning.grant.tsih
+        let connection = SurveyEntry.connection(tsih: tsih, cid: beginning.grant.outcome.identity.cid, session.traffic)
+        return [connection] + session.statistics.filter { $0.statistics != IOStatistics() }.map { number, statistics in
+            .nexus(tsih: tsih, lun: UInt16(number), NexusActivity(statistics))
+        }
     }
 
     // MARK: Bytes
@@ -208,5 +218,17 @@ final class SessionConnection: EventHandler {
         if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
             session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
         }
+    }
+}
+
+extension NexusActivity {
+    init(_ statistics: IOStatistics) {
+        func amount(_ amount: IOStatistics.Amount) -> Amount { Amount(bytes: amount.bytes, commands: amount.commands) }
+        self.init()
+        readSubmitted = amount(statistics.readSubmitted)
+        readDone = amount(statistics.readDone)
+        writeSubmitted = amount(statistics.writeSubmitted)
+        writeDone = amount(statistics.writeDone)
+        errors = statistics.errors
     }
 }

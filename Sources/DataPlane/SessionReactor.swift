@@ -19,6 +19,7 @@ enum ReactorMessage: Sendable {
     case targets(NexusID, TextRequest, [DiscoveredTarget])
     case memoryReleased(NexusID)
     case heartbeat(UInt64)
+    case survey(RequestID)
 }
 
 /// What reactors tell the thread that talks to control.
@@ -32,6 +33,8 @@ enum ReactorReport: Sendable {
     case keep(reactor: Int, NexusID, Ticket, LogicalUnit, ReservationRecord)
     case sendTargets(reactor: Int, NexusID, TextRequest)
     case heartbeat(reactor: Int, UInt64)
+    /// What the sessions of this reactor have done, as of now.
+    case surveyed(RequestID, [SurveyEntry])
 }
 
 /// A granted session on its way to, or on, its reactor. It owns the connection's descriptor until the session does.
@@ -101,6 +104,7 @@ final class SessionReactor {
         case .targets(let nexus, let request, let targets): connections[nexus]?.answer(request, targets)
         case .memoryReleased(let nexus): connections[nexus]?.memoryAvailable()
         case .heartbeat(let count): shared.reports.post(.heartbeat(reactor: number, count))
+        case .survey(let request): shared.reports.post(.surveyed(request, connections.values.flatMap(\.survey)))
         }
     }
 

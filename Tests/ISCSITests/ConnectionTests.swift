@@ -307,8 +307,8 @@ import Testing
         let rig = Rig { $0.headerDigest = true; $0.dataDigest = true }
         let request = rig.bytes(Make.read(1, 10, 1001))
         rig.feed(request)
-        #expect(rig.engine.receivedOctets == UInt64(request.count) && rig.engine.receivedPDUs == 1)
-        #expect(rig.engine.sentOctets == UInt64(rig.engine.output.byteCount) && rig.engine.sentPDUs == 1)
+        #expect(rig.engine.traffic.receivedOctets == UInt64(request.count) && rig.engine.traffic.receivedPDUs == 1)
+        #expect(rig.engine.traffic.sentOctets == UInt64(rig.engine.output.byteCount) && rig.engine.traffic.sentPDUs == 1)
     }
 
     @Test("It begins where a login has ended")
