@@ -45,6 +45,8 @@ final class ManagementServer {
     private var listener: Listener?
     private var connections: [ObjectIdentifier: ManagementConnection] = [:]
     private var perUser: [UInt32: Int] = [:]
+    /// How many there have been.
+    private var accepted: UInt64 = 0
 
     init(loop: EventLoop, listener descriptor: consuming FileDescriptor, log: Logger, submit: @escaping Submit) throws(SystemError) {
         self.loop = loop
@@ -65,16 +67,30 @@ final class ManagementServer {
                 log.warning("a management request of another user is refused", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
                 return
             }
-            guard connections.count < ManagementLimits.connections, perUser[peer.uid, default: 0] < ManagementLimits.connectionsPerUser else {
-                log.warning("too many management connections at once: one is closed", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            guard makeRoom(for: peer) else {
+                log.warning("too many management requests at once: one is refused", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
                 return
             }
-            let connection = try ManagementConnection(descriptor, peer: peer, server: self)
+            accepted += 1
+            let connection = try ManagementConnection(descriptor, peer: peer, number: accepted, server: self)
             connections[ObjectIdentifier(connection)] = connection
             perUser[peer.uid, default: 0] += 1
         } catch {
             log.warning("a management connection cannot be served: \(error)")
         }
+    }
+
+    /// Whether there is room for one more connection. At the limit, the oldest that has kept its request back makes room, else
+    /// the oldest that does not take its answer: who idles keeps nobody out who has something to ask.
+    private func makeRoom(for peer: PeerCredentials) -> Bool {
+        let isFull = connections.count >= ManagementLimits.connections
+        guard isFull || perUser[peer.uid, default: 0] >= ManagementLimits.connectionsPerUser else { return true }
+        let idle = connections.values.filter { !$0.isExecuting && (isFull || $0.peer.uid == peer.uid) }
+            .min { ($0.isReading ? 0 : 1, $0.number) < ($1.isReading ? 0 : 1, $1.number) }
+        guard let idle else { return false }
+        log.debug("an idle management connection makes room", metadata: ["uid": "\(idle.peer.uid)", "pid": "\(idle.peer.pid)"])
+        idle.close()
+        return true
     }
 
     fileprivate func forget(_ connection: ManagementConnection) {
@@ -97,6 +113,8 @@ private final class ManagementConnection: EventHandler {
     private enum Stage { case reading(TgtRequestDecoder), executing, answering }
 
     let peer: PeerCredentials
+    /// Connections are numbered as they come.
+    let number: UInt64
     private unowned let server: ManagementServer
     private var descriptor: FileDescriptor?
     private var stage = Stage.reading(TgtRequestDecoder())
@@ -105,14 +123,21 @@ private final class ManagementConnection: EventHandler {
     private var deadline: TimerID?
     private var input = [UInt8](repeating: 0, count: 16 << 10)
 
-    init(_ descriptor: consuming FileDescriptor, peer: PeerCredentials, server: ManagementServer) throws(SystemError) {
+    init(_ descriptor: consuming FileDescriptor, peer: PeerCredentials, number: UInt64, server: ManagementServer) throws(SystemError) {
         self.peer = peer
+        self.number = number
         self.server = server
-        let number = descriptor.rawValue
+        let rawValue = descriptor.rawValue
         self.descriptor = consume descriptor
-        try server.loop.add(number, .readable, self)
+        try server.loop.add(rawValue, .readable, self)
         expire()
     }
+
+    /// Whether its request is not whole yet.
+    var isReading: Bool { if case .reading = stage { true } else { false } }
+
+    /// Whether its answer is being found, which nobody can hurry.
+    var isExecuting: Bool { if case .executing = stage { true } else { false } }
 
     private func expire() {
         if let deadline { server.loop.cancel(deadline) }
@@ -179,7 +204,7 @@ private final class ManagementConnection: EventHandler {
         }
     }
 
-    private func close() {
+    func close() {
         guard let descriptor = descriptor.take() else { return }
         server.loop.remove(descriptor.rawValue)
         if let deadline { server.loop.cancel(deadline) }
