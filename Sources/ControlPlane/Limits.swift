@@ -55,6 +55,8 @@ public struct Limits: Sendable, Equatable {
             ("tasks-per-session", String(SessionParameters().maxQueueCmd)),
             ("memory", String(memory)),
             ("management-request-bytes", String(TgtRequest.greatestLength)),
+            ("transaction-bytes", String(NativeProtocol.greatestRequest)),
+            ("transaction-requests", String(NativeProtocol.greatestTransaction)),
         ]
     }
 }
