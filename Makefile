@@ -14,16 +14,17 @@ export DEBIAN_FRONTEND := noninteractive
 # Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
 BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
-TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86
-# The last three are what Debian's tgtd is linked with.
+# Debian's tgtd, which ours is compared with, wants the last three.
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 libaio1 libibverbs1 librdmacm1
 BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc libaio1 libibverbs1 librdmacm1
 
 VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
-# tgt's own tgtadm has to go on working, and its tgtd is what we are measured against. The package would start tgt's daemon, so
-# they are only taken out of it.
+# tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start that
+# daemon, so its programs are taken out of it.
 CLIENTS := $(CURDIR)/.build-clients
 DEBIAN_TGTADM := $(CLIENTS)/usr/sbin/tgtadm
+DEBIAN_TGTD := $(CLIENTS)/usr/sbin/tgtd
 
 BENCH_DIR ?= /dev/shm
 ROUNDS ?= 5
@@ -69,7 +70,7 @@ setup-tgt:
 
 # The rooms' own tests first; then the programs as they are shipped, from outside.
 FROM_OUTSIDE := PORTCULLIS_TGTD=$(CURDIR)/.build/release/tgtd PORTCULLIS_TGTADM=$(CURDIR)/.build/release/tgtadm \
-	PORTCULLIS_DEBIAN_TGTADM=$(DEBIAN_TGTADM) LINUX_INITIATOR_CACHE=$(VM_CACHE)
+	PORTCULLIS_DEBIAN_TGTADM=$(DEBIAN_TGTADM) PORTCULLIS_DEBIAN_TGTD=$(DEBIAN_TGTD) LINUX_INITIATOR_CACHE=$(VM_CACHE)
 test soak: setup-test build
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --disable-xctest --skip '^EndToEndTests\.'
