@@ -17,8 +17,8 @@ package struct LoginDesk {
         let offered: SessionParameters
     }
 
-    /// Applicants remembered at once; the login process has fewer connections.
-    static let mostApplicants = 4096
+    /// Applicants remembered at once: no fewer than the login process may have connections (`unauthenticated-connections`).
+    static let mostApplicants = 16_384
 
     private let sessionsPerTarget: Int
     private var applicants: [ConnectionID: Applicant] = [:]
