@@ -170,7 +170,8 @@ public final class Control {
 
     /// Carries out what an administrator asks for, as if it had come over the socket.
     public func submit(_ request: AdminRequest, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
-        view(isNeeded: request.needsRuntimeView) { [unowned self] view in
+        // In JSON, one target is shown with all it has.
+        view(isNeeded: request.needsRuntimeView || format == .json) { [unowned self] view in
             carryOut(Administrator.plan(request, configuration, view, format: format), opened: nil, reply)
         }
     }
