@@ -1,6 +1,8 @@
 # make run    builds and starts a demonstration on 127.0.0.1:3260; Ctrl-C ends it
 # make test   builds and runs every test
 # make soak   the same tests, long versions
+# make bench  measures beside Debian's tgt and the machine's limit, prints a table; options: BENCH_DIR=/srv (/dev/shm), ROUNDS=7 (5),
+#             CASES=r4k-qd32,w4k-qd32 (all), RESULT=name (.build-bench/latest) for name.json and name.svg
 # make build  release build in .build/release
 # make setup  only installs what the others need
 # make clean  removes everything built (not the demonstration's disk in .demo)
@@ -12,16 +14,22 @@ export DEBIAN_FRONTEND := noninteractive
 # Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
 BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
-# Debian's tgtd, which ours is compared with, wants the last three.
-TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 libaio1 libibverbs1 librdmacm1
+# What Debian's tgtd is linked with.
+TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 $(TGT_LIBRARIES)
+BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc $(TGT_LIBRARIES)
 
 VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
-# tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with. The package would start that daemon, so its
-# programs are taken out of it.
+# tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start
+# tgt's daemon, so they are only taken out of it.
 CLIENTS := $(CURDIR)/.build-clients
 DEBIAN_TGTADM := $(CLIENTS)/usr/sbin/tgtadm
 DEBIAN_TGTD := $(CLIENTS)/usr/sbin/tgtd
+
+BENCH_DIR ?= /dev/shm
+ROUNDS ?= 5
+RESULT ?= .build-bench/latest
 
 # $(call install,PACKAGES): installs those that are missing; nothing is asked of the network when none is.
 define install
@@ -32,7 +40,7 @@ define install
 		{ $(SUDO) apt-get -qq update && $(SUDO) apt-get -qq install -y --no-install-recommends $$missing; }; }
 endef
 
-.PHONY: run build test soak setup setup-build setup-demo setup-test clean
+.PHONY: run build test soak bench setup setup-build setup-demo setup-test setup-bench setup-tgt clean
 
 run: setup-demo build
 	@.build/release/tgtd -f --demo .demo
@@ -48,11 +56,17 @@ setup-build:
 setup-demo: setup-build
 	$(call install,$(DEMO_PACKAGES))
 
-setup-test: setup-build
+setup-test: setup-build setup-tgt
 	$(call install,$(TEST_PACKAGES))
-	@apt-cache show linux-image-cloud-amd64 tgt > /dev/null 2>&1 || $(SUDO) apt-get -qq update
+	@apt-cache show linux-image-cloud-amd64 > /dev/null 2>&1 || $(SUDO) apt-get -qq update
 	@$(VM) --cache $(VM_CACHE) --build-only || { $(SUDO) apt-get -qq update && $(VM) --cache $(VM_CACHE) --build-only; }
-	@[ -x $(DEBIAN_TGTADM) ] || { mkdir -p $(CLIENTS) && cd $(CLIENTS) && \
+
+setup-bench: setup-build setup-tgt
+	$(call install,$(BENCH_PACKAGES))
+
+setup-tgt:
+	@[ -x $(DEBIAN_TGTADM) ] || { { apt-cache show tgt > /dev/null 2>&1 || $(SUDO) apt-get -qq update; } && \
+		mkdir -p $(CLIENTS) && cd $(CLIENTS) && \
 		apt-get -qq -o APT::Sandbox::User="$$(id -un)" download tgt && dpkg-deb -x tgt_*.deb . && rm tgt_*.deb; }
 
 # The rooms' own tests first; then the programs as they are shipped, from outside.
@@ -64,6 +78,9 @@ test soak: setup-test build
 	$(FROM_OUTSIDE) $(SWIFT) test --skip-build --disable-xctest --filter '^EndToEndTests\.'
 
 soak: export PORTCULLIS_SOAK := 1
+
+bench: setup-bench build
+	@Tests/Benchmark/bench.py --peer $(CLIENTS)/usr/sbin --dir $(BENCH_DIR) --rounds $(ROUNDS) --result $(RESULT) $(if $(CASES),--cases $(CASES))
 
 clean:
 	rm -rf .build .build-*
