@@ -1,6 +1,7 @@
 # make run    builds and starts a demonstration on 127.0.0.1:3260; Ctrl-C ends it
 # make test   builds and runs every test
-# make soak   the same tests, long versions
+# make soak   the same tests, long versions, then every fuzzer for half an hour
+# make fuzz   every fuzzer for FUZZ_SECONDS (60), two at a time; what crashes one is left in .build-fuzz/crashes
 # make bench  measures beside Debian's tgt and the machine's limit, prints a table; options: BENCH_DIR=/srv (/dev/shm), ROUNDS=7 (5),
 #             CASES=r4k-qd32,w4k-qd32 (all), RESULT=name (.build-bench/latest) for name.json and name.svg
 # make build  release build in .build/release
@@ -14,6 +15,17 @@ export DEBIAN_FRONTEND := noninteractive
 # Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
 BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
+<<<<<<< HEAD
+# What Debian's tgtd is linked with.
+TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 $(TGT_LIBRARIES)
+BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc $(TGT_LIBRARIES)
+
+VM := Tests/EndToEndTests/vm/linux-initiator.sh
+VM_CACHE := $(CURDIR)/.build-vm
+# tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start
+# tgt's daemon, so they are only taken out of it.
+=======
 # Debian's tgtd, which ours is compared with, wants the last three.
 TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 libaio1 libibverbs1 librdmacm1
 BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc libaio1 libibverbs1 librdmacm1
@@ -22,6 +34,7 @@ VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
 # tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start that
 # daemon, so its programs are taken out of it.
+>>>>>>> b62c09fcd88a261de2bf25604e7fe0f083f83fce
 CLIENTS := $(CURDIR)/.build-clients
 DEBIAN_TGTADM := $(CLIENTS)/usr/sbin/tgtadm
 DEBIAN_TGTD := $(CLIENTS)/usr/sbin/tgtd
@@ -39,7 +52,7 @@ define install
 		{ $(SUDO) apt-get -qq update && $(SUDO) apt-get -qq install -y --no-install-recommends $$missing; }; }
 endef
 
-.PHONY: run build test soak bench setup setup-build setup-demo setup-test setup-bench setup-tgt clean
+.PHONY: run build test soak fuzz fuzz-build fuzz-keep bench setup setup-build setup-demo setup-test setup-bench setup-tgt clean
 
 run: setup-demo build
 	@.build/release/tgtd -f --demo .demo
@@ -75,11 +88,42 @@ test soak: setup-test build
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --disable-xctest --skip '^EndToEndTests\.'
 	$(FROM_OUTSIDE) $(SWIFT) test --skip-build --disable-xctest --filter '^EndToEndTests\.'
+	$(if $(filter soak,$@),$(MAKE) fuzz FUZZ_SECONDS=1800)
 
 soak: export PORTCULLIS_SOAK := 1
 
 bench: setup-bench build
 	@Tests/Benchmark/bench.py --peer $(CLIENTS)/usr/sbin --dir $(BENCH_DIR) --rounds $(ROUNDS) --result $(RESULT) $(if $(CASES),--cases $(CASES))
+
+# libFuzzer and AddressSanitizer come with the Swift toolchain. Inputs worth keeping gather in .build-fuzz/corpus;
+# `make fuzz-keep` makes the fewest that reach as much code the committed corpus.
+FUZZERS := login login-text session unit management door desk
+FUZZ_SECONDS ?= 60
+FUZZ := .build-fuzz/release/fuzz
+FUZZ_CORPUS := Tests/Fuzz/Corpus
+# A Swift crash would wait for its debugger; inputs longer than 4 KiB are slow and say nothing more.
+FUZZ_RUN = SWIFT_BACKTRACE=enable=no FUZZER=$* $(FUZZ) -max_len=4096 -timeout=10 -dict=Tests/Fuzz/words.dict
+
+fuzz: fuzz-build
+	@$(MAKE) --no-print-directory -j 2 $(FUZZERS:%=fuzz-run-%)
+
+fuzz-keep: fuzz-build
+	@$(MAKE) --no-print-directory -j 2 $(FUZZERS:%=fuzz-keep-%)
+
+fuzz-build: setup-build
+	PORTCULLIS_FUZZ=1 $(SWIFT) build -c release --scratch-path .build-fuzz --product fuzz --sanitize address --sanitize fuzzer
+
+fuzz-run-%:
+	@mkdir -p .build-fuzz/corpus/$* .build-fuzz/crashes
+	@$(FUZZ_RUN) -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=.build-fuzz/crashes/$*- \
+		.build-fuzz/corpus/$* $(FUZZ_CORPUS)/$* > .build-fuzz/$*.log 2>&1 || { tail -n 60 .build-fuzz/$*.log; echo "$*: a crash, see .build-fuzz/crashes"; exit 1; }
+	@echo "$*: $$(grep -E 'DONE' .build-fuzz/$*.log | tr '\t' ' ')"
+
+fuzz-keep-%:
+	@mkdir -p .build-fuzz/corpus/$* && rm -rf .build-fuzz/kept/$* && mkdir -p .build-fuzz/kept/$*
+	@$(FUZZ_RUN) -set_cover_merge=1 -use_counters=0 .build-fuzz/kept/$* $(FUZZ_CORPUS)/$* .build-fuzz/corpus/$* > .build-fuzz/$*-merge.log 2>&1
+	@rm -rf $(FUZZ_CORPUS)/$* && mv .build-fuzz/kept/$* $(FUZZ_CORPUS)/$*
+	@echo "$*: $$(ls $(FUZZ_CORPUS)/$* | wc -l) inputs"
 
 clean:
 	rm -rf .build .build-*

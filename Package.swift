@@ -79,5 +79,17 @@ let package = Package(
         tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
         tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
         tests("SCSITests", ["SCSI", "Medium", "Bytes"]),
+
+        // What the fuzzers do with an input, and the tests with each that was kept.
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["Bytes", "Crypto", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Model", "Management", "Administration", "Door", "ControlPlane"],
+            path: "Tests/Fuzz/Targets", swiftSettings: house),
+        .testTarget(name: "FuzzCorpusTests", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Replay", swiftSettings: house),
     ]
 )
+
+/// The fuzzing program has libFuzzer's `main`, so only `make fuzz` builds it: with `--sanitize fuzzer`.
+if Context.environment["PORTCULLIS_FUZZ"] != nil {
+    package.targets.append(.executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Program", swiftSettings: house))
+}

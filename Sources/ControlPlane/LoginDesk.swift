@@ -7,7 +7,7 @@ import Reactor
 
 /// Decides on logins, as the login process asks: it believes nothing that process says but what was negotiated, and that
 /// only within what was offered. Addresses come from the connection itself.
-struct LoginDesk {
+package struct LoginDesk {
     /// A connection between its first question and its end in the login process.
     private struct Applicant {
         var phase: LoginPhase
@@ -17,28 +17,28 @@ struct LoginDesk {
         let offered: SessionParameters
     }
 
-    /// Applicants remembered at once; the login process has fewer connections.
-    static let mostApplicants = 4096
+    /// Applicants remembered at once: no fewer than the login process may have connections (`unauthenticated-connections`).
+    static let mostApplicants = 16_384
 
     private let sessionsPerTarget: Int
     private var applicants: [ConnectionID: Applicant] = [:]
 
-    init(sessionsPerTarget: Int = Limits().sessionsPerTarget) { self.sessionsPerTarget = sessionsPerTarget }
+    package init(sessionsPerTarget: Int = Limits().sessionsPerTarget) { self.sessionsPerTarget = sessionsPerTarget }
 
     /// Checks that a question may be asked now of its connection. Whoever asks out of phase is not our login process any more.
-    func admit(_ message: LoginQuestionMessage) throws(DoorError) {
+    package func admit(_ message: LoginQuestionMessage) throws(DoorError) {
         guard let connection = message.connection, let phases = message.row.phases else { return }
         let phase = applicants[connection]?.phase ?? .unknown
         guard phases.contains(phase) else { throw .outOfPhase("\(message.row.name) in phase \(phase)") }
     }
 
-    enum Beginning {
+    package enum Beginning {
         case proceed(SessionParameters, portalGroupTag: UInt16)
         case refuse(LoginStatus, String)
     }
 
     /// `begin`: who is it, and may it go on?
-    mutating func begin(
+    package mutating func begin(
         _ id: ConnectionID, _ question: LoginQuestion, peer: SocketAddress, local: SocketAddress, _ configuration: Configuration,
         _ sessions: SessionTable
     ) -> Beginning {
@@ -79,13 +79,13 @@ struct LoginDesk {
         return .refuse(reason.loginStatus, reason.description)
     }
 
-    enum Finish {
+    package enum Finish {
         case grant(SessionGrant)
         case refuse(LoginStatus, String)
     }
 
     /// `finish`: it has negotiated; is it still admitted, and is what it brings within what it was offered?
-    mutating func finish(
+    package mutating func finish(
         _ id: ConnectionID, _ outcome: LoginOutcome, peer: SocketAddress, _ configuration: Configuration, _ sessions: inout SessionTable
     ) throws(DoorError) -> Finish {
         guard let applicant = applicants.removeValue(forKey: id) else { throw .outOfPhase("finish") }
@@ -112,7 +112,7 @@ struct LoginDesk {
     }
 
     /// What a discovery session may see.
-    func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
+    package func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
         guard let applicant = applicants[id], Self.refusal(decideDiscovery(configuration)) == nil else { return [] }
         return Self.targets(
             scope, initiator: applicant.question.initiatorName, current: nil, peer: applicant.peer, local: applicant.local, configuration)
@@ -140,10 +140,10 @@ struct LoginDesk {
         return applicants.filter { $0.value.phase == .discovering }.map(\.key)
     }
 
-    mutating func gone(_ id: ConnectionID) { applicants[id] = nil }
+    package mutating func gone(_ id: ConnectionID) { applicants[id] = nil }
 
     /// The login process is gone.
-    mutating func removeAll() { applicants = [:] }
+    package mutating func removeAll() { applicants = [:] }
 }
 
 extension SocketAddress {

@@ -3,7 +3,7 @@ import Model
 import Reactor
 
 /// A session as control knows it, from its grant to its end.
-struct SessionRecord {
+package struct SessionRecord {
     var tid: TargetID
     var initiatorName: ISCSIName
     var initiatorAlias: [UInt8]?
@@ -13,21 +13,23 @@ struct SessionRecord {
     var peer: SocketAddress
     var local: SocketAddress
     /// Grants on their way: data has not said yet what became of them.
-    var pendingGrants = 1
-    var isServed = false
+    package var pendingGrants = 1
+    package var isServed = false
     /// Rises with each login, for the order of reports.
     var order: UInt64
 }
 
 /// The sessions of all targets by TSIH, which is never 0 and never that of another living session.
-struct SessionTable {
+package struct SessionTable {
     /// Sessions in all: TSIHs are 16 bits (RFC 7143 §11.12.6), and a few are left free so that one is found quickly.
     static let most = 60_000
 
-    private(set) var records: [UInt16: SessionRecord] = [:]
+    package private(set) var records: [UInt16: SessionRecord] = [:]
     private var perTarget: [TargetID: Int] = [:]
     private var lastTSIH: UInt16 = 0
     private var orders: UInt64 = 0
+
+    package init() {}
 
     /// In the order of their logins.
     var served: [(tsih: UInt16, record: SessionRecord)] {
@@ -52,7 +54,7 @@ struct SessionTable {
     }
 
     /// Enters a granted session; nil if there are too many.
-    mutating func grant(_ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress) -> UInt16? {
+    package mutating func grant(_ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress) -> UInt16? {
         orders += 1
         if question.tsih != 0 {
             records[question.tsih]?.pendingGrants += 1
@@ -71,7 +73,7 @@ struct SessionTable {
     }
 
     /// - Returns: false if no such grant was on its way: data may not say that.
-    mutating func began(_ tsih: UInt16) -> Bool {
+    package mutating func began(_ tsih: UInt16) -> Bool {
         guard let record = records[tsih], record.pendingGrants > 0 else { return false }
         records[tsih]?.pendingGrants -= 1
         records[tsih]?.isServed = true
@@ -80,7 +82,7 @@ struct SessionTable {
 
     /// - Parameter neverBegan: a grant came to nothing; otherwise a session that was served has ended
     /// - Returns: false if there was nothing that could end: data may not say that.
-    mutating func ended(_ tsih: UInt16, neverBegan: Bool) -> Bool {
+    package mutating func ended(_ tsih: UInt16, neverBegan: Bool) -> Bool {
         guard var record = records[tsih], neverBegan ? record.pendingGrants > 0 : record.isServed else { return false }
         if neverBegan { record.pendingGrants -= 1 } else { record.isServed = false }
         if record.pendingGrants > 0 || record.isServed {
@@ -94,7 +96,7 @@ struct SessionTable {
     }
 
     /// Data is gone, and all of them with it.
-    mutating func removeAll() {
+    package mutating func removeAll() {
         records = [:]
         perTarget = [:]
     }
