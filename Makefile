@@ -2,6 +2,8 @@
 # make test   builds and runs every test
 # make soak   the same tests, long versions, then every fuzzer for half an hour
 # make fuzz   every fuzzer for FUZZ_SECONDS (60), two at a time; what crashes one is left in .build-fuzz/crashes
+# make bench  measures beside Debian's tgt and the machine's limit, prints a table; options: BENCH_DIR=/srv (/dev/shm), ROUNDS=7 (5),
+#             CASES=r4k-qd32,w4k-qd32 (all), RESULT=name (.build-bench/latest) for name.json and name.svg
 # make build  release build in .build/release
 # make setup  only installs what the others need
 # make clean  removes everything built (not the demonstration's disk in .demo)
@@ -14,12 +16,19 @@ export DEBIAN_FRONTEND := noninteractive
 BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
 TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86
+# The last three are what Debian's tgtd is linked with.
+BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc libaio1 libibverbs1 librdmacm1
 
 VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
-# tgt's own tgtadm has to go on working. The package would start tgt's daemon, so only that program is taken out of it.
+# tgt's own tgtadm has to go on working, and its tgtd is what we are measured against. The package would start tgt's daemon, so
+# they are only taken out of it.
 CLIENTS := $(CURDIR)/.build-clients
 DEBIAN_TGTADM := $(CLIENTS)/usr/sbin/tgtadm
+
+BENCH_DIR ?= /dev/shm
+ROUNDS ?= 5
+RESULT ?= .build-bench/latest
 
 # $(call install,PACKAGES): installs those that are missing; nothing is asked of the network when none is.
 define install
@@ -30,7 +39,7 @@ define install
 		{ $(SUDO) apt-get -qq update && $(SUDO) apt-get -qq install -y --no-install-recommends $$missing; }; }
 endef
 
-.PHONY: run build test soak fuzz fuzz-build fuzz-keep setup setup-build setup-demo setup-test clean
+.PHONY: run build test soak fuzz fuzz-build fuzz-keep bench setup setup-build setup-demo setup-test setup-bench setup-tgt clean
 
 run: setup-demo build
 	@.build/release/tgtd -f --demo .demo
@@ -46,11 +55,17 @@ setup-build:
 setup-demo: setup-build
 	$(call install,$(DEMO_PACKAGES))
 
-setup-test: setup-build
+setup-test: setup-build setup-tgt
 	$(call install,$(TEST_PACKAGES))
-	@apt-cache show linux-image-cloud-amd64 tgt > /dev/null 2>&1 || $(SUDO) apt-get -qq update
+	@apt-cache show linux-image-cloud-amd64 > /dev/null 2>&1 || $(SUDO) apt-get -qq update
 	@$(VM) --cache $(VM_CACHE) --build-only || { $(SUDO) apt-get -qq update && $(VM) --cache $(VM_CACHE) --build-only; }
-	@[ -x $(DEBIAN_TGTADM) ] || { mkdir -p $(CLIENTS) && cd $(CLIENTS) && \
+
+setup-bench: setup-build setup-tgt
+	$(call install,$(BENCH_PACKAGES))
+
+setup-tgt:
+	@[ -x $(DEBIAN_TGTADM) ] || { { apt-cache show tgt > /dev/null 2>&1 || $(SUDO) apt-get -qq update; } && \
+		mkdir -p $(CLIENTS) && cd $(CLIENTS) && \
 		apt-get -qq -o APT::Sandbox::User="$$(id -un)" download tgt && dpkg-deb -x tgt_*.deb . && rm tgt_*.deb; }
 
 # The rooms' own tests first; then the programs as they are shipped, from outside.
@@ -66,7 +81,7 @@ soak: export PORTCULLIS_SOAK := 1
 
 # libFuzzer and AddressSanitizer come with the Swift toolchain. Inputs worth keeping gather in .build-fuzz/corpus;
 # `make fuzz-keep` makes the fewest that reach as much code the committed corpus.
-FUZZERS := login login-text session unit management door desk
+FUZZERS := login login-text session unit management native door desk
 FUZZ_SECONDS ?= 60
 FUZZ := .build-fuzz/release/fuzz
 FUZZ_CORPUS := Tests/Fuzz/Corpus
@@ -93,6 +108,9 @@ fuzz-keep-%:
 	@$(FUZZ_RUN) -set_cover_merge=1 -use_counters=0 .build-fuzz/kept/$* $(FUZZ_CORPUS)/$* .build-fuzz/corpus/$* > .build-fuzz/$*-merge.log 2>&1
 	@rm -rf $(FUZZ_CORPUS)/$* && mv .build-fuzz/kept/$* $(FUZZ_CORPUS)/$*
 	@echo "$*: $$(ls $(FUZZ_CORPUS)/$* | wc -l) inputs"
+
+bench: setup-bench build
+	@Tests/Benchmark/bench.py --peer $(CLIENTS)/usr/sbin --dir $(BENCH_DIR) --rounds $(ROUNDS) --result $(RESULT) $(if $(CASES),--cases $(CASES))
 
 clean:
 	rm -rf .build .build-*

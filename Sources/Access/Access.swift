@@ -13,7 +13,7 @@ public enum AccessDecision: Hashable, Sendable {
     case admitted([AccessRule])
     case refused(Refusal)
 
-    public enum Refusal: Hashable, Sendable {
+    public enum Refusal: Hashable, Sendable, CustomStringConvertible {
         /// The target has no rule: nobody is admitted.
         case noRules
         /// It has address rules, and none matches.
@@ -33,6 +33,18 @@ public enum AccessDecision: Hashable, Sendable {
             case .noRules, .address, .name, .noTarget: .notFound
             case .authenticationRequired: .authenticationFailure
             case .offline: .serviceUnavailable
+            }
+        }
+
+        /// For the administrator.
+        public var description: String {
+            switch self {
+            case .noRules: "the target has no rule: it admits nobody"
+            case .address: "no address rule of the target admits it"
+            case .name: "no name rule of the target admits it"
+            case .noTarget: "there is no such target"
+            case .authenticationRequired: "an account is bound, and nobody can authenticate yet"
+            case .offline: "the target, or the system, is offline"
             }
         }
     }

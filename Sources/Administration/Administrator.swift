@@ -15,16 +15,17 @@ public enum Administrator {
     }
 
     /// Decides what a request takes.
-    /// - Parameter view: what is going on now; may be empty if the request does not need it (`needsRuntimeView`)
-    public static func plan(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView) -> Plan {
+    /// - Parameters:
+    ///   - view: what is going on now; of what data knows nothing is needed unless `needsRuntimeView`
+    ///   - format: of a report
+    public static func plan(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView, format: OutputFormat = .text) -> Plan {
         do throws(Refusal) {
-            guard request.lld.isEmpty || request.lld.elementsEqual("iscsi".utf8) else {
-                throw Refusal(.noDriver, "there is no driver “\(escaped(request.lld))”: iscsi is the only one")
-            }
+            try checkDriver(request)
             if let effect = try effect(request, configuration, view) {
                 return .perform(effect, Continuation(request: request, effect: effect))
             }
-            if let report = try Reporter(configuration: configuration, view: view).report(request.action) {
+            let reporter = Reporter(configuration: configuration, view: view)
+            if let report = try format == .json ? JSONReporter(reporter).report(request.action) : reporter.report(request.action) {
                 return .answer(.report(report))
             }
             if case .deleteSystem = request.action {
@@ -34,6 +35,12 @@ public enum Administrator {
             return try change(request, configuration)
         } catch {
             return error.plan
+        }
+    }
+
+    static func checkDriver(_ request: AdminRequest) throws(Refusal) {
+        guard request.lld.isEmpty || request.lld.elementsEqual("iscsi".utf8) else {
+            throw Refusal(.noDriver, "there is no driver “\(escaped(request.lld))”: iscsi is the only one")
         }
     }
 
@@ -48,7 +55,7 @@ public enum Administrator {
     }
 
     /// What must be done outside before the configuration can change, if anything.
-    private static func effect(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView) throws(Refusal) -> Effect? {
+    static func effect(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView) throws(Refusal) -> Effect? {
         switch request.action {
         case .newLogicalUnit(let tid, let lun, let unit):
             let new = try NewUnit(tid, lun, unit)
@@ -103,7 +110,22 @@ public enum Administrator {
     private static func change(
         _ request: AdminRequest, _ old: Configuration, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
     ) throws(Refusal) -> Plan {
-        var new = old
+        switch request.action {
+        case .deleteConnection, .startDriver: return .answer(.success)
+        case .stopDriver:
+            guard old.targets.isEmpty else { throw Refusal(.driverBusy, "there are targets") }
+            throw Refusal(.unsupportedOperation, "the driver cannot be stopped; set the system offline instead")
+        default:
+            var new = old
+            let changes = try apply(request, to: &new, after: effect, outcome)
+            return .commit(new, changes, .success)
+        }
+    }
+
+    /// Makes the change that a request asks for. In place: thousands of them may follow one another.
+    static func apply(
+        _ request: AdminRequest, to new: inout Configuration, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
+    ) throws(Refusal) -> [Change] {
         let changes: [Change]
         switch request.action {
         case .updateSystem(let setting):
@@ -113,17 +135,21 @@ public enum Administrator {
             guard let id = TargetID(rawValue: tid) else { throw Refusal(.invalidRequest, "target numbers begin with 1") }
             changes = try configured { () throws(ConfigurationError) in try new.newTarget(id, name: name) }
         case .deleteTarget(let tid, _):
-            let id = try target(tid, old).id
+            let id = try target(tid, new).id
             changes = try configured { () throws(ConfigurationError) in try new.deleteTarget(id) }
         case .updateTarget(let tid, let setting):
-            let id = try target(tid, old).id
+            let id = try target(tid, new).id
             changes = try configured { () throws(ConfigurationError) in try new.updateTarget(id, name: setting.name, value: setting.value) }
         case .bindInitiators(let tid, let initiators):
-            let id = try target(tid, old).id
+            let id = try target(tid, new).id
             changes = try configured { () throws(ConfigurationError) in try new.bind(initiators.addressRules(), initiators.nameRules(), to: id) }
         case .unbindInitiators(let tid, let initiators):
-            let id = try target(tid, old).id
-            changes = try configured { () throws(ConfigurationError) in try new.unbind(initiators.addressRules(), initiators.nameRules(), from: id) }
+            let id = try target(tid, new).id
+            changes = try configured { () throws(ConfigurationError) in
+                let addresses = try existing(.noSuchRule) { () throws(ConfigurationError) in try initiators.addressRules() }
+                let names = try existing(.noSuchRule) { () throws(ConfigurationError) in try initiators.nameRules() }
+                return try new.unbind(addresses, names, from: id)
+            }
 
         case .newLogicalUnit(let tid, let lun, let unit):
             let unit = try NewUnit(tid, lun, unit)
@@ -138,7 +164,7 @@ public enum Administrator {
             let key = try key(tid, lun)
             var medium: StoreFacts?
             if case .opened(let facts) = outcome { medium = facts }
-            let asked = try configured { () throws(ConfigurationError) in try old.storeToOpen(key, parameters(settings)) }
+            let asked = try configured { () throws(ConfigurationError) in try new.storeToOpen(key, parameters(settings)) }
             // The effect was for the configuration of then.
             guard asked.map({ .openStore($0) }) == effect else { throw Refusal(.logicalUnitActive, "the logical unit has been changed meanwhile; try again") }
             changes = try configured { () throws(ConfigurationError) in try new.updateLogicalUnit(key, parameters(settings), medium: medium) }
@@ -152,36 +178,42 @@ public enum Administrator {
         case .newAccount(let user, _):
             changes = try configured { () throws(ConfigurationError) in try new.newAccount(AccountName(user)) }
         case .deleteAccount(let user):
-            changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(AccountName(user)) }
+            changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(known(user)) }
         case .bindAccount(let binding):
-            let id = try binding.tid.map { tid throws(Refusal) in try target(tid, old).id }
-            changes = try configured { () throws(ConfigurationError) in try new.bindAccount(AccountName(binding.user), to: id, outgoing: binding.outgoing) }
+            let id = try binding.tid.map { tid throws(Refusal) in try target(tid, new).id }
+            changes = try configured { () throws(ConfigurationError) in try new.bindAccount(known(binding.user), to: id, outgoing: binding.outgoing) }
         case .unbindAccount(let binding):
-            let id = try binding.tid.map { tid throws(Refusal) in try target(tid, old).id }
-            changes = try configured { () throws(ConfigurationError) in try new.unbindAccount(AccountName(binding.user), from: id, outgoing: binding.outgoing) }
-
-        case .deleteConnection: return .answer(.success)
-        case .startDriver: return .answer(.success)
-        case .stopDriver:
-            guard old.targets.isEmpty else { throw Refusal(.driverBusy, "there are targets") }
-            throw Refusal(.unsupportedOperation, "the driver cannot be stopped; set the system offline instead")
+            let id = try binding.tid.map { tid throws(Refusal) in try target(tid, new).id }
+            changes = try configured { () throws(ConfigurationError) in try new.unbindAccount(known(binding.user), from: id, outgoing: binding.outgoing) }
 
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals,
-             .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers:
-            preconditionFailure("reports change nothing")
+             .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers, .deleteConnection, .startDriver, .stopDriver:
+            preconditionFailure("these change nothing")
         }
-        return .commit(new, changes, .success)
+        return changes
     }
 
-    private static func target(_ tid: Int32, _ configuration: Configuration) throws(Refusal) -> TargetConfiguration {
+    static func target(_ tid: Int32, _ configuration: Configuration) throws(Refusal) -> TargetConfiguration {
         guard let id = TargetID(rawValue: tid), let target = configuration.targets[id] else { throw Refusal(.noTarget, "there is no target \(tid)") }
         return target
     }
 
-    private static func key(_ tid: Int32, _ lun: UInt64) throws(Refusal) -> LogicalUnitKey {
+    static func key(_ tid: Int32, _ lun: UInt64) throws(Refusal) -> LogicalUnitKey {
         guard let id = TargetID(rawValue: tid) else { throw Refusal(.noTarget, "there is no target \(tid)") }
         // A number that cannot exist stays one that does not.
         return LogicalUnitKey(target: id, lun: Int(exactly: lun) ?? Int.max)
+    }
+
+    /// What has no valid spelling cannot be there: whoever wants to take it away hears that, as from tgt.
+    private static func existing<Found>(
+        _ kind: ConfigurationError.Kind, _ parse: () throws(ConfigurationError) -> Found
+    ) throws(ConfigurationError) -> Found {
+        do throws(ConfigurationError) { return try parse() } catch { throw ConfigurationError(kind, error.description) }
+    }
+
+    /// The name of an account that should be there.
+    private static func known(_ user: [UInt8]) throws(ConfigurationError) -> AccountName {
+        try existing(.noSuchAccount) { () throws(ConfigurationError) in try AccountName(user) }
     }
 
     private static func parameters(_ settings: [AdminRequest.Setting]) -> [LogicalUnitParameter] {

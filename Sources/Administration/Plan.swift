@@ -19,6 +19,8 @@ public struct Answer: Hashable, Sendable {
     public var response: TgtResponse
     /// For a refusal: one sentence that says what is wrong and what would be right. tgt's protocol cannot carry it.
     public var reason: String?
+    /// Of a transaction: which request is refused, counted from 0.
+    public var request: Int?
 
     public init(_ response: TgtResponse, reason: String? = nil) {
         self.response = response

@@ -20,6 +20,18 @@ struct Reporter {
         case .showPortals:
             return renderPortals(configuration.portals.reversed().map { ($0.description, $0.groupTag) })
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
+        case .statSystem, .statTarget, .statLogicalUnit: return CommandStatistics.render(try statistics(for: action))
+        case .statSession(let tid, let sid):
+            let session = try session(tid, sid)
+            return CommandStatistics.render(try statistics(for: action)) + [UInt8(ascii: "\n")] + ConnectionStatistics.render(traffic(session))
+        case .statConnections(let tid, let sid): return ConnectionStatistics.render(traffic(try session(tid, sid)))
+        default: return nil
+        }
+    }
+
+    /// The rows of an `--op stat` about commands.
+    func statistics(for action: AdminRequest.Action) throws(Refusal) -> [CommandStatistics] {
+        switch action {
         case .statSystem: return statistics(configuration.sortedTargets.flatMap(pairs))
         case .statTarget(let tid): return statistics(pairs(try target(tid)))
         case .statLogicalUnit(let tid, let lun):
@@ -31,9 +43,8 @@ struct Reporter {
         case .statSession(let tid, let sid):
             let session = try session(tid, sid)
             let units = configuration.targets[session.target]?.sortedLogicalUnits ?? []
-            return statistics(units.reversed().map { ($0.key, session.tsih) }) + [UInt8(ascii: "\n")] + connections(session)
-        case .statConnections(let tid, let sid): return connections(try session(tid, sid))
-        default: return nil
+            return statistics(units.reversed().map { ($0.key, session.tsih) })
+        default: return []
         }
     }
 
@@ -107,24 +118,24 @@ struct Reporter {
         return target.sortedLogicalUnits.flatMap { unit in sessions.map { (unit.key, $0.tsih) } }
     }
 
-    private func statistics(_ pairs: [(key: LogicalUnitKey, tsih: UInt16)]) -> [UInt8] {
+    private func statistics(_ pairs: [(key: LogicalUnitKey, tsih: UInt16)]) -> [CommandStatistics] {
         struct Nexus: Hashable {
             let key: LogicalUnitKey
             let tsih: UInt16
         }
         let known = Dictionary(view.statistics.map { (Nexus(key: $0.key, tsih: $0.tsih), $0) }, uniquingKeysWith: { first, _ in first })
-        return CommandStatistics.render(pairs.map { pair in
+        return pairs.map { pair in
             let row = known[Nexus(key: pair.key, tsih: pair.tsih)] ?? RuntimeView.Statistics(key: pair.key, tsih: pair.tsih)
             func count(_ count: RuntimeView.Count) -> CommandStatistics.Count { (count.bytes, count.commands) }
             return CommandStatistics(
                 tid: pair.key.target.rawValue, lun: pair.key.lun, tsih: pair.tsih,
                 readSubmitted: count(row.readSubmitted), readDone: count(row.readDone),
                 writeSubmitted: count(row.writeSubmitted), writeDone: count(row.writeDone), errors: row.errors)
-        })
+        }
     }
 
-    private func connections(_ session: RuntimeView.Session) -> [UInt8] {
-        ConnectionStatistics.render(session.connections.map { connection in
+    func traffic(_ session: RuntimeView.Session) -> [ConnectionStatistics] {
+        session.connections.map { connection in
             var row = ConnectionStatistics(tsih: session.tsih, cid: connection.cid)
             row.receivedOctets = connection.counters.receivedOctets
             row.sentOctets = connection.counters.sentOctets
@@ -133,6 +144,6 @@ struct Reporter {
             row.commandPDUs = connection.counters.commandPDUs
             row.responsePDUs = connection.counters.responsePDUs
             return row
-        })
+        }
     }
 }

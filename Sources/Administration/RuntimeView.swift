@@ -7,7 +7,7 @@ public struct RuntimeView: Sendable {
     public var sessions: [Session] = []
     /// Of logical units that are served; a missing one is idle.
     public var logicalUnits: [LogicalUnitKey: LogicalUnitCondition] = [:]
-    /// What commands each session has had at each logical unit.
+    /// What commands each session has had at each logical unit; a missing one has had none.
     public var statistics: [Statistics] = []
     /// Limits of this daemon, for `show system`: name and value in the order to be shown.
     public var limits: [(name: String, value: String)] = []

@@ -114,6 +114,14 @@ int linux_forbid_core_dumps(void) {
     return RESULT(setrlimit(RLIMIT_CORE, &none));
 }
 
+int linux_raise_descriptor_limit(void) {
+    struct rlimit limit;
+    int result = RESULT(getrlimit(RLIMIT_NOFILE, &limit));
+    if (result < 0) return result;
+    limit.rlim_cur = limit.rlim_max;
+    return RESULT(setrlimit(RLIMIT_NOFILE, &limit));
+}
+
 int linux_close_from(int first) { return (int)RESULT(syscall(SYS_close_range, (unsigned)first, ~0u, 0)); }
 
 void linux_open_system_log(const char *name) {

@@ -244,15 +244,18 @@ ssize_t linux_send_message(int fd, const void *bytes, size_t count, const int *d
     return RESULT(sendmsg(fd, &message, MSG_NOSIGNAL));
 }
 
-ssize_t linux_receive_message(int fd, void *bytes, size_t capacity, int *descriptors, int *descriptor_count) {
+ssize_t linux_receive_message(int fd, void *bytes, size_t capacity, int *descriptors, int *descriptor_count, int *lost) {
     int room = *descriptor_count;
     *descriptor_count = 0;
+    *lost = 0;
     struct iovec piece = {bytes, capacity};
     union control control;
     struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t length = RESULT(recvmsg(fd, &message, MSG_CMSG_CLOEXEC));
     if (length < 0) return length;
-    bool fits = !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+    bool fits = !(message.msg_flags & MSG_TRUNC);
+    // There is room for all that a sender can send: the kernel cuts only where it cannot open what has come.
+    *lost = (message.msg_flags & MSG_CTRUNC) != 0;
     int came = 0;
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;

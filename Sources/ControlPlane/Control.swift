@@ -40,25 +40,26 @@ public final class Control {
     let loop: EventLoop
     let log: Logger
     private let options: ControlOptions
-    private let openings: StoreOpenings
+    let openings: StoreOpenings
     private var lock: FileDescriptor?
     private var server: ManagementServer?
 
-    private(set) var configuration: Configuration
+    var configuration: Configuration
     private var sessions = SessionTable()
-    private var desk = LoginDesk()
+    private var desk: LoginDesk
     /// Targets on their way out: nobody logs in any more.
-    private var withdrawn: Set<TargetID> = []
+    var withdrawn: Set<TargetID> = []
 
     private var login: RoleProcess<LoginQuestionMessage, LoginAnswerMessage>?
     private var data: RoleProcess<DataReportMessage, DataOrderMessage>?
     /// What data has been told to do and has not answered yet.
     private var orders: [RequestID: (DataRefusal?) -> Void] = [:]
     private var lastRequest: UInt64 = 0
+    private lazy var surveys = Surveys(loop: loop, log: log) { [unowned self] id in data?.send(.survey(id)) }
 
-    private var stores: [LogicalUnitKey: HeldStore] = [:]
+    var stores: [LogicalUnitKey: HeldStore] = [:]
     /// Persistent reservations as data has given them to keep.
-    private var reservations: [LogicalUnitKey: ReservationRecord] = [:]
+    var reservations: [LogicalUnitKey: ReservationRecord] = [:]
     /// Listening sockets stay here too, so that connections wait while login is started again.
     private var listening: [Portal: ListeningSocket] = [:]
     private var lastPortal: UInt32 = 0
@@ -77,6 +78,7 @@ public final class Control {
         self.options = options
         self.log = log
         openings = StoreOpenings(loop: loop)
+        desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget)
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
             isDebugging: options.settings.logLevel == .debug)
@@ -87,6 +89,8 @@ public final class Control {
     /// Takes the management socket and the portals, starts the other processes.
     public func start() throws {
         lock = try ManagementSocket.lock(options.socket)
+        // Before the portals: who waits until one of them listens finds this one listening, too.
+        let socket = try ManagementSocket.listen(options.socket)
         for portal in try options.settings.portals.map(Portal.init(address:)) {
             let real = try listen(portal)
             _ = try configuration.addPortal(real)
@@ -100,13 +104,17 @@ public final class Control {
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellDataAll() },
             onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded() })
         login = RoleProcess(
-            .login, options: confinement, loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
+            .login,
+            options: confinement + [
+                "--connections", "\(settings.limits.unauthenticatedConnections)",
+                "--connections-per-source", "\(settings.limits.unauthenticatedConnectionsPerSource)",
+            ],
+            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
             onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
         try data?.start()
         try login?.start()
-        server = try ManagementServer(loop: loop, listener: ManagementSocket.listen(options.socket), log: log) { [unowned self] request, peer, reply in
-            log.debug("management request", metadata: ["mode": "\(request.mode)", "op": "\(request.operation)", "uid": "\(peer.uid)", "pid": "\(peer.pid)"])
-            submit(request, reply)
+        server = try ManagementServer(loop: loop, listener: socket, limits: settings.limits, log: log) { [unowned self] request, peer, reply in
+            submit(request, peer, reply)
         }
         beat()
     }
@@ -132,13 +140,45 @@ public final class Control {
 
     // MARK: Requests of administrators
 
-    private func submit(_ request: TgtRequest, _ reply: @escaping (Answer) -> Void) {
-        carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+    private func submit(_ request: ManagementRequest, _ peer: PeerCredentials, _ reply: @escaping (Answer) -> Void) {
+        var metadata: Logger.Metadata = ["uid": "\(peer.uid)", "pid": "\(peer.pid)"]
+        switch request {
+        case .tgt(let request):
+            metadata["mode"] = "\(request.mode)"
+            metadata["op"] = "\(request.operation)"
+            log.debug("management request", metadata: metadata)
+            // What is no request needs no view to be refused.
+            guard let understood = try? AdminRequest(request) else {
+                return carryOut(Administrator.plan(request, configuration, RuntimeView()), opened: nil, reply)
+            }
+            submit(understood, reply)
+        case .native(let request):
+            switch request.content {
+            case .single(let single):
+                log.debug("management request of our protocol", metadata: metadata)
+                submit(single, format: request.format, reply)
+            case .transaction(let requests):
+                log.debug("a transaction of \(requests.count) requests", metadata: metadata)
+                view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
+                    TransactionRun(Transaction(requests), self, view) { answer in
+                        reply(request.format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
+                    }.start()
+                }
+            }
+        }
     }
 
     /// Carries out what an administrator asks for, as if it had come over the socket.
-    public func submit(_ request: AdminRequest, _ reply: @escaping (Answer) -> Void) {
-        carryOut(Administrator.plan(request, configuration, runtimeView()), opened: nil, reply)
+    public func submit(_ request: AdminRequest, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
+        view(isNeeded: request.needsRuntimeView) { [unowned self] view in
+            carryOut(Administrator.plan(request, configuration, view, format: format), opened: nil, reply)
+        }
+    }
+
+    /// What is going on now; what data knows is asked of it only if that is needed.
+    private func view(isNeeded: Bool, _ use: @escaping (RuntimeView) -> Void) {
+        guard isNeeded, let data, data.isRunning else { return use(runtimeView(Survey())) }
+        surveys.ask { [unowned self] survey in use(runtimeView(survey)) }
     }
 
     private func carryOut(_ plan: Plan, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
@@ -163,7 +203,7 @@ public final class Control {
         }
     }
 
-    private func perform(_ effect: Effect, _ whenDone: @escaping (EffectOutcome, HeldStore?) -> Void) {
+    func perform(_ effect: Effect, _ whenDone: @escaping (EffectOutcome, HeldStore?) -> Void) {
         switch effect {
         case .openStore(let request):
             openings.open(request) { [unowned self] result in
@@ -202,7 +242,7 @@ public final class Control {
     // MARK: Portals
 
     /// Listens; the answer has the real port.
-    private func listen(_ portal: Portal) throws(SystemError) -> Portal {
+    func listen(_ portal: Portal) throws(SystemError) -> Portal {
         let descriptor = try Socket.listen(on: portal.socketAddress)
         let real = try Socket.localAddress(descriptor.rawValue).map { Portal(address: portal.address, port: $0.port) } ?? portal
         lastPortal += 1
@@ -212,7 +252,7 @@ public final class Control {
         return real
     }
 
-    private func closePortal(_ portal: Portal) {
+    func closePortal(_ portal: Portal) {
         guard let socket = listening.removeValue(forKey: portal) else { return }
         login?.send(.stopListening(portal: socket.number))
     }
@@ -221,7 +261,7 @@ public final class Control {
 
     /// Gives data an order; `whenDone` comes with its refusal, or nil when it is done. While there is no data process an order is done
     /// at once: its successor is told everything anyway.
-    private func order(
+    func order(
         _ message: (RequestID) -> DataOrderMessage, passing descriptor: Int32? = nil, _ whenDone: @escaping (DataRefusal?) -> Void
     ) {
         guard let data, data.isRunning else { return whenDone(nil) }
@@ -233,16 +273,31 @@ public final class Control {
 
     /// Tells everybody what has changed, and calls `whenDone` when they have it.
     private func publish(_ changes: [Change], old: Configuration, opened: HeldStore?, _ whenDone: @escaping () -> Void) {
+        publish(changes, old: old, stores: { _ in opened }, whenDone)
+    }
+
+    /// - Parameter held: the open store of a logical unit that is new or has another medium
+    func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
         let rest = Countdown(whenDone)
+        var unwelcoming: Set<TargetID> = []
         for change in changes {
             switch change {
-            case .targetAdded(let tid): addTarget(tid, rest)
+            case .targetAdded(let tid):
+                // A target that comes with logical units brings their stores.
+                for lun in configuration.targets[tid]?.logicalUnits.keys.map(\.self) ?? [] {
+                    let key = LogicalUnitKey(target: tid, lun: lun)
+                    stores[key] = held(key)
+                }
+                addTarget(tid, rest)
             case .targetRemoved(let tid):
-                for key in stores.keys.filter({ $0.target == tid }) { stores[key] = nil }
-                for key in reservations.keys.filter({ $0.target == tid }) { reservations[key] = nil }
+                for lun in old.targets[tid]?.logicalUnits.keys.map(\.self) ?? [] {
+                    let key = LogicalUnitKey(target: tid, lun: lun)
+                    stores[key] = nil
+                    reservations[key] = nil
+                }
                 order({ .removeTarget($0, tid: tid.rawValue, force: true) }) { _ in rest.keepAlive() }
             case .logicalUnitAdded(let key):
-                stores[key] = opened
+                stores[key] = held(key)
                 addLogicalUnit(key, rest)
             case .logicalUnitRemoved(let key):
                 stores[key] = nil
@@ -250,20 +305,21 @@ public final class Control {
                 order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: true) }) { _ in rest.keepAlive() }
             case .logicalUnitChanged(let key): updateLogicalUnit(key, nil, rest)
             case .mediumChanged(let key):
-                stores[key] = opened
+                stores[key] = held(key)
                 updateLogicalUnit(key, storeDescription(key), rest)
-            case .rulesChanged(let tid), .accountsChanged(let tid?): endUnwelcome(tid, rest)
+            case .rulesChanged(let tid), .accountsChanged(let tid?): unwelcoming.insert(tid)
             case .systemStateChanged: login?.send(.setOnline(configuration.state == .ready))
             case .targetStateChanged, .parametersChanged, .accountsChanged(nil), .accountListChanged, .portalAdded, .portalRemoved: break
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
+        if !unwelcoming.isEmpty { endUnwelcome(unwelcoming, rest) }
     }
 
     /// Called when an administrator switches debugging on or off.
     public var setDebug: ((Bool) -> Void)?
 
-    private func addTarget(_ tid: TargetID, _ rest: Countdown) {
+    func addTarget(_ tid: TargetID, _ rest: Countdown) {
         guard let target = configuration.targets[tid] else { return }
         order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: LoginDesk.portalGroupTag) }) { [log] refusal in
             if let refusal { log.error("data does not serve target \(tid): \(refusal)") }
@@ -272,7 +328,7 @@ public final class Control {
         for unit in target.sortedLogicalUnits { addLogicalUnit(unit.key, rest) }
     }
 
-    private func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown) {
+    func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown) {
         guard let settings = try? configuration.settings(key) else { return }
         let description = storeDescription(key)
         let record = reservations[key] ?? ReservationRecord()
@@ -285,7 +341,7 @@ public final class Control {
         }
     }
 
-    private func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, _ rest: Countdown) {
+    func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, _ rest: Countdown) {
         guard let settings = try? configuration.settings(key) else { return }
         order(
             { .updateLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description) },
@@ -296,7 +352,7 @@ public final class Control {
         }
     }
 
-    private func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
+    func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
         if let held = stores[key] { return held.description }
         guard let unit = configuration.targets[key.target]?.logicalUnits[key.lun], unit.deviceType == .disk, let medium = unit.medium else {
             return StoreDescription(kind: .none)
@@ -304,10 +360,10 @@ public final class Control {
         return StoreDescription(kind: .null, length: medium.byteCount)
     }
 
-    /// Ends the sessions that the rules of today do not admit any more.
-    private func endUnwelcome(_ tid: TargetID, _ rest: Countdown) {
-        guard let target = configuration.targets[tid] else { return }
-        for (tsih, record) in sessions.records where record.tid == tid {
+    /// Ends the sessions of these targets that the rules of today do not admit any more.
+    private func endUnwelcome(_ changed: Set<TargetID>, _ rest: Countdown) {
+        for (tsih, record) in sessions.records where changed.contains(record.tid) {
+            guard let target = configuration.targets[record.tid] else { continue }
             let decision = decideLogin(configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network)
             guard case .refused(let reason) = decision, reason != .offline else { continue }
             log.notice("a session is ended: the rules do not admit it any more", metadata: ["initiator": "\(record.initiatorName)", "target": "\(target.name)"])
@@ -324,6 +380,7 @@ public final class Control {
 
     private func dataEnded() {
         sessions.removeAll()
+        surveys.dataEnded()
         let waiting = orders
         orders = [:]
         for whenDone in waiting.values { whenDone(nil) }
@@ -349,6 +406,8 @@ public final class Control {
             data?.send(.kept(tid: tid, lun: lun, revision: record.revision))
         case .sendTargets(let id, let tsih, let scope): sendTargets(id, tsih, scope)
         case .heartbeat: data?.heard()
+        case .survey(let id, let entries, let isLast):
+            if !surveys.heard(id, entries, isLast: isLast) { condemnData("survey") }
         }
     }
 
@@ -405,7 +464,8 @@ public final class Control {
     }
 
     private func begin(_ id: ConnectionID, _ question: LoginQuestion, _ connection: consuming FileDescriptor?) {
-        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
+        guard let connection else { return outOfDescriptors(id) }
+        guard let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
             // The peer is gone already.
             login?.send(.refuse(id, .targetError))
             return
@@ -417,7 +477,11 @@ public final class Control {
     }
 
     private func finish(_ id: ConnectionID, _ outcome: LoginOutcome, _ connection: consuming FileDescriptor?) throws(DoorError) {
-        guard let connection, let peer = try? Socket.peerAddress(connection.rawValue) else {
+        guard let connection else {
+            desk.gone(id)
+            return outOfDescriptors(id)
+        }
+        guard let peer = try? Socket.peerAddress(connection.rawValue) else {
             desk.gone(id)
             login?.send(.refuse(id, .targetError))
             return
@@ -438,6 +502,12 @@ public final class Control {
         }
     }
 
+    /// The connection could not be opened here: the initiator may try again.
+    private func outOfDescriptors(_ id: ConnectionID) {
+        log.warning("a login is refused: this process may open no more descriptors")
+        login?.send(.refuse(id, .outOfResources))
+    }
+
     private func refuse(_ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String) {
         log.notice(
             "a login is refused: \(reason)",
@@ -450,19 +520,15 @@ public final class Control {
 
     // MARK: What is going on
 
-    private func runtimeView() -> RuntimeView {
-        var view = RuntimeView()
-        view.sessions = sessions.served.map { tsih, record in
-            RuntimeView.Session(
-                target: record.tid, tsih: tsih, initiatorName: record.initiatorName, initiatorAlias: record.initiatorAlias,
-                connections: [RuntimeView.Connection(cid: record.cid, address: record.peer.network)])
-        }
+    private func runtimeView(_ survey: Survey) -> RuntimeView {
+        var view = RuntimeView(survey, sessions: sessions.served)
+        view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }
 }
 
 /// Calls `whenDone` when nobody holds it any more: each step that somebody waits for keeps it alive until its end.
-private final class Countdown {
+final class Countdown {
     private let whenDone: () -> Void
     init(_ whenDone: @escaping () -> Void) { self.whenDone = whenDone }
     /// For the end of a step: whoever calls it has held it until here.

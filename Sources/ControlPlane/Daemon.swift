@@ -40,6 +40,8 @@ public enum Daemon {
         let demonstration = try options.demo.map(Demonstration.init)
         let settings = try settings(options, demonstration)
         setLevel(settings.logLevel.level)
+        // A connection is a descriptor; our own limits are what bounds them.
+        try Host.raiseDescriptorLimit()
         let loop = try EventLoop()
         var stop: () -> Void = {}
         // Before the first child and the first thread, so that nobody takes them the default way.

@@ -20,9 +20,10 @@ package struct LoginDesk {
     /// Applicants remembered at once; the login process has fewer connections.
     static let mostApplicants = 4096
 
+    private let sessionsPerTarget: Int
     private var applicants: [ConnectionID: Applicant] = [:]
 
-    package init() {}
+    package init(sessionsPerTarget: Int = Limits().sessionsPerTarget) { self.sessionsPerTarget = sessionsPerTarget }
 
     /// Checks that a question may be asked now of its connection. Whoever asks out of phase is not our login process any more.
     package func admit(_ message: LoginQuestionMessage) throws(DoorError) {
@@ -72,17 +73,10 @@ package struct LoginDesk {
     /// There is one portal group (RFC 7143 §13.9).
     static let portalGroupTag: UInt16 = 1
 
-    /// Not permitted and not there look the same to the initiator (RFC 7143 §11.13.5).
+    /// Not permitted and not there look the same to the initiator (RFC 7143 §11.13.5); the log tells them apart.
     private static func refusal(_ decision: AccessDecision) -> Beginning? {
         guard case .refused(let reason) = decision else { return nil }
-        switch reason {
-        case .noRules: return .refuse(.notFound, "the target has no rule: it admits nobody")
-        case .address: return .refuse(.notFound, "no address rule of the target admits it")
-        case .name: return .refuse(.notFound, "no name rule of the target admits it")
-        case .noTarget: return .refuse(.notFound, "there is no such target")
-        case .authenticationRequired: return .refuse(.authenticationFailure, "an account is bound, and nobody can authenticate yet")
-        case .offline: return .refuse(.targetError, "the target, or the system, is offline")
-        }
+        return .refuse(reason.loginStatus, reason.description)
     }
 
     package enum Finish {
@@ -102,6 +96,9 @@ package struct LoginDesk {
         }
         guard let name = applicant.question.targetName, let target = configuration.target(named: name) else {
             return .refuse(.notFound, "there is no such target")
+        }
+        guard sessions.admits(applicant.question, tid: target.id, atMost: sessionsPerTarget) else {
+            return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
         guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")

@@ -4,13 +4,10 @@ import Logging
 import Management
 import Reactor
 
-/// Bounds of the management socket.
+/// Bounds of the management socket that nobody sets; the others are in `Limits`.
 public enum ManagementLimits {
-    /// Connections in all, and of one user: scripts of one administrator, with room for others.
-    public static let connections = 256
-    public static let connectionsPerUser = 64
-    /// Nanoseconds from accept until the whole request has come, and from the answer until the whole of it has been taken.
-    public static let patience: UInt64 = 10_000_000_000
+    /// Bytes of requests that have not come whole yet, of all connections together: a few of the longest transactions at once.
+    public static let heldBytes = 64 << 20
 }
 
 /// Where the management socket is, and who holds it.
@@ -33,21 +30,34 @@ enum ManagementSocket {
     }
 }
 
-/// Serves tgt's management protocol: one request and one answer a connection. Everybody has a deadline, nobody waits for
-/// somebody else.
+/// A request as it came over the management socket.
+enum ManagementRequest {
+    case tgt(TgtRequest)
+    case native(NativeRequest)
+}
+
+/// Serves the management socket in tgt's protocol and in ours: one request and one answer a connection. Everybody has a deadline,
+/// nobody waits for somebody else.
 final class ManagementServer {
-    /// Hands a request over; its answer comes later, once. `true` with it: the daemon ends.
-    typealias Submit = (TgtRequest, PeerCredentials, @escaping (Answer) -> Void) -> Void
+    /// Hands a request over; its answer comes later, once.
+    typealias Submit = (ManagementRequest, PeerCredentials, @escaping (Answer) -> Void) -> Void
 
     fileprivate let loop: EventLoop
     fileprivate let log: Logger
     fileprivate let submit: Submit
+    fileprivate let limits: Limits
     private var listener: Listener?
     private var connections: [ObjectIdentifier: ManagementConnection] = [:]
     private var perUser: [UInt32: Int] = [:]
+    private var nextNumber: UInt64 = 0
+    /// Of requests that have not come whole yet.
+    fileprivate var heldBytes = 0
 
-    init(loop: EventLoop, listener descriptor: consuming FileDescriptor, log: Logger, submit: @escaping Submit) throws(SystemError) {
+    init(
+        loop: EventLoop, listener descriptor: consuming FileDescriptor, limits: Limits, log: Logger, submit: @escaping Submit
+    ) throws(SystemError) {
         self.loop = loop
+        self.limits = limits
         self.log = log
         self.submit = submit
         listener = try Listener(loop, descriptor) { [unowned self] connection, _ in
@@ -65,16 +75,35 @@ final class ManagementServer {
                 log.warning("a management request of another user is refused", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
                 return
             }
-            guard connections.count < ManagementLimits.connections, perUser[peer.uid, default: 0] < ManagementLimits.connectionsPerUser else {
+            guard makeRoom(for: peer.uid) else {
                 log.warning("too many management connections at once: one is closed", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
                 return
             }
-            let connection = try ManagementConnection(descriptor, peer: peer, server: self)
+            nextNumber += 1
+            let connection = try ManagementConnection(descriptor, number: nextNumber, peer: peer, server: self)
             connections[ObjectIdentifier(connection)] = connection
             perUser[peer.uid, default: 0] += 1
         } catch {
             log.warning("a management connection cannot be served: \(error)")
         }
+    }
+
+    /// At a limit, a connection that lets us wait for its request goes for the new one: so who connects and says nothing keeps
+    /// nobody out.
+    /// - Returns: false if there is none such
+    private func makeRoom(for uid: UInt32) -> Bool {
+        if perUser[uid, default: 0] >= limits.managementConnectionsPerUser, !closeIdlest(of: uid) { return false }
+        guard connections.count >= limits.managementConnections else { return true }
+        return perUser.max { $0.value < $1.value }.map { closeIdlest(of: $0.key) } ?? false
+    }
+
+    /// Closes the oldest connection of the user that has not sent its whole request.
+    private func closeIdlest(of uid: UInt32) -> Bool {
+        let idle = connections.values.filter { $0.peer.uid == uid && $0.isReading }.min { $0.number < $1.number }
+        guard let idle else { return false }
+        log.warning("a management connection makes room without having made a request", metadata: ["uid": "\(uid)", "pid": "\(idle.peer.pid)"])
+        idle.close()
+        return true
     }
 
     fileprivate func forget(_ connection: ManagementConnection) {
@@ -94,30 +123,42 @@ final class ManagementServer {
 
 /// One request and its answer.
 private final class ManagementConnection: EventHandler {
-    private enum Stage { case reading(TgtRequestDecoder), executing, answering }
+    private enum Stage { case reading, executing, answering }
 
+    /// Rises with each connection.
+    let number: UInt64
     let peer: PeerCredentials
     private unowned let server: ManagementServer
     private var descriptor: FileDescriptor?
-    private var stage = Stage.reading(TgtRequestDecoder())
-    private var answer: [UInt8] = []
+    private var stage = Stage.reading
+    private var decoder = ManagementDecoder()
+    private var heldBytes = 0
+    /// It has said hello: answers are in our protocol.
+    private var isNative = false
+    /// Bytes for the peer: a welcome, the answer.
+    private var output: [UInt8] = []
     private var sent = 0
     private var deadline: TimerID?
-    private var input = [UInt8](repeating: 0, count: 16 << 10)
+    private var input = [UInt8](repeating: 0, count: 32 << 10)
 
-    init(_ descriptor: consuming FileDescriptor, peer: PeerCredentials, server: ManagementServer) throws(SystemError) {
+    init(_ descriptor: consuming FileDescriptor, number: UInt64, peer: PeerCredentials, server: ManagementServer) throws(SystemError) {
+        self.number = number
         self.peer = peer
         self.server = server
-        let number = descriptor.rawValue
+        let watched = descriptor.rawValue
         self.descriptor = consume descriptor
-        try server.loop.add(number, .readable, self)
+        try server.loop.add(watched, .readable, self)
         expire()
     }
 
     private func expire() {
         if let deadline { server.loop.cancel(deadline) }
-        deadline = server.loop.after(nanoseconds: ManagementLimits.patience) { [weak self] in self?.close() }
+        let patience = UInt64(server.limits.managementIdleSeconds) * 1_000_000_000
+        deadline = server.loop.after(nanoseconds: patience) { [weak self] in self?.close() }
     }
+
+    /// Whether its request has not come yet.
+    var isReading: Bool { if case .reading = stage { true } else { false } }
 
     func ready(_ events: Readiness) {
         switch stage {
@@ -130,33 +171,67 @@ private final class ManagementConnection: EventHandler {
     }
 
     private func read() {
-        guard let number = descriptor.rawValue, case .reading(var decoder) = stage else { return }
+        guard let number = descriptor.rawValue else { return }
         switch Socket.receive(number, into: &input, 0..<input.count) {
         case .wouldBlock: return
         case .closed: return close()
         case .received(let count):
-            do throws(TgtWireError) {
-                let request = try decoder.feed(input.span.extracting(0..<count))
-                stage = .reading(decoder)
-                if let request { execute(request) }
+            do throws(ManagementWireError) {
+                let events = try decoder.feed(input.span.extracting(0..<count))
+                hold(decoder.heldBytes)
+                guard server.heldBytes <= ManagementLimits.heldBytes else { return refuse(.outOfMemory, "too many long requests at once; try again") }
+                for event in events { take(event) }
             } catch {
+                hold(0)
                 refuse(error)
             }
         }
     }
 
-    /// A wrong length gets no answer, as with tgt: nobody knows where the request would end.
-    private func refuse(_ error: TgtWireError) {
-        server.log.warning("a management request is malformed: \(error)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
-        switch error {
-        case .length, .trailing: close()
-        case .field, .driverName, .text: give(.refusal(.invalidRequest, "it is malformed"))
+    private func hold(_ bytes: Int) {
+        server.heldBytes += bytes - heldBytes
+        heldBytes = bytes
+    }
+
+    private func take(_ event: ManagementEvent) {
+        guard case .reading = stage else { return }
+        switch event {
+        case .hello(let hello):
+            isNative = true
+            let welcome = NativeWelcome(answering: hello)
+            output = welcome.encoded()
+            // A peer that has just connected and cannot take sixteen bytes has shut its side.
+            guard let number = descriptor.rawValue, case .done = Socket.send(number, output, from: &sent) else { return close() }
+            if welcome.chosen == nil {
+                server.log.notice("a management client speaks other versions", metadata: ["versions": "\(hello.versions)", "pid": "\(peer.pid)"])
+                close()
+            }
+        case .tgt(let request): execute(.tgt(request))
+        case .native(let request): execute(.native(request))
         }
     }
 
-    private func execute(_ request: TgtRequest) {
+    private func refuse(_ error: ManagementWireError) {
+        switch error {
+        // A wrong length gets no answer, as with tgt: nobody knows where the request would end.
+        case .tgt(.length), .tgt(.trailing), .native(.versions):
+            server.log.warning("a management request is malformed: \(error)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            close()
+        case .tgt(let error): refuse(.invalidRequest, "it is malformed: \(error)")
+        case .native(let error): refuse(.invalidRequest, error.description)
+        }
+    }
+
+    private func refuse(_ error: TgtError, _ reason: String) {
+        server.log.warning("a management request is refused: \(reason)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+        guard case .reading = stage else { return close() }
+        give(.refusal(error, reason))
+    }
+
+    private func execute(_ request: ManagementRequest) {
         guard let number = descriptor.rawValue else { return }
         stage = .executing
+        hold(0)
         if let deadline { server.loop.cancel(deadline) }
         deadline = nil
         do { try server.loop.modify(number, []) } catch { return close() }
@@ -166,23 +241,34 @@ private final class ManagementConnection: EventHandler {
     private func give(_ answer: Answer) {
         guard descriptor.rawValue != nil else { return }
         stage = .answering
-        self.answer = answer.response.encoded()
+        output = isNative ? answer.native.encoded() : answer.response.encoded()
+        sent = 0
         expire()
         write()
     }
 
     private func write() {
         guard let number = descriptor.rawValue else { return }
-        switch Socket.send(number, answer, from: &sent) {
+        switch Socket.send(number, output, from: &sent) {
         case .done, .closed: close()
         case .wouldBlock: do { try server.loop.modify(number, .writable) } catch { close() }
         }
     }
 
-    private func close() {
+    func close() {
         guard let descriptor = descriptor.take() else { return }
+        hold(0)
         server.loop.remove(descriptor.rawValue)
         if let deadline { server.loop.cancel(deadline) }
         server.forget(self)
+    }
+}
+
+extension Answer {
+    /// In our protocol.
+    fileprivate var native: NativeAnswer {
+        var answer = NativeAnswer(request: request, reason: reason ?? "", output: response.text)
+        answer.error = response.error
+        return answer
     }
 }

@@ -25,6 +25,7 @@ package struct SessionTable {
     static let most = 60_000
 
     package private(set) var records: [UInt16: SessionRecord] = [:]
+    private var perTarget: [TargetID: Int] = [:]
     private var lastTSIH: UInt16 = 0
     private var orders: UInt64 = 0
 
@@ -44,6 +45,14 @@ package struct SessionTable {
         return record
     }
 
+    /// Whether the target may have this session too.
+    /// - Parameter limit: sessions of one target, granted ones included
+    func admits(_ question: LoginQuestion, tid: TargetID, atMost limit: Int) -> Bool {
+        guard question.tsih == 0, perTarget[tid, default: 0] >= limit else { return true }
+        // One that takes the place of its initiator port's session (RFC 7143 §6.3.5) is no more; but one at a time.
+        return records.values.count { $0.tid == tid && $0.isid == question.isid && $0.initiatorName == question.initiatorName } == 1
+    }
+
     /// Enters a granted session; nil if there are too many.
     package mutating func grant(_ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress) -> UInt16? {
         orders += 1
@@ -59,6 +68,7 @@ package struct SessionTable {
         records[lastTSIH] = SessionRecord(
             tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
             peer: peer, local: local, order: orders)
+        perTarget[tid, default: 0] += 1
         return lastTSIH
     }
 
@@ -75,10 +85,19 @@ package struct SessionTable {
     package mutating func ended(_ tsih: UInt16, neverBegan: Bool) -> Bool {
         guard var record = records[tsih], neverBegan ? record.pendingGrants > 0 : record.isServed else { return false }
         if neverBegan { record.pendingGrants -= 1 } else { record.isServed = false }
-        records[tsih] = record.pendingGrants > 0 || record.isServed ? record : nil
+        if record.pendingGrants > 0 || record.isServed {
+            records[tsih] = record
+        } else {
+            records[tsih] = nil
+            let left = perTarget[record.tid, default: 1] - 1
+            perTarget[record.tid] = left == 0 ? nil : left
+        }
         return true
     }
 
     /// Data is gone, and all of them with it.
-    package mutating func removeAll() { records = [:] }
+    package mutating func removeAll() {
+        records = [:]
+        perTarget = [:]
+    }
 }

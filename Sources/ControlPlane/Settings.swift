@@ -19,6 +19,7 @@ public struct Settings: Sendable, Equatable {
     /// Directory of the installation identity and all that must survive a restart; nil: `/var/lib/tgt`.
     public var state: String?
     public var logLevel = LogLevel.info
+    public var limits = Limits()
 
     public enum LogLevel: String, CaseIterable, Sendable { case debug, info, notice, warning, error }
 
@@ -52,7 +53,9 @@ extension Settings {
     private typealias Key = (name: String, set: @Sendable (inout Settings, Node) -> String?)
 
     /// Every key: it takes its node, or says what would be right.
-    private static let keys: [Key] = [
+    private static let keys = plainKeys + Limits.rows.map(limit)
+
+    private static let plainKeys: [Key] = [
         ("portals", { settings, node in
             guard let list = node.sequence, list.count <= mostPortals else { return "a list of at most \(mostPortals) ADDRESS:PORT is wanted" }
             settings.portals = []
@@ -108,6 +111,14 @@ extension Settings {
             return nil
         }),
     ]
+
+    private static func limit(_ row: Limits.Row) -> Key {
+        ("limits.\(row.name)", { settings, node in
+            guard let value = node.int, row.range.contains(value) else { return "a number from \(row.range.lowerBound) to \(row.range.upperBound) is wanted" }
+            settings.limits[keyPath: row.value] = value
+            return nil
+        })
+    }
 
     private mutating func apply(_ node: Node, keys: [Key], path: String, file: String) throws(SettingsError) {
         guard let mapping = node.mapping else {

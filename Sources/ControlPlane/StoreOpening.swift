@@ -93,6 +93,7 @@ private final class StoreOpening: EventHandler {
 
     private func answered(_ answer: OpenAnswer, _ descriptor: consuming FileDescriptor?) {
         switch answer {
+        case .opened where descriptor == nil: finish(.failure(.init(reason: "this process may open no more descriptors")))
         case .opened(let description, let physicalBlockLength):
             let facts = StoreFacts(
                 byteCount: description.length, isWritable: !description.isReadOnly, physicalBlockLength: Int(physicalBlockLength))

@@ -13,6 +13,8 @@ public struct DataOptions: Sendable {
     public var ioThreads: Int
     /// Bytes for the data of commands.
     public var memory: Int
+    /// Puts a store in front of each that is served: tests give it one that misbehaves.
+    var decorate: @Sendable (any BackingStore) -> any BackingStore = { $0 }
 
     public init(reactors: Int, ioThreads: Int, memory: Int) {
         self.reactors = reactors
@@ -36,11 +38,14 @@ public final class DataProcess {
     private let loop: EventLoop
     private let log: Logger
     private let shared: Shared
+    private let decorate: @Sendable (any BackingStore) -> any BackingStore
     private let reactors: [Mailbox<ReactorMessage>]
     private var threads: [LoopThread] = []
     private var link: DoorLink<DataOrderMessage, DataReportMessage>?
     private var targets: [Int32: ServedTarget] = [:]
     private var sessions: [NexusID: Served] = [:]
+    /// Grants whose session has no reactor yet: the initiator port's old session, if it has one, ends first.
+    private var pending: [NexusID: SessionBeginning] = [:]
     private var load: [Int]
     private var nextNexus: UInt64 = 1
     /// Requests to control that wait for their answer, and the parts that have come.
@@ -49,6 +54,8 @@ public final class DataProcess {
     /// Commands that wait until control keeps the reservations: by logical unit, in order of revision.
     private var keeping: [UnitKey: [(revision: UInt64, reactor: Int, nexus: NexusID, ticket: Ticket)]] = [:]
     private var heartbeats: [UInt64: Int] = [:]
+    /// Surveys that wait for so many reactors, and what the others have found.
+    private var surveys: [RequestID: (missing: Int, found: [SurveyEntry])] = [:]
 
     private struct UnitKey: Hashable {
         let tid: Int32
@@ -59,6 +66,7 @@ public final class DataProcess {
     public init(loop: EventLoop, door: consuming FileDescriptor, options: DataOptions, log: Logger) throws(SystemError) {
         self.loop = loop
         self.log = log
+        decorate = options.decorate
         let reports = try Mailbox<ReactorReport>()
         shared = Shared(
             data: BufferPool(budget: options.memory), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20), stores: StoreTable(),
@@ -102,7 +110,7 @@ public final class DataProcess {
             updateUnit(request, tid, lun, settings, description, descriptors.take())
         case .removeLogicalUnit(let request, let tid, let lun, let force): removeUnit(request, tid, lun, force: force)
         case .grant(let grant):
-            guard let descriptor = descriptors.take() else { preconditionFailure("the table asks for the descriptor") }
+            guard let descriptor = descriptors.take() else { return turnAway(grant) }
             take(grant, OwnedDescriptor(descriptor))
         case .endSession(let request, let tsih): endSession(request, tsih)
         case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
@@ -110,6 +118,9 @@ public final class DataProcess {
         case .heartbeat(let count):
             heartbeats[count] = reactors.count
             for reactor in reactors { reactor.post(.heartbeat(count)) }
+        case .survey(let request):
+            surveys[request] = (reactors.count, [])
+            for reactor in reactors { reactor.post(.survey(request)) }
         }
     }
 
@@ -125,9 +136,12 @@ public final class DataProcess {
 
     private func removeTarget(_ request: RequestID, _ tid: Int32, force: Bool) {
         guard let target = targets[tid] else { return refuse(request, .unknownTarget) }
-        guard force || target.sessions.isEmpty else { return refuse(request, .targetActive) }
+        let served = sessions.values.filter { $0.beginning.target === target }
+        guard force || served.isEmpty else { return refuse(request, .targetActive) }
         // From here on nobody finds it any more; what is left of it ends, then its stores are let go.
         targets[tid] = nil
+        for beginning in pending.values where beginning.target === target { withdraw(beginning, .targetRemoved) }
+        for session in served { session.beginning.revoke() }
         target.endSessions(
             .administrator,
             whenGone: here { process in
@@ -161,7 +175,7 @@ public final class DataProcess {
     /// Gives the logical unit its store. The old one is closed when its last operation is over.
     private func attach(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?, to unit: LogicalUnit) -> Bool {
         do {
-            shared.stores[unit] = try makeStore(description, descriptor).map { ServedStore($0, pool: shared.pool) }
+            shared.stores[unit] = try makeStore(description, descriptor).map { ServedStore(decorate($0), pool: shared.pool) }
             return true
         } catch {
             log.error("a store cannot be used: \(error)")
@@ -194,13 +208,23 @@ public final class DataProcess {
     }
 
     private func endSession(_ request: RequestID, _ tsih: UInt16) {
-        guard let served = sessions.values.first(where: { $0.beginning.grant.tsih == tsih }) else { return refuse(request, .unknownSession) }
-        let nexus = served.beginning.nexus
-        served.beginning.target.endSessions(
-            .administrator, where: { $0.nexus == nexus }, whenGone: here { $0.link?.send(.done(request)) })
+        let granted = pending.values.filter { $0.grant.tsih == tsih }
+        let served = sessions.values.map(\.beginning).filter { $0.grant.tsih == tsih }
+        guard let target = (granted.first ?? served.first)?.target else { return refuse(request, .unknownSession) }
+        // Nobody is told more than an initiator that was never admitted (RFC 7143 §11.13.5).
+        for beginning in granted { withdraw(beginning, .notFound) }
+        for beginning in served { beginning.revoke() }
+        let nexuses = Set(served.map(\.nexus))
+        target.endSessions(.administrator, where: { nexuses.contains($0.nexus) }, whenGone: here { $0.link?.send(.done(request)) })
     }
 
     // MARK: Sessions
+
+    /// The connection could not be opened here; its other descriptors are closed already, and the initiator will try again.
+    private func turnAway(_ grant: SessionGrant) {
+        log.error("a session is not served: this process may open no more descriptors", metadata: ["tsih": "\(grant.tsih)"])
+        link?.send(.sessionEnded(tsih: grant.tsih, .neverBegan))
+    }
 
     private func take(_ grant: SessionGrant, _ connection: OwnedDescriptor) {
         guard let target = targets[grant.tid] else {
@@ -210,6 +234,9 @@ public final class DataProcess {
         }
         let beginning = SessionBeginning(grant: grant, target: target, connection: connection, nexus: NexusID(rawValue: nextNexus))
         nextNexus += 1
+        // Of the logins of one initiator port the last one counts; so no more than one of them waits here.
+        for earlier in pending.values where earlier.isOfSamePort(as: beginning) { withdraw(earlier, .targetError) }
+        pending[beginning.nexus] = beginning
         probe(beginning)
     }
 
@@ -229,15 +256,24 @@ public final class DataProcess {
     }
 
     private func begin(_ beginning: SessionBeginning) {
-        guard targets[beginning.target.tid] === beginning.target else {
-            refuseLogin(beginning.grant, beginning.connection, .targetRemoved)
-            link?.send(.sessionEnded(tsih: beginning.grant.tsih, .neverBegan))
-            return
+        guard pending[beginning.nexus] != nil else { return }
+        // One that its reactor has not begun, or whose end it has not reported: control hears of that first. The report comes back here.
+        if let earlier = sessions.values.first(where: { $0.beginning.isOfSamePort(as: beginning) }) {
+            earlier.beginning.revoke()
+            return beginning.target.reinstate(beginning.initiator, whenGone: {})
         }
+        pending[beginning.nexus] = nil
         let reactor = load.indices.min { load[$0] < load[$1] } ?? 0
         load[reactor] += 1
         sessions[beginning.nexus] = Served(beginning: beginning, reactor: reactor)
         reactors[reactor].post(.begin(beginning))
+    }
+
+    /// A grant comes to nothing.
+    private func withdraw(_ beginning: SessionBeginning, _ status: LoginStatus) {
+        pending[beginning.nexus] = nil
+        refuseLogin(beginning.grant, beginning.connection, status)
+        link?.send(.sessionEnded(tsih: beginning.grant.tsih, .neverBegan))
     }
 
     /// Says on the connection itself why there is no session after all; a peer that does not read it misses it.
@@ -247,9 +283,11 @@ public final class DataProcess {
         connection.close()
     }
 
+    /// A session is no more; who waits for its initiator port goes on.
     private func forget(_ beginning: SessionBeginning) {
         guard let served = sessions.removeValue(forKey: beginning.nexus) else { return }
         load[served.reactor] -= 1
+        for next in pending.values where next.isOfSamePort(as: beginning) { replace(next) }
     }
 
     // MARK: Reports
@@ -258,17 +296,44 @@ public final class DataProcess {
         switch report {
         case .began(let beginning): link?.send(.sessionBegan(tsih: beginning.grant.tsih))
         case .occupied(let beginning):
+            pending[beginning.nexus] = beginning
             forget(beginning)
-            replace(beginning)
+        case .revoked(let beginning):
+            withdraw(beginning, targets[beginning.target.tid] === beginning.target ? .notFound : .targetRemoved)
+            forget(beginning)
         case .ended(let beginning, let reason):
-            forget(beginning)
             link?.send(.sessionEnded(tsih: beginning.grant.tsih, SessionEnd(reason)))
+            forget(beginning)
         case .keep(let reactor, let nexus, let ticket, let unit, let record): keep(reactor, nexus, ticket, unit, record)
         case .sendTargets(let reactor, let nexus, let request): discover(reactor, nexus, request)
         case .heartbeat(_, let count):
             guard let missing = heartbeats[count] else { return }
             heartbeats[count] = missing == 1 ? nil : missing - 1
             if missing == 1 { link?.send(.heartbeat(count)) }
+        case .surveyed(let request, let entries): surveyed(request, entries)
+        }
+    }
+
+    private func surveyed(_ request: RequestID, _ entries: [SurveyEntry]) {
+        guard var survey = surveys.removeValue(forKey: request) else { return }
+        survey.missing -= 1
+        survey.found += entries
+        guard survey.missing == 0 else { return surveys[request] = survey }
+        let found = logicalUnits() + survey.found
+        let size = DoorLimits.surveyEntries
+        for start in stride(from: 0, to: max(found.count, 1), by: size) {
+            let page = Array(found[start..<min(start + size, found.count)])
+            link?.send(.survey(request, page, isLast: start + size >= found.count))
+        }
+    }
+
+    /// The logical units that are not as they would be without any initiator.
+    private func logicalUnits() -> [SurveyEntry] {
+        targets.values.flatMap { target in
+            target.numbers.compactMap { number in
+                guard let condition = target.unit(number).map({ UnitCondition($0.condition) }), condition != UnitCondition() else { return nil }
+                return .logicalUnit(tid: target.tid, lun: UInt16(number), condition)
+            }
         }
     }
 
@@ -323,5 +388,12 @@ extension SessionEnd {
         case .outputStalled: self = .outputStalled
         case .inputStalled: self = .inputStalled
         }
+    }
+}
+
+extension UnitCondition {
+    init(_ condition: Condition) {
+        self.init(
+            preventsRemoval: condition.preventsRemoval, isSoftwareWriteProtected: condition.isSoftwareWriteProtected, flushFailed: condition.flushFailed)
     }
 }

@@ -12,15 +12,24 @@ public enum LoginProcessLimits {
     public static let discoveryIdle: UInt64 = 60_000_000_000
     /// Nanoseconds to send what is left before a connection is closed.
     public static let lastWords: UInt64 = 2_000_000_000
-    /// Connections in all. At the limit the oldest one of the source that holds most goes first, so that newcomers from quiet
-    /// sources get in.
-    public static let connections = 1024
-    /// Connections from one address: a hypervisor that restarts all its guests' disks at once.
-    public static let connectionsPerSource = 512
     /// Bytes taken from a connection at a time; a Login Request has at most 8240.
     public static let receiveSize = 16 << 10
     /// Bytes of discovery answers that may wait to be sent before nothing more is read from the connection.
     public static let unsent = 256 << 10
+}
+
+/// How a login process is set up.
+public struct LoginOptions: Sendable {
+    /// Connections in all. At the limit the oldest one of the source that holds most goes first, so that newcomers from quiet
+    /// sources get in.
+    public var connections: Int
+    /// Connections from one address.
+    public var connectionsPerSource: Int
+
+    public init(connections: Int, connectionsPerSource: Int) {
+        self.connections = connections
+        self.connectionsPerSource = connectionsPerSource
+    }
 }
 
 /// The process that meets peers nobody knows yet: accepts on clear portals, speaks the login phase and discovery sessions, asks
@@ -28,6 +37,7 @@ public enum LoginProcessLimits {
 public final class LoginProcess {
     let loop: EventLoop
     let log: Logger
+    private let options: LoginOptions
     let answers = BufferPool(budget: 1 << 40, cached: 1 << 20)
     private(set) var link: DoorLink<LoginAnswerMessage, LoginQuestionMessage>?
     private var listeners: [UInt32: Listener] = [:]
@@ -37,8 +47,9 @@ public final class LoginProcess {
     private var isOnline = true
     var input = [UInt8](repeating: 0, count: LoginProcessLimits.receiveSize)
 
-    public init(loop: EventLoop, door: consuming FileDescriptor, log: Logger) throws(SystemError) {
+    public init(loop: EventLoop, door: consuming FileDescriptor, options: LoginOptions, log: Logger) throws(SystemError) {
         self.loop = loop
+        self.options = options
         self.log = log
         link = try DoorLink(loop: loop, socket: door) { [unowned self] message, descriptors in
             handle(message, &descriptors)
@@ -51,7 +62,9 @@ public final class LoginProcess {
     private func handle(_ message: LoginAnswerMessage, _ descriptors: inout ReceivedDescriptors) {
         switch message {
         case .listen(let portal):
-            guard let descriptor = descriptors.take() else { preconditionFailure("the table asks for the descriptor") }
+            guard let descriptor = descriptors.take() else {
+                return log.error("a portal cannot be served: this process may open no more descriptors")
+            }
             listen(portal, descriptor)
         case .stopListening(let portal): listeners.removeValue(forKey: portal)?.close()
         case .setOnline(let isOnline): self.isOnline = isOnline
@@ -80,8 +93,8 @@ public final class LoginProcess {
         // As tgt: offline, connections are taken and closed at once.
         guard isOnline, let peer else { return }
         let source = peer.with(port: 0)
-        guard perSource[source, default: 0] < LoginProcessLimits.connectionsPerSource else { return }
-        if connections.count >= LoginProcessLimits.connections { evict() }
+        guard perSource[source, default: 0] < options.connectionsPerSource else { return }
+        if connections.count >= options.connections { evict() }
         try? Socket.setNoDelay(descriptor.rawValue)
         try? Socket.setKeepAlive(descriptor.rawValue, idle: 60, interval: 20, count: 3)
         let id = ConnectionID(rawValue: nextConnection)

@@ -7,11 +7,13 @@ public struct RoleOptions: Sendable {
     public var identity: Identity?
     /// The control process.
     public var parent: Int32
+    public var login: LoginOptions
     public var data: DataOptions
 
-    public init(identity: Identity?, parent: Int32, data: DataOptions) {
+    public init(identity: Identity?, parent: Int32, login: LoginOptions, data: DataOptions) {
         self.identity = identity
         self.parent = parent
+        self.login = login
         self.data = data
     }
 }
@@ -20,7 +22,7 @@ public struct RoleOptions: Sendable {
 public enum NetworkRole {
     /// Runs a login process until control is gone.
     public static func runLogin(door: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
-        run(door, options, log) { loop, door throws(SystemError) in try LoginProcess(loop: loop, door: door, log: log) }
+        run(door, options, log) { loop, door throws(SystemError) in try LoginProcess(loop: loop, door: door, options: options.login, log: log) }
     }
 
     /// Runs a data process until control is gone.

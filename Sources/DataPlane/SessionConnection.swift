@@ -1,4 +1,5 @@
 import Bytes
+import Door
 import ISCSI
 import Medium
 import Reactor
@@ -20,7 +21,7 @@ final class SessionConnection: EventHandler {
     private var connection: OwnedDescriptor?
     private var interest: Readiness = []
     /// Received, but not yet taken by the session, which waits for memory or for its answers to leave.
-    private var unread: [UInt8] = []
+    private var unread: ArraySlice<UInt8> = []
     private var closesAfterOutput = false
     private var endReason: EndReason?
 
@@ -59,13 +60,20 @@ final class SessionConnection: EventHandler {
         settle()
     }
 
+    /// Leaves the target instead of beginning; the connection stays open.
+    func abandon() { session.end(.administrator) }
+
     // MARK: What happens
 
     func ready(_ events: Readiness) {
         if events.contains(.writable) { send() }
         if !events.isDisjoint(with: [.readable, .hangup, .error, .peerClosed]) { receive() }
+        // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
+        if !events.isDisjoint(with: [.hangup, .error]), !readsMore { close(.connectionLost) }
         settle()
     }
+
+    private var readsMore: Bool { session.wantsInput && unread.isEmpty && !closesAfterOutput }
 
     func completed(_ ticket: Ticket, _ outcome: Outcome) {
         session.completed(ticket, outcome: outcome, now: now)
@@ -97,6 +105,15 @@ final class SessionConnection: EventHandler {
         settle()
     }
 
+    /// What it has done so far.
+    var survey: [SurveyEntry] {
+        let tsih = beginning.grant.tsih
+        let connection = SurveyEntry.connection(tsih: tsih, cid: beginning.grant.outcome.identity.cid, session.traffic)
+        return [connection] + session.statistics.filter { $0.statistics != IOStatistics() }.map { number, statistics in
+            .nexus(tsih: tsih, lun: UInt16(number), NexusActivity(statistics))
+        }
+    }
+
     // MARK: Bytes
 
     private func receive() {
@@ -106,7 +123,7 @@ final class SessionConnection: EventHandler {
             case .received(let count):
                 let input = reactor.input
                 let used = session.receive(input.span.extracting(0..<count), now: now)
-                if used < count { unread = Array(input[used..<count]) }
+                if used < count { unread = ArraySlice(Array(input[used..<count])) }
                 carryOut()
                 if count < input.count { return }
             case .wouldBlock: return
@@ -119,7 +136,8 @@ final class SessionConnection: EventHandler {
     private func feedUnread() {
         guard session.wantsInput, connection != nil else { return }
         let used = session.receive(unread.span, now: now)
-        unread.removeFirst(used)
+        // An idle session keeps nothing of it.
+        unread = used < unread.count ? unread.dropFirst(used) : []
     }
 
     private func send() {
@@ -201,6 +219,10 @@ final class SessionConnection: EventHandler {
         guard let served = reactor.shared.stores[unit] else {
             return session.completed(ticket, outcome: .failed(.unsupported), now: now)
         }
+        // The medium may have been changed for a smaller one since the command began.
+        guard operation.fits(length: served.store.length, capacity: buffer?.capacity ?? 0) else {
+            return session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
+        }
         if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
             return session.completed(ticket, outcome: outcome, now: now)
         }
@@ -208,5 +230,17 @@ final class SessionConnection: EventHandler {
         if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
             session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
         }
+    }
+}
+
+extension NexusActivity {
+    init(_ statistics: IOStatistics) {
+        func amount(_ amount: IOStatistics.Amount) -> Amount { Amount(bytes: amount.bytes, commands: amount.commands) }
+        self.init()
+        readSubmitted = amount(statistics.readSubmitted)
+        readDone = amount(statistics.readDone)
+        writeSubmitted = amount(statistics.writeSubmitted)
+        writeDone = amount(statistics.writeDone)
+        errors = statistics.errors
     }
 }

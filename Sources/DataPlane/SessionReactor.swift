@@ -6,6 +6,7 @@ import Medium
 import Reactor
 import SCSI
 import Storage
+import Synchronization
 import Target
 
 /// What other threads tell a reactor.
@@ -19,6 +20,7 @@ enum ReactorMessage: Sendable {
     case targets(NexusID, TextRequest, [DiscoveredTarget])
     case memoryReleased(NexusID)
     case heartbeat(UInt64)
+    case survey(RequestID)
 }
 
 /// What reactors tell the thread that talks to control.
@@ -27,11 +29,15 @@ enum ReactorReport: Sendable {
     case began(SessionBeginning)
     /// The initiator port has a session again: the beginning must wait for that one's end.
     case occupied(SessionBeginning)
+    /// It was revoked before it began: nothing has been sent on its connection.
+    case revoked(SessionBeginning)
     /// Nothing of it is left.
     case ended(SessionBeginning, EndReason)
     case keep(reactor: Int, NexusID, Ticket, LogicalUnit, ReservationRecord)
     case sendTargets(reactor: Int, NexusID, TextRequest)
     case heartbeat(reactor: Int, UInt64)
+    /// What the sessions of this reactor have done, as of now.
+    case surveyed(RequestID, [SurveyEntry])
 }
 
 /// A granted session on its way to, or on, its reactor. It owns the connection's descriptor until the session does.
@@ -40,6 +46,7 @@ final class SessionBeginning: Sendable {
     let target: ServedTarget
     let connection: OwnedDescriptor
     let nexus: NexusID
+    private let revoked = Atomic(false)
 
     init(grant: SessionGrant, target: ServedTarget, connection: OwnedDescriptor, nexus: NexusID) {
         self.grant = grant
@@ -51,6 +58,14 @@ final class SessionBeginning: Sendable {
     var initiator: InitiatorPort {
         InitiatorPort(name: grant.outcome.identity.initiatorName.bytes, isid: grant.outcome.identity.isid.rawValue)
     }
+
+    /// Whether both are of the same initiator port and target: then there is only one of them at a time.
+    func isOfSamePort(as other: SessionBeginning) -> Bool { target === other.target && initiator == other.initiator }
+
+    /// It is not to begin any more. Whoever revokes it ends the target's sessions next: either the reactor sees this behind its entry
+    /// in the target, or the session is found there.
+    func revoke() { revoked.store(true, ordering: .releasing) }
+    var isRevoked: Bool { revoked.load(ordering: .acquiring) }
 }
 
 /// What all reactors of a process share.
@@ -101,12 +116,18 @@ final class SessionReactor {
         case .targets(let nexus, let request, let targets): connections[nexus]?.answer(request, targets)
         case .memoryReleased(let nexus): connections[nexus]?.memoryAvailable()
         case .heartbeat(let count): shared.reports.post(.heartbeat(reactor: number, count))
+        case .survey(let request): shared.reports.post(.surveyed(request, connections.values.flatMap(\.survey)))
         }
     }
 
     private func begin(_ beginning: SessionBeginning) {
         guard let connection = SessionConnection(beginning, reactor: self) else {
             shared.reports.post(.occupied(beginning))
+            return
+        }
+        guard !beginning.isRevoked else {
+            connection.abandon()
+            shared.reports.post(.revoked(beginning))
             return
         }
         connections[beginning.nexus] = connection

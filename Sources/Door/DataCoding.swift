@@ -44,6 +44,7 @@ extension DataOrderMessage: DoorMessage {
         DoorRow(8, "targets", limit: DoorLimits.message),
         DoorRow(9, "kept", limit: 32),
         DoorRow(10, "heartbeat", limit: 16),
+        DoorRow(11, "survey", limit: 16),
     ]
 
     public var code: UInt8 {
@@ -58,6 +59,7 @@ extension DataOrderMessage: DoorMessage {
         case .targets: 8
         case .kept: 9
         case .heartbeat: 10
+        case .survey: 11
         }
     }
 
@@ -103,6 +105,7 @@ extension DataOrderMessage: DoorMessage {
             writer.write(lun)
             writer.write(revision)
         case .heartbeat(let count): writer.write(count)
+        case .survey(let request): writer.write(request.rawValue)
         }
     }
 
@@ -125,6 +128,7 @@ extension DataOrderMessage: DoorMessage {
         case 8: self = .targets(try request(), try reader.discoveredTargets(), isLast: try reader.bool())
         case 9: self = .kept(tid: try reader.int32(), lun: try reader.uint16(), revision: try reader.uint64())
         case 10: self = .heartbeat(try reader.uint64())
+        case 11: self = .survey(try request())
         default: throw .invalid
         }
     }
@@ -139,6 +143,7 @@ extension DataReportMessage: DoorMessage {
         DoorRow(5, "keep", limit: DoorLimits.message, perSecond: 5_000),
         DoorRow(6, "sendTargets", perSecond: 5_000),
         DoorRow(7, "heartbeat", limit: 16, perSecond: 100),
+        DoorRow(8, "survey", limit: DoorLimits.message, perSecond: 5_000),
     ]
 
     public var code: UInt8 {
@@ -150,6 +155,7 @@ extension DataReportMessage: DoorMessage {
         case .keep: 5
         case .sendTargets: 6
         case .heartbeat: 7
+        case .survey: 8
         }
     }
 
@@ -172,6 +178,10 @@ extension DataReportMessage: DoorMessage {
             writer.write(tsih)
             scope.encode(into: &writer)
         case .heartbeat(let count): writer.write(count)
+        case .survey(let request, let entries, let isLast):
+            writer.write(request.rawValue)
+            writer.write(entries) { $1.encode(into: &$0) }
+            writer.write(isLast)
         }
     }
 
@@ -184,6 +194,11 @@ extension DataReportMessage: DoorMessage {
         case 5: self = .keep(tid: try reader.int32(), lun: try reader.uint16(), try ReservationRecord(from: &reader))
         case 6: self = .sendTargets(RequestID(rawValue: try reader.uint64()), tsih: try reader.uint16(), try TextRequest.Selection(from: &reader))
         case 7: self = .heartbeat(try reader.uint64())
+        case 8:
+            self = .survey(
+                RequestID(rawValue: try reader.uint64()),
+                try reader.list(limit: DoorLimits.surveyEntries) { reader throws(ByteReaderError) in try SurveyEntry(from: &reader) },
+                isLast: try reader.bool())
         default: throw .invalid
         }
     }

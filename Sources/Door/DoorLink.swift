@@ -24,7 +24,7 @@ public enum DoorEnd: Error, Sendable, CustomStringConvertible {
 /// One end of the door between two of our processes: typed messages with descriptors over a SOCK_SEQPACKET socket, each held
 /// to its row of the table. Confined to its loop's thread.
 public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHandler {
-    /// What a message brought along.
+    /// What a message brought along. A descriptor that its row asks for is missing if this process may open no more.
     public typealias Receive = (Incoming, inout ReceivedDescriptors) -> Void
 
     private struct Waiting {
@@ -117,7 +117,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
             switch Socket.receiveMessage(socket, limit: DoorLimits.message, descriptors: DoorLimits.descriptors) {
             case .message(let bytes, var descriptors):
                 do {
-                    let message = try Incoming(bytes, descriptors: descriptors.count)
+                    let message = try Incoming(bytes, descriptors: descriptors.count, someWereLost: descriptors.someWereLost)
                     pace(message)
                     onMessage(message, &descriptors)
                 } catch {

@@ -100,6 +100,8 @@ public enum DataOrderMessage: Sendable {
     case targets(RequestID, [DiscoveredTarget], isLast: Bool)
     case kept(tid: Int32, lun: UInt16, revision: UInt64)
     case heartbeat(UInt64)
+    /// What is going on? Answered by pages of `.survey`.
+    case survey(RequestID)
 }
 
 /// Why data did not do what it was told.
@@ -125,4 +127,6 @@ public enum DataReportMessage: Sendable {
     case keep(tid: Int32, lun: UInt16, ReservationRecord)
     case sendTargets(RequestID, tsih: UInt16, TextRequest.Selection)
     case heartbeat(UInt64)
+    /// A part of what a survey has found; the last one says that nothing follows.
+    case survey(RequestID, [SurveyEntry], isLast: Bool)
 }

@@ -47,6 +47,8 @@ public enum DoorLimits {
     /// Most targets in one part of an answer to `SendTargets`, and most addresses of one target: so many fit a message.
     public static let discoveredTargets = 32
     public static let discoveredAddresses = 64
+    /// Most findings in one part of a survey: so many of the longest fit a message.
+    public static let surveyEntries = 1024
     /// Seconds between heartbeats, and how long one may stay unanswered before the process is ended.
     public static let heartbeatInterval = 2
     public static let heartbeatPatience = 15
@@ -98,12 +100,13 @@ extension DoorMessage {
     }
 
     /// Reads one message as it came, against its row.
-    public init(_ bytes: [UInt8], descriptors: Int) throws(DoorError) {
+    /// - Parameter someWereLost: descriptors were sent that could not be opened here: not the sender's fault
+    public init(_ bytes: [UInt8], descriptors: Int, someWereLost: Bool = false) throws(DoorError) {
         guard let code = bytes.first, let row = Self.table.first(where: { $0.code == code }) else {
             throw .unknownMessage(bytes.first ?? 0)
         }
         guard bytes.count <= row.limit else { throw .tooLong(row.name) }
-        guard row.descriptors.contains(descriptors) else { throw .wrongDescriptors(row.name) }
+        guard row.descriptors.contains(descriptors) || someWereLost && descriptors < row.descriptors.lowerBound else { throw .wrongDescriptors(row.name) }
         var reader = ByteReader(bytes)
         do {
             _ = try reader.uint8()

@@ -5,7 +5,7 @@ import Bytes
 ///
 /// The caller hands in what it received, carries out the events, and sends what is in `output`. It does not call `next` while
 /// `output` holds more than it cares to keep: that is what bounds a peer that asks and never listens.
-public struct FullFeature {
+public struct FullFeature: ~Copyable {
     public enum Event {
         /// The input is used up.
         case needsInput
@@ -31,11 +31,7 @@ public struct FullFeature {
     public let sessionType: SessionType
     public let cid: UInt16
 
-    /// Octets and PDUs of this connection since login, for statistics.
-    public internal(set) var receivedOctets: UInt64 = 0
-    public internal(set) var sentOctets: UInt64 = 0
-    public internal(set) var receivedPDUs: UInt64 = 0
-    public internal(set) var sentPDUs: UInt64 = 0
+    public internal(set) var traffic = Traffic()
     /// NOP-Ins of ours that the initiator has not answered.
     public internal(set) var unansweredPings = 0
     /// The initiator's limit for our data segments, which a Text Request may change.
@@ -134,8 +130,8 @@ public struct FullFeature {
     public var isIdle: Bool { liveTasks == 0 }
 
     /// The tasks that are neither finished nor dropped.
-    public var liveTaskIndexes: some Sequence<TaskIndex> {
-        tasks.indices.lazy.filter { tasks[$0].isLive }.map { TaskIndex(rawValue: $0) }
+    public var liveTaskIndexes: [TaskIndex] {
+        tasks.enumerated().filter(\.element.isLive).map { TaskIndex(rawValue: $0.offset) }
     }
 
     /// What the command of a task says.
@@ -154,7 +150,7 @@ public struct FullFeature {
             if replay.isEmpty {
                 let begin = offset
                 step = self.step(input, &offset, headerDigest: negotiated.headerDigest, dataDigest: negotiated.dataDigest)
-                receivedOctets &+= UInt64(offset - begin)
+                traffic.receivedOctets &+= UInt64(offset - begin)
             } else {
                 let bytes = replay
                 var position = replayOffset
@@ -180,7 +176,8 @@ public struct FullFeature {
         switch framing.step(input, &offset, headerDigest: headerDigest, dataDigest: dataDigest) {
         case .needsInput: return .needsInput
         case .header:
-            receivedPDUs &+= 1
+            // One that had to wait for its turn was counted when it came.
+            if replay.isEmpty { traffic.received(framing.header) }
             destination = .discard
             conclusion = .nothing
             return admit(framing.header, framing.additionalHeaders).map { .tell($0) } ?? .more

@@ -19,6 +19,41 @@ public enum FullFeatureLimits {
     public static let textKeys = 32
 }
 
+/// Octets and PDUs of a connection since its login (RFC 7143 §11).
+public struct Traffic: Hashable, Sendable {
+    public var receivedOctets: UInt64 = 0
+    public var sentOctets: UInt64 = 0
+    /// PDUs of every kind.
+    public var receivedPDUs: UInt64 = 0
+    public var sentPDUs: UInt64 = 0
+    /// SCSI Data-Out and Data-In.
+    public var dataOutPDUs: UInt64 = 0
+    public var dataInPDUs: UInt64 = 0
+    /// SCSI Command and SCSI Response. A read that ends well has no Response: its status travels with the data.
+    public var commandPDUs: UInt64 = 0
+    public var responsePDUs: UInt64 = 0
+
+    public init() {}
+
+    mutating func received(_ header: BasicHeader) {
+        receivedPDUs &+= 1
+        switch header.opcode {
+        case .scsiCommand: commandPDUs &+= 1
+        case .dataOut: dataOutPDUs &+= 1
+        default: break
+        }
+    }
+
+    mutating func sent(_ header: BasicHeader) {
+        sentPDUs &+= 1
+        switch header.opcode {
+        case .scsiResponse: responsePDUs &+= 1
+        case .dataIn: dataInPDUs &+= 1
+        default: break
+        }
+    }
+}
+
 /// A task of this connection: valid from its `command` event until it is finished or dropped.
 public struct TaskIndex: Hashable, Sendable {
     /// A small number; it serves another task later.

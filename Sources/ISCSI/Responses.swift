@@ -17,7 +17,7 @@ extension FullFeature {
         if numbering == .advancing { statSN &+= 1 }
         header.store(expCmdSN, at: 28)
         header.store(expCmdSN &+ UInt32(window) &- 1, at: 32)
-        sentPDUs &+= 1
+        traffic.sent(header)
     }
 
     private func digest(of header: BasicHeader) -> InlineArray<4, UInt8> {
@@ -59,16 +59,16 @@ extension FullFeature {
             let digest = Self.wireForm(crc)
             output.append(copying: digest.span)
         }
-        sentOctets &+= UInt64(output.byteCount - before)
+        traffic.sentOctets &+= UInt64(output.byteCount - before)
     }
 
     private mutating func queue(_ header: BasicHeader) {
         output.append(copying: header.bytes.span)
-        sentOctets &+= UInt64(PDU.headerLength)
+        traffic.sentOctets &+= UInt64(PDU.headerLength)
         if negotiated.headerDigest {
             let digest = digest(of: header)
             output.append(copying: digest.span)
-            sentOctets &+= UInt64(PDU.digestLength)
+            traffic.sentOctets &+= UInt64(PDU.digestLength)
         }
     }
 
@@ -112,7 +112,7 @@ extension FullFeature {
         }
         output.append(buffer, begin..<end)
         if tailLength > 0 { output.append(copying: tail.span.extracting(0..<tailLength)) }
-        sentOctets &+= UInt64(output.byteCount - before)
+        traffic.sentOctets &+= UInt64(output.byteCount - before)
     }
 
     // MARK: NOP

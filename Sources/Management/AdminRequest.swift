@@ -95,11 +95,12 @@ public struct AdminRequest: Hashable, Sendable {
         }
     }
 
-    /// Whether the answer shows what sessions and logical units are doing now, or depends on it.
+    /// Whether the answer shows or depends on what only the data process knows: conditions of logical units, statistics.
     public var needsRuntimeView: Bool {
         switch action {
-        case .statSystem, .showTargets, .statTarget, .statLogicalUnit, .statSession, .showConnections, .statConnections,
-             .deleteTarget, .deleteConnection, .deleteLogicalUnit, .updateLogicalUnit, .showSystem: true
+        case .statSystem, .showTargets, .statTarget, .statLogicalUnit, .statSession, .statConnections: true
+        // A medium that an initiator has locked cannot be changed.
+        case .updateLogicalUnit(_, _, let settings): settings.contains { $0.name.elementsEqual("path".utf8) }
         default: false
         }
     }

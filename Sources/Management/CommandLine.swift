@@ -8,6 +8,8 @@ public struct TgtadmOption: Sendable {
     public let longTakesArgument: Bool
     /// Whether `-letter` takes one: tgt's `-F` and `-O` do, though `--force` and `--outgoing` don't.
     public let shortTakesArgument: Bool
+    /// Ours, not tgt's: there is no `-letter`, which is no letter.
+    public var isLongOnly: Bool { letter >= 0x80 }
 
     private init(_ letter: Unicode.Scalar, _ name: String, long: Bool = true, short: Bool = true) {
         self.letter = UInt8(ascii: letter)
@@ -15,6 +17,17 @@ public struct TgtadmOption: Sendable {
         longTakesArgument = long
         shortTakesArgument = short
     }
+
+    private init(longOnly letter: UInt8, _ name: String, takesArgument: Bool) {
+        self.letter = letter
+        self.name = name
+        longTakesArgument = takesArgument
+        shortTakesArgument = takesArgument
+    }
+
+    /// What stands for the options without a letter.
+    static let json: UInt8 = 0x80
+    static let transaction: UInt8 = 0x81
 
     public static let all: [TgtadmOption] = [
         TgtadmOption("d", "debug", long: false, short: false),
@@ -46,16 +59,18 @@ public struct TgtadmOption: Sendable {
         TgtadmOption("Y", "device-type"),
         TgtadmOption("O", "outgoing", long: false),
         TgtadmOption("C", "control-port"),
+        TgtadmOption(longOnly: json, "json", takesArgument: false),
+        TgtadmOption(longOnly: transaction, "transaction", takesArgument: true),
     ]
 
     /// The short options as getopt_long takes them.
     public static var shortOptions: String {
-        all.map { String(Unicode.Scalar($0.letter)) + ($0.shortTakesArgument ? ":" : "") }.joined()
+        all.filter { !$0.isLongOnly }.map { String(Unicode.Scalar($0.letter)) + ($0.shortTakesArgument ? ":" : "") }.joined()
     }
 }
 
 /// The end of a tgtadm before or after it has talked to the daemon.
-public struct TgtadmExit: Hashable, Sendable {
+public struct TgtadmExit: Error, Hashable, Sendable {
     public var output: [UInt8] = []
     /// Lines for standard error.
     public var errors: [String] = []
@@ -80,6 +95,38 @@ public struct TgtadmExit: Hashable, Sendable {
     /// There is no socket, nobody listens, or we may not connect.
     public static let noDaemon = TgtadmExit(
         errors: ["tgtadm: failed to send request hdr to tgt daemon, Transport endpoint is not connected"], code: notConnected)
+
+    /// The daemon is not ours, or older than what is asked for.
+    public static func notSpoken(_ what: String, versions: ClosedRange<UInt16>?) -> TgtadmExit {
+        let speaks = versions.map { "speaks versions \($0.lowerBound) to \($0.upperBound) of Portcullis's protocol, this tgtadm \(NativeProtocol.version)" }
+        return .usage("\(what) cannot be had: this tgtd \(speaks ?? "speaks tgt's protocol only")")
+    }
+
+    /// How our protocol's request went.
+    /// - Parameters:
+    ///   - format: as asked for: in JSON a refusal is a document, too
+    ///   - place: for a transaction: where each of its requests stands, like `file:12`
+    public init(_ answer: NativeAnswer, format: OutputFormat, place: (Int) -> String? = { _ in nil }) {
+        guard answer.error != TgtError.success.rawValue else {
+            self.init(output: answer.output, code: 0)
+            return
+        }
+        let text = TgtError.text(for: answer.error)
+        let place = answer.request.flatMap { place(Int($0)) }
+        self.init(errors: ["tgtadm: " + (place.map { "\($0): " } ?? "") + text], code: Self.invalid)
+        if format == .json {
+            output = JSONWriter.document { writer in
+                writer.object("error") { writer in
+                    writer.field("number", answer.error)
+                    writer.field("text", text)
+                    writer.field("reason", answer.reason.isEmpty ? nil : answer.reason)
+                    if let request = answer.request { writer.field("request", request) }
+                }
+            }
+        } else if place != nil, !answer.reason.isEmpty {
+            errors.append("tgtadm: \(answer.reason)")
+        }
+    }
 
     /// What the daemon's side of the conversation was.
     public enum Reply: Hashable, Sendable {
@@ -110,16 +157,34 @@ public struct TgtadmCommandLine: Sendable {
         /// Which daemon: the number behind the socket's name.
         public var controlPort: Int
         public var isDebugging: Bool
+        public var format = OutputFormat.text
 
         /// Whether the daemon ends after this answer.
         public func endsDaemon(_ reply: TgtadmExit.Reply) -> Bool {
-            guard (request.mode, request.operation) == (.system, .delete), case .response(let response) = reply else { return false }
-            return response.error == TgtError.success.rawValue
+            guard case .response(let response) = reply else { return false }
+            return endsDaemon(response.error)
         }
+        public func endsDaemon(_ answer: NativeAnswer) -> Bool { endsDaemon(answer.error) }
+
+        private func endsDaemon(_ error: UInt32) -> Bool {
+            (request.mode, request.operation) == (.system, .delete) && error == TgtError.success.rawValue
+        }
+    }
+
+    /// Many requests, from a file.
+    public struct Transaction: Hashable, Sendable {
+        /// `-` is standard input.
+        public var path: [UInt8]
+        /// For lines that name no driver.
+        public var lld: [UInt8]
+        public var controlPort: Int
+        public var isDebugging: Bool
+        public var format: OutputFormat
     }
 
     public enum Outcome: Hashable, Sendable {
         case send(Command)
+        case transact(Transaction)
         case exit(TgtadmExit)
     }
 
@@ -155,6 +220,10 @@ public struct TgtadmCommandLine: Sendable {
         case "Y":
             deviceType = DeviceType.named(text)
             if deviceType == nil { return .usage("unknown target type: \(Self.shown(text))") }
+        case "B":
+            // tgt looks in /sys/bus for BUS,DEVICE; no driver here has buses.
+            if let comma = text.firstIndex(of: UInt8(ascii: ",")) { return .usage("can't find bus: \(Self.shown(Array(text[..<comma])))") }
+            texts[letter] = text
         case "L": lld = text
         case "t": return number(text, letter, atMost: UInt64(Int32.max)) { $0.tid = $1 }
         case "s": return number(text, letter, atMost: .max) { $0.sid = $1 }
@@ -174,14 +243,44 @@ public struct TgtadmCommandLine: Sendable {
         if let stray = strays.first {
             return .exit(TgtadmExit(errors: ["tgtadm: unrecognized option '\(Self.shown(stray))'", TgtadmExit.tryHelp], code: TgtadmExit.invalid))
         }
+        let isDebugging = given.contains(UInt8(ascii: "d"))
+        let format: OutputFormat = given.contains(TgtadmOption.json) ? .json : .text
+        if let path = texts[TgtadmOption.transaction] {
+            let allowed = [TgtadmOption.transaction, TgtadmOption.json] + Array("dCL".utf8)
+            if let letter = given.first(where: { !allowed.contains($0) }) {
+                return .exit(.usage("option '\(Self.shown(letter: letter))' does not go with --transaction"))
+            }
+            return .transact(Transaction(path: path, lld: lld, controlPort: Int(controlPort), isDebugging: isDebugging, format: format))
+        }
         guard let operation else { return .exit(.usage("specify the operation type")) }
         guard let mode else { return .exit(.usage("specify the mode")) }
         if let complaint = complaint(mode, operation) { return .exit(.usage(complaint)) }
+        if format == .json, operation != .show, operation != .stat { return .exit(.usage("--json goes with the operations show and stat, and with --transaction")) }
         let request = request(mode, operation)
         guard request.encoded() != nil else {
             return .exit(.usage("the request is too long: at most \(TgtRequest.greatestPayload) bytes of text and a driver's name of 63"))
         }
-        return .send(Command(request: request, controlPort: Int(controlPort), isDebugging: given.contains(UInt8(ascii: "d"))))
+        return .send(Command(request: request, controlPort: Int(controlPort), isDebugging: isDebugging, format: format))
+    }
+
+    /// All options of a transaction's line are taken.
+    /// - Returns: its request, or why it is none
+    public func finishLine(strays: [[UInt8]]) -> Result<AdminRequest, TgtadmExit> {
+        let elsewhere = Array("CdhV".utf8) + [TgtadmOption.json, TgtadmOption.transaction]
+        if let letter = given.first(where: elsewhere.contains) {
+            return .failure(.usage("option '\(Self.shown(letter: letter))' does not belong into a transaction"))
+        }
+        switch finish(strays: strays) {
+        case .exit(let end): return .failure(end)
+        case .transact: return .failure(.usage("a transaction cannot be part of one"))
+        case .send(let command):
+            do throws(TgtError) { return .success(try AdminRequest(command.request)) } catch { return .failure(.usage(error.text)) }
+        }
+    }
+
+    private static func shown(letter: UInt8) -> String {
+        let option = TgtadmOption.all.first { $0.letter == letter }
+        return option?.isLongOnly == true ? "--" + (option?.name ?? "") : "-\(Unicode.Scalar(letter))"
     }
 
     /// Where the daemon listens: the number is added to the name.
@@ -291,7 +390,7 @@ public struct TgtadmCommandLine: Sendable {
         guard let rule = Self.rules.first(where: { $0.mode == mode && $0.operation == operation }) else {
             return mode == .lld ? "option \(operation.rawValue) not supported in lld mode" : "operation \(word(operation)) not supported in \(word(mode)) mode"
         }
-        if let allowed = rule.allowed, let letter = given.first(where: { !allowed.utf8.contains($0) && $0 != UInt8(ascii: "d") }) {
+        if let allowed = rule.allowed, let letter = given.first(where: { !allowed.utf8.contains($0) && $0 != UInt8(ascii: "d") && $0 != TgtadmOption.json }) {
             let option = "option '-\(Unicode.Scalar(letter))'"
             return rule.wording == .notAllowed ? "\(word(mode)) mode: \(option) is not allowed/supported" : "\(option) not supported in \(word(mode)) mode"
         }
@@ -457,6 +556,11 @@ extension TgtadmCommandLine {
           --mode system --op delete
                 ends the daemon; there must be no target
           --mode lld --op show
+
+        With Portcullis's tgtd only
+          --json                with show and stat: print JSON
+          --transaction FILE    carry out the lines of FILE (-: standard input), each the options of
+                                one tgtadm that changes something: all of them, or none
 
         -d, --debug             tell what is sent
         -C, --control-port N    speak to the daemon with this number

@@ -41,6 +41,8 @@ public struct TgtRequest: Hashable, Sendable {
     static let lldLength = 64
     /// Bytes of text with the zero behind it: tgt's own limit.
     public static let greatestPayload = 8192
+    /// Bytes of a whole request.
+    public static let greatestLength = headerLength + greatestPayload
 
     /// Where the fields are in the header.
     enum Offset {

@@ -35,13 +35,13 @@ public struct BackingStore: Hashable, Sendable {
         /// The page cache is passed by (O_DIRECT).
         public static let direct = Flags(rawValue: 2)
 
-        private static let names: [(flag: Flags, name: String)] = [(.sync, "sync"), (.direct, "direct")]
+        private static let known: [(flag: Flags, name: String)] = [(.sync, "sync"), (.direct, "direct")]
 
         /// Flags joined by colons.
         public init(parsing text: some Collection<UInt8>) throws(ConfigurationError) {
             self = []
             for word in text.split(separator: UInt8(ascii: ":"), omittingEmptySubsequences: false) {
-                guard let row = Self.names.first(where: { word.elementsEqual($0.name.utf8) }) else {
+                guard let row = Self.known.first(where: { word.elementsEqual($0.name.utf8) }) else {
                     throw ConfigurationError(.invalid, "“\(escaped(text))” are no bsoflags: write sync, direct or sync:direct")
                 }
                 insert(row.flag)
@@ -49,7 +49,8 @@ public struct BackingStore: Hashable, Sendable {
         }
 
         /// As `show` prints them: `sync`, `direct` or `sync:direct`; empty without flags.
-        public var text: String { Self.names.filter { contains($0.flag) }.map(\.name).joined(separator: ":") }
+        public var text: String { names.joined(separator: ":") }
+        public var names: [String] { Self.known.filter { contains($0.flag) }.map(\.name) }
     }
 
     public var kind: Kind

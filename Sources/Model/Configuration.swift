@@ -13,6 +13,8 @@ public struct Configuration: Hashable, Sendable {
     private var numbers: [ISCSIName: TargetID] = [:]
     /// In the order they were made.
     public private(set) var accounts: [Account] = []
+    /// The same, to look them up.
+    private var accountSet: Set<Account> = []
     public private(set) var discoveryAccounts = AccountBindings()
     /// In the order they were opened.
     public private(set) var portals: [Portal] = []
@@ -189,9 +191,10 @@ public struct Configuration: Hashable, Sendable {
     // MARK: Accounts
 
     public mutating func newAccount(_ name: AccountName, tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
-        guard !accounts.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.accountExists, "account \(name) exists already") }
+        guard !accountSet.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.accountExists, "account \(name) exists already") }
         guard accounts.count < Limits.accounts else { throw ConfigurationError(.tooManyAccounts, "there are \(Limits.accounts) accounts already") }
         accounts.append(Account(tenant: tenant, name: name))
+        accountSet.insert(Account(tenant: tenant, name: name))
         return [.accountListChanged]
     }
 
@@ -200,18 +203,17 @@ public struct Configuration: Hashable, Sendable {
         guard let index = accounts.firstIndex(where: { $0.name == name && $0.tenant == tenant }) else {
             throw ConfigurationError(.noSuchAccount, "there is no account \(name)")
         }
-        accounts.remove(at: index)
+        accountSet.remove(accounts.remove(at: index))
         var changes: [Change] = [.accountListChanged]
-        for target in sortedTargets where target.tenant == tenant {
-            if targets[target.id]?.accounts.remove(name) == true { changes.append(.accountsChanged(target.id)) }
-        }
+        let bound = targets.values.filter { $0.tenant == tenant && !$0.accounts.isEmpty }.map(\.id).sorted()
+        for id in bound where targets[id]?.accounts.remove(name) == true { changes.append(.accountsChanged(id)) }
         if discoveryAccounts.remove(name) { changes.append(.accountsChanged(nil)) }
         return changes
     }
 
     /// - Parameter id: nil binds it to discovery.
     public mutating func bindAccount(_ name: AccountName, to id: TargetID?, outgoing: Bool) throws(ConfigurationError) -> [Change] {
-        let accounts = accounts
+        let accounts = accountSet
         return try changeBindings(of: id) { bindings, tenant throws(ConfigurationError) in
             guard accounts.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
             try bindings.bind(name, outgoing: outgoing)

@@ -1,7 +1,7 @@
 /// How much may be configured. Control keeps all of it in memory and sends it to the other processes.
 public enum Limits {
-    /// Targets: many tenants with many small targets; tgt's users number them up to 4094 (Longhorn).
-    public static let targets = 4096
+    /// Targets: a host of many tenants serves ten thousand small ones, and some room; tgt's users number them up to 4094 (Longhorn).
+    public static let targets = 16384
     /// Logical units of a target, the controller included: all that flat space addressing reaches (SAM-5 §4.7.7).
     public static let logicalUnits = 16384
     /// Address rules, and name rules, of a target. Each login goes through them all.

@@ -44,8 +44,13 @@ extension Optional where Wrapped == FileDescriptor {
 /// The descriptors that came with a message, in order. Those that nobody takes are closed.
 public struct ReceivedDescriptors: ~Copyable, Sendable {
     private var rest: ArraySlice<Int32>
+    /// There were more, but this process may open no more (EMFILE, or the system's ENFILE).
+    public let someWereLost: Bool
 
-    init(_ descriptors: [Int32]) { rest = descriptors[...] }
+    init(_ descriptors: [Int32], someWereLost: Bool = false) {
+        rest = descriptors[...]
+        self.someWereLost = someWereLost
+    }
 
     /// How many are left.
     public var count: Int { rest.count }

@@ -256,19 +256,20 @@ public enum Socket {
     }
 
     /// Receives one message of at most `limit` bytes and `descriptors` descriptors. One that exceeds either has been thrown
-    /// away, with its descriptors closed.
+    /// away, with its descriptors closed. One whose descriptors this process could not open any more comes without them.
     public static func receiveMessage(
         _ fd: Int32, limit: Int = defaultMessageLimit, descriptors most: Int = mostDescriptors
     ) -> MessageResult {
         precondition(limit > 0 && (0...mostDescriptors).contains(most))
         var numbers = [Int32](repeating: -1, count: mostDescriptors)
         var count = Int32(most)
+        var lost: Int32 = 0
         var result = 0
         let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { storage, initialized in
-            unsafe result = linux_receive_message(fd, storage.baseAddress!, limit, &numbers, &count)
+            unsafe result = linux_receive_message(fd, storage.baseAddress!, limit, &numbers, &count, &lost)
             initialized = max(0, result)
         }
-        if result > 0 { return .message(bytes, ReceivedDescriptors(Array(numbers.prefix(Int(count))))) }
+        if result > 0 { return .message(bytes, ReceivedDescriptors(Array(numbers.prefix(Int(count))), someWereLost: lost != 0)) }
         if result == 0 {
             _ = ReceivedDescriptors(Array(numbers.prefix(Int(count))))
             return .closed(nil)

@@ -48,7 +48,7 @@ extension Operation {
     }
 
     /// Whether it keeps to a medium of `length` bytes and a buffer of `capacity`.
-    func fits(length: UInt64, capacity: Int) -> Bool {
+    public func fits(length: UInt64, capacity: Int) -> Bool {
         func lies(_ extent: Extent) -> Bool { extent.offset <= length && extent.length <= length - extent.offset }
         if case .discard(let extents) = self { return extents.allSatisfy(lies) }
         if case .writeSame(let extent, let pattern, _) = self {

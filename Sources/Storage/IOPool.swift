@@ -14,6 +14,8 @@ public final class IOPool<Token: Sendable>: Sendable {
         var waiting = 0
         var running = 0
         var idleThreads = 0
+        /// Callers of `waitUntilIdle`.
+        var watchers = 0
         var isStopping = false
         var threads: [WorkerThread] = []
     }
@@ -46,29 +48,30 @@ public final class IOPool<Token: Sendable>: Sendable {
     /// Has the operation done; `deliver` gets `token` with the outcome. false: too many wait already, nothing happens; or no
     /// thread could be started for the first of them.
     public func submit(_ operation: Operation, buffer: Buffer?, on queue: StoreQueue<Token>, token: Token) -> Bool {
-        let accepted = monitor.withLock { state in
-            guard state.waiting < queueLimit, !state.isStopping else { return false }
+        let (accepted, isWatched) = monitor.withLock { state in
+            guard state.waiting < queueLimit, !state.isStopping else { return (false, false) }
             if state.idleThreads <= state.ready.count, state.threads.count < mostThreads {
                 // Without one more thread it takes longer; without any it would take for ever.
                 do throws(SystemError) {
                     state.threads.append(try WorkerThread(name: "storage") { [self] in work() })
                 } catch {
-                    if state.threads.isEmpty { return false }
+                    if state.threads.isEmpty { return (false, false) }
                 }
             }
             state.waiting += 1
             queue.waiting.append(StoreQueue.Job(operation: operation, buffer: buffer, token: token))
             list(queue, &state)
-            return true
+            return (true, state.watchers > 0)
         }
-        if accepted { monitor.ringOne() }
+        // The bell is shared: rung once it might be heard only by one who waits for something else.
+        if isWatched { monitor.ringAll() } else if accepted { monitor.ringOne() }
         return accepted
     }
 
     /// Takes out what waits on `queue` and fulfils `condition`: it will not be done nor delivered. What runs already is not
     /// stopped.
     public func cancel(on queue: StoreQueue<Token>, where condition: (Token) -> Bool) -> [Token] {
-        monitor.withLock { state in
+        let cancelled = monitor.withLock { state in
             var cancelled: [Token] = []
             queue.waiting.removeAll { job in
                 guard condition(job.token) else { return false }
@@ -78,13 +81,19 @@ public final class IOPool<Token: Sendable>: Sendable {
             state.waiting -= cancelled.count
             return cancelled
         }
+        monitor.ringAll()
+        return cancelled
     }
 
-    /// Operations of `queue` that wait or run.
+    /// Operations of `queue` that wait, run or are being delivered.
     public func outstanding(on queue: StoreQueue<Token>) -> Int { monitor.withLock { _ in queue.waiting.count + queue.running } }
 
     /// Waits until nothing waits or runs and every outcome has been delivered.
-    public func waitUntilIdle() { monitor.wait { $0.waiting == 0 && $0.running == 0 ? () : nil } }
+    public func waitUntilIdle() {
+        monitor.withLock { $0.watchers += 1 }
+        monitor.wait { $0.waiting == 0 && $0.running == 0 ? () : nil }
+        monitor.withLock { $0.watchers -= 1 }
+    }
 
     /// Finishes what was submitted, takes nothing more and ends the threads. Once, and not from `deliver`.
     public func stop() {

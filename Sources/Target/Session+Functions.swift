@@ -76,7 +76,7 @@ extension Session {
             guard let task = tasks[slot], isMeant(task) else { continue }
             any = true
             if task.isOutside {
-                if task.fate != .aborted { tasks[slot]!.fate = fate }
+                if task.fate != .aborted { task.fate = fate }
                 stillOutside.insert(task.index)
             } else {
                 withdraw(task)

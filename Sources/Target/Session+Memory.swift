@@ -14,8 +14,8 @@ extension Session {
         guard others == 0 || others + charge <= memoryShare, let buffer = data.allocate(length) else { return false }
         if let old = task.buffer { old.withBytes(0..<old.capacity) { buffer.copy($0, to: 0) } }
         memoryHeld += charge - task.charge
-        tasks[index.rawValue]!.buffer = buffer
-        tasks[index.rawValue]!.charge = charge
+        task.buffer = buffer
+        task.charge = charge
         return true
     }
 

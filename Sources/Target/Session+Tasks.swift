@@ -19,7 +19,7 @@ extension Session {
         taskSerial += 1
         let device = DeviceTask(
             nexus: start.nexus, cdb: cdb, dataOutCount: wanted, expectedDataOutCount: info.writes ? expected : nil)
-        var task = SessionTask(index: index, serial: taskSerial, nexus: nexus, device: device)
+        let task = SessionTask(index: index, serial: taskSerial, nexus: nexus, device: device)
         task.isRead = info.reads
         task.isWrite = info.writes
         task.expectedLength = expected
@@ -63,7 +63,7 @@ extension Session {
     func dataOutComplete(_ index: TaskIndex) {
         guard let task = tasks[index.rawValue] else { return }
         if let verdict = task.verdict { return settle(index, verdict) }
-        tasks[index.rawValue]?.phase = .ready
+        task.phase = .ready
         if task.mayRun { ready.append(index) }
     }
 
@@ -97,9 +97,8 @@ extension Session {
     }
 
     private func begin(_ index: TaskIndex) {
-        guard let nexus = tasks[index.rawValue]?.nexus else { return }
-        let buffer = tasks[index.rawValue]?.buffer
-        let step = nexus.unit.begin(&tasks[index.rawValue]!.device, dataOut: buffer)
+        guard let task = tasks[index.rawValue], let nexus = task.nexus else { return }
+        let step = nexus.unit.begin(&task.device, dataOut: task.buffer)
         advance(index, step)
     }
 
@@ -121,14 +120,14 @@ extension Session {
 
     func perform(_ index: TaskIndex, _ operation: Operation) {
         guard let task = tasks[index.rawValue], let nexus = task.nexus else { return }
-        tasks[index.rawValue]!.phase = .inStore
+        task.phase = .inStore
         outside += 1
         actions.append(.perform(Ticket(task: index, serial: task.serial), nexus.unit, operation, task.buffer))
     }
 
     private func keep(_ index: TaskIndex, _ record: ReservationRecord) {
         guard let task = tasks[index.rawValue], let nexus = task.nexus else { return }
-        tasks[index.rawValue]!.phase = .keeping
+        task.phase = .keeping
         outside += 1
         actions.append(.keep(Ticket(task: index, serial: task.serial), nexus.unit, record))
     }
@@ -143,7 +142,7 @@ extension Session {
     /// remembered, and what reservations have become is kept.
     func resume(_ index: TaskIndex, _ outcome: Outcome) {
         guard let task = tasks[index.rawValue], let nexus = task.nexus else { return }
-        let step = nexus.unit.resume(&tasks[index.rawValue]!.device, after: outcome, buffer: task.buffer)
+        let step = nexus.unit.resume(&task.device, after: outcome, buffer: task.buffer)
         switch (task.fate, step) {
         case (.goesOn, _):
             outside -= 1
@@ -174,7 +173,7 @@ extension Session {
         guard let task = tasks[index.rawValue] else { return }
         let preempted = task.device.abortsTasksOf
         guard !preempted.isEmpty, let nexus = task.nexus else { return giveAnswer(index, completion) }
-        tasks[index.rawValue]!.phase = .waitsForOthers(completion)
+        task.phase = .waitsForOthers(completion)
         var own: Set<TaskIndex> = []
         if preempted.contains(start.nexus) { (own, _) = abort { $0.nexus === nexus && $0.index != index } }
         let others = preempted.filter { $0 != start.nexus }.compactMap { target.session($0) }
@@ -215,7 +214,7 @@ extension Session {
         task.nexus?.count(task, completion.status, dataIn: length)
         if case .buffer = completion.dataIn {
             chargesInOutput.append((bytesSent + UInt64(engine.output.byteCount), task.charge))
-            tasks[index.rawValue]!.charge = 0
+            task.charge = 0
         }
         vacate(index)
     }
@@ -228,8 +227,9 @@ extension Session {
         guard let place = task.place, let nexus = task.nexus else { return }
         nexus.unit.commandLeft()
         nexus.taskSet.leave(index, place, mayRun: task.mayRun) { released in
-            tasks[released.rawValue]?.mayRun = true
-            if case .ready = tasks[released.rawValue]?.phase { ready.append(released) }
+            guard let task = tasks[released.rawValue] else { return }
+            task.mayRun = true
+            if case .ready = task.phase { ready.append(released) }
         }
     }
 }

@@ -162,9 +162,7 @@ public final class Session {
     }
 
     /// Octets and PDUs of its connection since login.
-    public var traffic: (receivedOctets: UInt64, sentOctets: UInt64, receivedPDUs: UInt64, sentPDUs: UInt64) {
-        (engine.receivedOctets, engine.sentOctets, engine.receivedPDUs, engine.sentPDUs)
-    }
+    public var traffic: Traffic { engine.traffic }
 
     // MARK: What happens
 

@@ -38,8 +38,9 @@ final class ITLNexus {
     }
 }
 
-/// A SCSI command on its way through a session.
-struct SessionTask {
+/// A SCSI command on its way through a session. An object, because many hands touch it on that way, and as a value it would be
+/// copied for each of them.
+final class SessionTask {
     enum Phase {
         /// Data-Out is on its way.
         case collecting

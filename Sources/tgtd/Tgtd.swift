@@ -48,7 +48,8 @@ struct Tgtd {
     }
 }
 
-/// `--role ROLE --parent PID --system-log 0|1 [--uid N --gid N] [--reactors N --io-threads N --memory N]`: written by control, for nobody else.
+/// `--role ROLE --parent PID --system-log 0|1 [--uid N --gid N] [--connections N --connections-per-source N]
+/// [--reactors N --io-threads N --memory N]`: written by control, for nobody else.
 private struct RoleArguments {
     let role: Role
     let options: RoleOptions
@@ -71,6 +72,8 @@ private struct RoleArguments {
         logsToSystem = numbers["--system-log"] == 1
         options = RoleOptions(
             identity: identity, parent: Int32(clamping: numbers["--parent"] ?? 0),
+            login: LoginOptions(
+                connections: max(1, numbers["--connections"] ?? 1), connectionsPerSource: max(1, numbers["--connections-per-source"] ?? 1)),
             data: DataOptions(
                 reactors: max(1, numbers["--reactors"] ?? 1), ioThreads: max(1, numbers["--io-threads"] ?? 1),
                 memory: max(64 << 20, numbers["--memory"] ?? 0)))

@@ -129,6 +129,18 @@ struct PlanTests {
         #expect(try rig.call("--op bind --mode target --tid 1 -B 1").errors == ["tgtadm: invalid request"])
     }
 
+    @Test("what has no valid spelling cannot be there, and so is not found", arguments: [
+        ("--op unbind --mode target --tid 1 -I not-an-address", TgtError.noRule), ("--op unbind --mode target --tid 1 -I 192.0.2.0/33", .noRule),
+        ("--op unbind --mode target --tid 1 -Q ", .noRule), ("--op delete --mode account -u \u{1}", .noAccount),
+        ("--op bind --mode account --tid 1 -u \u{1}", .noAccount), ("--op unbind --mode account --tid 1 -u \u{1}", .noAccount),
+    ])
+    func impossibleNames(words: String, error: TgtError) throws {
+        var rig = try busyRig()
+        let before = rig.configuration
+        #expect(try rig.call(words).errors == ["tgtadm: \(error.text)"])
+        #expect(rig.configuration == before && rig.reason?.contains("\u{1}") == false)
+    }
+
     @Test("a portal is configured with the port it really has")
     func anyPort() throws {
         let rig = try Rig()

@@ -150,6 +150,40 @@ private final class World {
         #expect(throws: Never.self) { try world.desk.admit(list) }
     }
 
+    @Test("A target has so many sessions and no more; a session that takes another's place is no more")
+    func sessionsPerTarget() throws {
+        let world = try World(addresses: ["ALL"], names: [])
+        world.desk = LoginDesk(sessionsPerTarget: 3)
+        func finish(_ question: LoginQuestion) throws -> LoginStatus? {
+            #expect(world.begin(question, id: question.isid.rawValue) == nil)
+            switch try world.finish(world.outcome(question), id: question.isid.rawValue) {
+            case .grant: return nil
+            case .refuse(let status, _): return status
+            }
+        }
+        let first = try world.logIn(world.question(isid: 1))
+        #expect(try finish(world.question(isid: 2)) == nil, "below the limit")
+        #expect(try finish(world.question(isid: 3)) == nil, "at the limit")
+        #expect(try finish(world.question(isid: 4)) == .outOfResources, "above it")
+        #expect(try finish(world.question("iqn.b", isid: 1)) == .outOfResources, "another initiator's port")
+        #expect(try finish(world.question(tsih: first, isid: 1)) == nil, "the same session on a new connection")
+        #expect(try finish(world.question(isid: 2)) == nil, "in the place of its own")
+        #expect(try finish(world.question(isid: 2)) == .outOfResources, "but not many at once")
+        #expect(world.sessions.sessions(of: world.tid).count == 4)
+
+        // Other targets have their own.
+        let other = try #require(TargetID(rawValue: 2))
+        _ = try world.configuration.newTarget(other, name: Array("iqn.u".utf8))
+        _ = try world.configuration.bind([try AddressRule(parsing: Array("ALL".utf8))], [], to: other)
+        #expect(try finish(world.question(target: "iqn.u", isid: 9)) == nil)
+
+        for tsih in world.sessions.sessions(of: world.tid) where tsih != first { _ = world.sessions.ended(tsih, neverBegan: true) }
+        #expect(try finish(world.question(isid: 4)) == nil, "there is room again")
+        world.sessions.removeAll()
+        for isid in 1...3 { #expect(try finish(world.question(isid: UInt64(isid))) == nil) }
+        #expect(try finish(world.question(isid: 4)) == .outOfResources)
+    }
+
     @Test("Discovery lists what this initiator may log in to, at the address that it has reached")
     func discovery() throws {
         let world = try World()

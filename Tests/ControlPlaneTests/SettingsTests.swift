@@ -1,3 +1,4 @@
+import Foundation
 import Reactor
 import Testing
 
@@ -23,6 +24,13 @@ import Testing
                 nop-count: 4
                 user: nobody
                 state: /srv/tgt
+                limits:
+                  unauthenticated-connections: 11
+                  unauthenticated-connections-per-source: 12
+                  sessions-per-target: 13
+                  management-connections: 14
+                  management-connections-per-user: 15
+                  management-idle-seconds: 16
                 log:
                   level: warning
                 """, file: "f")
@@ -30,6 +38,25 @@ import Testing
         #expect(settings.reactors == 3 && settings.ioThreads == 5 && settings.memory == 128 << 20)
         #expect(settings.nopInterval == 7 && settings.nopCount == 4)
         #expect(settings.user == "nobody" && settings.state == "/srv/tgt" && settings.logLevel == .warning)
+        #expect(Limits.rows.map { settings.limits[keyPath: $0.value] } == Array(11...16))
+    }
+
+    @Test("Every limit has a default within its range, is shown under the name of its setting, and stands so in the shipped file")
+    func limits() throws {
+        let policy = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+            .appendingPathComponent("policy/tgtd.yaml")
+        let lines = try String(contentsOf: policy, encoding: .utf8).components(separatedBy: "\n")
+        let shown = Limits().shown(memory: 5)
+        for row in Limits.rows {
+            let value = Limits()[keyPath: row.value]
+            #expect(row.range.contains(value) && !row.reason.isEmpty)
+            #expect(lines.contains("#  \(row.name): \(value)") && shown.contains { $0 == (row.name, "\(value)") }, "\(row.name)")
+            for wrong in [row.range.lowerBound - 1, row.range.upperBound + 1] {
+                #expect(throws: SettingsError.self) { try Settings(yaml: "limits:\n  \(row.name): \(wrong)\n", file: "f") }
+            }
+        }
+        #expect(shown.contains { $0 == ("memory", "5") } && shown.contains { $0 == ("tasks-per-session", "128") })
+        #expect(shown.contains { $0 == ("management-request-bytes", "8312") } && Set(shown.map(\.name)).count == shown.count)
     }
 
     @Test(

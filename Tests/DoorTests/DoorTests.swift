@@ -35,6 +35,33 @@ private let targets = (0..<DoorLimits.discoveredTargets).map { index in
 private let connection = ConnectionID(rawValue: 77)
 private let request = RequestID(rawValue: 78)
 
+/// Every number different, so that none is taken for another.
+private let activity: NexusActivity = {
+    var activity = NexusActivity()
+    activity.readSubmitted = .init(bytes: 1, commands: 2)
+    activity.readDone = .init(bytes: 3, commands: 4)
+    activity.writeSubmitted = .init(bytes: 5, commands: 6)
+    activity.writeDone = .init(bytes: 7, commands: 8)
+    activity.errors = 9
+    return activity
+}()
+private let traffic: Traffic = {
+    var traffic = Traffic()
+    traffic.receivedOctets = 10
+    traffic.sentOctets = 11
+    traffic.receivedPDUs = 12
+    traffic.sentPDUs = 13
+    traffic.dataOutPDUs = 14
+    traffic.dataInPDUs = 15
+    traffic.commandPDUs = 16
+    traffic.responsePDUs = 17
+    return traffic
+}()
+private let findings: [SurveyEntry] = [
+    .logicalUnit(tid: 1, lun: 2, UnitCondition(preventsRemoval: true)), .logicalUnit(tid: 1, lun: 3, UnitCondition(isSoftwareWriteProtected: true)),
+    .logicalUnit(tid: 1, lun: 4, UnitCondition(flushFailed: true)), .connection(tsih: 5, cid: 6, traffic),
+]
+
 /// One of every message, the largest of its kind where there is a limit.
 private let loginQuestions: [LoginQuestionMessage] = [
     .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
@@ -50,10 +77,12 @@ private let dataOrders: [DataOrderMessage] = [
     .updateLogicalUnit(request, tid: 1, lun: 2, settings, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
     .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3), .heartbeat(3),
+    .survey(request),
 ]
 private let dataReports: [DataReportMessage] = [
     .done(request), .refused(request, .targetActive), .sessionBegan(tsih: 2), .sessionEnded(tsih: 2, .loggedOut), .keep(tid: 1, lun: 2, record),
-    .sendTargets(request, tsih: 2, .sessionTarget), .heartbeat(4),
+    .sendTargets(request, tsih: 2, .sessionTarget), .heartbeat(4), .survey(request, findings, isLast: false),
+    .survey(request, Array(repeating: .nexus(tsih: 7, lun: 8, activity), count: DoorLimits.surveyEntries), isLast: true),
 ]
 
 @Suite struct DoorTests {
@@ -94,6 +123,30 @@ private let dataReports: [DataReportMessage] = [
     func data() {
         check(dataOrders)
         check(dataReports)
+    }
+
+    @Test("A descriptor that could not be opened here is not its sender's fault; one too many is")
+    func lostDescriptors() {
+        let bytes = DataOrderMessage.grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)).encoded()
+        #expect(throws: DoorError.wrongDescriptors("grant")) { try DataOrderMessage(bytes, descriptors: 0) }
+        #expect(throws: Never.self) { try DataOrderMessage(bytes, descriptors: 0, someWereLost: true) }
+        #expect(throws: DoorError.wrongDescriptors("grant")) { try DataOrderMessage(bytes, descriptors: 2, someWereLost: true) }
+    }
+
+    @Test("What a survey has found is the same behind the door")
+    func survey() throws {
+        let sent = findings + [.nexus(tsih: 7, lun: 8, activity)]
+        guard case .survey(request, let found, isLast: true) = try DataReportMessage(
+            DataReportMessage.survey(request, sent, isLast: true).encoded(), descriptors: 0)
+        else {
+            Issue.record("another message")
+            return
+        }
+        #expect(found == sent)
+        let tooMany = Array(repeating: SurveyEntry.logicalUnit(tid: 1, lun: 1, UnitCondition()), count: DoorLimits.surveyEntries + 1)
+        #expect(throws: DoorError.malformed("survey", .invalid)) {
+            try DataReportMessage(DataReportMessage.survey(request, tooMany, isLast: true).encoded(), descriptors: 0)
+        }
     }
 
     @Test("No message, and one that is not in the table, is refused", arguments: [[], [0], [200], [255, 1, 2]] as [[UInt8]])

@@ -307,8 +307,23 @@ import Testing
         let rig = Rig { $0.headerDigest = true; $0.dataDigest = true }
         let request = rig.bytes(Make.read(1, 10, 1001))
         rig.feed(request)
-        #expect(rig.engine.receivedOctets == UInt64(request.count) && rig.engine.receivedPDUs == 1)
-        #expect(rig.engine.sentOctets == UInt64(rig.engine.output.byteCount) && rig.engine.sentPDUs == 1)
+        #expect(rig.engine.traffic.receivedOctets == UInt64(request.count) && rig.engine.traffic.receivedPDUs == 1)
+        #expect(rig.engine.traffic.sentOctets == UInt64(rig.engine.output.byteCount) && rig.engine.traffic.sentPDUs == 1)
+    }
+
+    @Test("PDUs are counted by their kind, those that come before their turn once")
+    func countersByKind() {
+        let rig = Rig()
+        rig.feed(Make.read(1, 12, 600), Make.nop(2, 10), Make.command(3, 11, write: true, length: 8))
+        #expect(rig.engine.traffic.commandPDUs == 2 && rig.engine.traffic.receivedPDUs == 3)
+        rig.feed(Make.nop(4, 10, immediate: false))
+        // Now all have had their turn; the write has asked for its data.
+        guard let r2t = rig.output().first(where: { $0.opcode == 0x31 }) else { Issue.record("no R2T"); return }
+        for pdu in Make.answer(r2t, [1, 2, 3, 4, 5, 6, 7, 8], segment: 4) { rig.feed(pdu) }
+        let traffic = rig.engine.traffic
+        #expect(traffic.commandPDUs == 2 && traffic.dataOutPDUs == 2 && traffic.receivedPDUs == 6)
+        // Two answers to pings, R2T, Data-In with its status, response to the write.
+        #expect(traffic.dataInPDUs == 1 && traffic.responsePDUs == 1 && traffic.sentPDUs == 5)
     }
 
     @Test("It begins where a login has ended")

@@ -38,6 +38,8 @@ final class Rig {
             parameters, sessionType: type, cid: 7, expCmdSN: expCmdSN, statSN: 500, answers: BufferPool(budget: 1 << 30, cached: 1 << 20))
     }
 
+    var isIdle: Bool { engine.isIdle }
+
     static func pattern(_ count: Int) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ $0 >> 8) } }
 
     func feed(_ pdus: TestPDU...) { feed(pdus.flatMap { bytes($0) }) }

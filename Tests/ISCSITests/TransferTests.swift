@@ -280,7 +280,7 @@ import Testing
         guard case .command(let index) = rig.engine.next(command.span, &offset) else { Issue.record("no command"); return }
         rig.engine.drop(index)
         rig.feed([])
-        #expect(rig.engine.isIdle)
+        #expect(rig.isIdle)
         rig.feed(Make.dataOut(1, sn: 0, offset: 0, Array(data[..<1000]), final: false))
         rig.feed(Make.dataOut(1, sn: 1, offset: 1000, Array(data[1000..<2000]), final: true))
         #expect(rig.output().isEmpty && rig.events.isEmpty)

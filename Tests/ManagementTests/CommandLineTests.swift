@@ -128,6 +128,7 @@ struct CommandLineTests {
         ("--op new --mode lld", "option 0 not supported in lld mode"),
         ("--op update --mode lu --tid 1 --lun 1 -n x", "option '-n' not supported in logicalunit mode"),
         ("--op show --mode portal -P x", "option '-P' not supported in portal mode"),
+        ("--op bind --mode target --tid 1 -B 1,0", "can't find bus: 1"),
         ("--op new --mode target --tid 1 -T x -b y", "target mode: option '-b' is not allowed/supported"),
     ])
     func messages(words: String, message: String) {

@@ -13,20 +13,30 @@ final class Counter: Sendable {
     func add(_ number: Int) { count.add(number, ordering: .sequentiallyConsistent) }
 }
 
-/// The descriptor of one end of a pipe, closed once.
+/// A descriptor that can be closed early.
 final class End {
-    private var fd: Int32
-    init(_ fd: Int32) { self.fd = fd }
-    var rawValue: Int32 { fd }
-    func take() -> Int32 {
-        defer { fd = -1 }
-        return fd
-    }
-    deinit { if fd >= 0 { close(fd) } }
+    private var descriptor: FileDescriptor?
+    init(_ descriptor: consuming FileDescriptor) { self.descriptor = consume descriptor }
+    var rawValue: Int32 { descriptor.rawValue ?? -1 }
+    func close() { descriptor = nil }
 }
 
+struct MessageEnds {
+    let first: End
+    let second: End
+
+    init() throws(SystemError) {
+        var other: FileDescriptor?
+        first = End(try Socket.messagePair().split(&other))
+        guard let end = other.take() else { throw SystemError("socketpair", EBADF) }
+        second = End(end)
+    }
+}
+
+/// The reading end does not wait: what is to be read is there, or never comes.
 func pipe() throws -> (End, End) {
     var ends: [Int32] = [-1, -1]
     guard unsafe Glibc.pipe(&ends) == 0 else { throw SystemError("pipe", errno) }
-    return (End(ends[0]), End(ends[1]))
+    try Socket.setNonBlocking(ends[0], true)
+    return (End(FileDescriptor(owning: ends[0])), End(FileDescriptor(owning: ends[1])))
 }

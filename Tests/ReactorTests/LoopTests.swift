@@ -165,7 +165,7 @@ final class Recorder: EventHandler {
     @Test("readiness is delivered as long as it lasts")
     func level() throws {
         let loop = try EventLoop()
-        let pair = try Socket.messagePair()
+        let pair = try MessageEnds()
         let recorder = Recorder()
         try loop.add(pair.first.rawValue, .readable, recorder)
         loop.turn(waitingAtMost: 0)

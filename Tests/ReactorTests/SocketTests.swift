@@ -113,21 +113,20 @@ struct TCPPair: ~Copyable {
 
     @Test("sending to a peer that has gone says so, without a signal")
     func closed() throws {
-        var second: FileDescriptor?
-        let first = try Socket.messagePair().split(&second)
-        second = nil
-        if case .closed(let error) = Socket.sendMessage(first.rawValue, [1]) { #expect(error.code == EPIPE) } else { Issue.record("sent") }
-        if case .closed(nil) = Socket.receiveMessage(first.rawValue) {} else { Issue.record("no end") }
+        let pair = try MessageEnds()
+        pair.second.close()
+        if case .closed(let error) = Socket.sendMessage(pair.first.rawValue, [1]) { #expect(error.code == EPIPE) } else { Issue.record("sent") }
+        if case .closed(nil) = Socket.receiveMessage(pair.first.rawValue) {} else { Issue.record("no end") }
     }
 
     @Test("messages keep their bounds and carry descriptors")
     func messages() throws {
-        let pair = try Socket.messagePair()
+        let pair = try MessageEnds()
         let (read, write) = try pipe()
         guard case .done = Socket.sendMessage(pair.first.rawValue, [1, 2, 3], descriptors: [write.rawValue]),
             case .done = Socket.sendMessage(pair.first.rawValue, [4])
         else { throw Unexpected(what: "not sent") }
-        close(write.take())
+        write.close()
         guard case .message(let bytes, var descriptors) = Socket.receiveMessage(pair.second.rawValue) else { throw Unexpected(what: "nothing") }
         #expect(bytes == [1, 2, 3] && descriptors.count == 1)
         guard let passed = descriptors.take()?.release() else { throw Unexpected(what: "no descriptor") }
@@ -144,11 +143,11 @@ struct TCPPair: ~Copyable {
 
     @Test("a message with too many bytes or descriptors is thrown away and leaks nothing", arguments: [(3, 2), (4, 2), (5, 2), (4, 1), (4, 0)])
     func limits(bytes: Int, descriptors: Int) throws {
-        let pair = try Socket.messagePair()
+        let pair = try MessageEnds()
         let (read, write) = try pipe()
         guard case .done = Socket.sendMessage(
             pair.first.rawValue, [UInt8](repeating: 7, count: bytes), descriptors: [write.rawValue, write.rawValue]) else { throw Unexpected(what: "not sent") }
-        close(write.take())
+        write.close()
         switch Socket.receiveMessage(pair.second.rawValue, limit: 4, descriptors: descriptors) {
         case .message(let got, let came): #expect(got.count == bytes && bytes <= 4 && descriptors == 2 && came.count == 2)
         case .closed(let error): #expect(error?.code == EMSGSIZE && (bytes > 4 || descriptors < 2))
@@ -180,7 +179,7 @@ struct TCPPair: ~Copyable {
 
     @Test("waiting ends at its deadline")
     func waiting() throws {
-        let pair = try Socket.messagePair()
+        let pair = try MessageEnds()
         let start = linux_monotonic_nanoseconds()
         #expect(!Socket.wait(pair.first.rawValue, .readable, nanoseconds: 3_000_000))
         #expect(linux_monotonic_nanoseconds() - start >= 3_000_000)

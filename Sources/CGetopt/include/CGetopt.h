@@ -4,3 +4,5 @@
 
 static inline const char *option_argument(void) { return optarg; }
 static inline int option_index(void) { return optind; }
+/// Lets the next getopt_long begin with other words.
+static inline void option_restart(void) { optind = 0; }

@@ -71,6 +71,8 @@ int linux_drop_bounding_set(void);
 int linux_set_identity(uint32_t uid, uint32_t gid);
 /// No capability of any kind is left to the calling thread.
 int linux_clear_capabilities(void);
+/// Raises the soft limit of open descriptors to the hard one.
+int linux_raise_descriptor_limit(void);
 /// Sets soft and hard limit of core dumps to 0.
 int linux_forbid_core_dumps(void);
 int linux_close_from(int first);
@@ -213,8 +215,9 @@ enum { LINUX_MOST_DESCRIPTORS = 32 };
 /// Sends one message with descriptors; it is sent as a whole or not at all.
 ssize_t linux_send_message(int fd, const void *bytes, size_t count, const int *_Nullable descriptors, int descriptor_count);
 /// Receives one message: its length, 0 at the end. A message that does not fit, in bytes or in descriptors, is -EMSGSIZE, and
-/// no descriptor is left open. `*descriptor_count` says how many fit and then how many came.
-ssize_t linux_receive_message(int fd, void *bytes, size_t capacity, int *descriptors, int *descriptor_count);
+/// no descriptor is left open. `*descriptor_count` says how many fit and then how many came. `*lost` becomes 1 if the kernel had
+/// to drop descriptors because this process may open no more; the message is whole all the same.
+ssize_t linux_receive_message(int fd, void *bytes, size_t capacity, int *descriptors, int *descriptor_count, int *lost);
 int linux_peer_credentials(int fd, int32_t *pid, uint32_t *uid, uint32_t *gid);
 
 #pragma clang assume_nonnull end

@@ -34,6 +34,8 @@ final class Daemon {
     let ports: [Int]
     private let host: String
     private let options: [String]
+    /// Words before it: a program that becomes it.
+    private let wrapper: [String]
     private(set) var process: Running
 
     var port: Int { ports[0] }
@@ -45,31 +47,32 @@ final class Daemon {
     static let stopLimit = 10.0
 
     /// Starts it and waits until it answers.
-    init(host: String = "127.0.0.1", portals: Int = 1, options: [String] = []) throws {
+    init(host: String = "127.0.0.1", portals: Int = 1, options: [String] = [], wrapper: [String] = []) throws {
         folder = try Folder()
         ports = try (0..<portals).map { _ in try Ports.next() }
         self.host = host
         self.options = options
-        process = try Self.launch(folder: folder, host: host, ports: ports, options: options)
+        self.wrapper = wrapper
+        process = try Self.launch(folder: folder, host: host, ports: ports, options: options, wrapper: wrapper)
         try waitUntilReady()
     }
 
     deinit { if Subject.isReference { process.kill() } else { stopOrKill() } }
 
-    private static func launch(folder: Folder, host: String, ports: [Int], options: [String]) throws -> Running {
-        var words = [Subject.tgtd, "-f", "-C", String(controlPort), "--iscsi", ports.map { "portal=\(host):\($0)" }.joined(separator: ",")]
+    private static func launch(folder: Folder, host: String, ports: [Int], options: [String], wrapper: [String]) throws -> Running {
+        var words = wrapper + [Subject.tgtd, "-f", "-C", String(controlPort), "--iscsi", ports.map { "portal=\(host):\($0)" }.joined(separator: ",")]
         if Subject.isPortcullis { words += ["--state", folder.path("state")] }
         return try Running(words + options, environment: ["TGT_IPC_SOCKET": folder.path("socket")], folder: folder)
     }
 
     /// Starts a second one with the same settings, which the first should keep from running.
     func launchRival() throws -> Running {
-        try Self.launch(folder: folder, host: host, ports: ports, options: options)
+        try Self.launch(folder: folder, host: host, ports: ports, options: options, wrapper: wrapper)
     }
 
     /// Starts it again after it has ended.
     func restart() throws {
-        process = try Self.launch(folder: folder, host: host, ports: ports, options: options)
+        process = try Self.launch(folder: folder, host: host, ports: ports, options: options, wrapper: wrapper)
         try waitUntilReady()
     }
 
@@ -135,9 +138,9 @@ final class Daemon {
     /// A daemon with one target that serves one disk of `size` bytes to everybody.
     static func serving(
         size: Int = 128 << 20, host: String = "127.0.0.1", portals: Int = 1, settings: String = "thin_provisioning=1", blockSize: Int = 512,
-        more words: String = "", options: [String] = []
+        more words: String = "", options: [String] = [], wrapper: [String] = []
     ) throws -> Daemon {
-        let daemon = try Daemon(host: host, portals: portals, options: options)
+        let daemon = try Daemon(host: host, portals: portals, options: options, wrapper: wrapper)
         try daemon.addTarget()
         try daemon.addDisk(file: daemon.folder.sparseFile("disk", size: size), settings: settings, blockSize: blockSize, more: words)
         try daemon.admit()
@@ -173,6 +176,13 @@ enum Processes {
         (read("/proc/\(pid)/cmdline") ?? "").split(separator: "\0").map(String.init)
     }
     static func anonymousBytes(of pid: pid_t) -> Int { statusField("RssAnon", of: pid).map { $0 * 1024 } ?? 0 }
+    /// Time that it has been running on a processor.
+    static func cpuSeconds(of pid: pid_t) -> Double {
+        guard let stat = read("/proc/\(pid)/stat"), let close = stat.lastIndex(of: ")") else { return 0 }
+        // utime and stime, in ticks (proc(5)).
+        let fields = stat[close...].split(separator: " ")
+        return fields.count > 13 ? Double((Int(fields[12]) ?? 0) + (Int(fields[13]) ?? 0)) / Double(sysconf(Int32(_SC_CLK_TCK))) : 0
+    }
     static func statusField(_ name: String, of pid: pid_t) -> Int? {
         status(name, of: pid)?.split(whereSeparator: { $0 == " " || $0 == "\t" }).first.flatMap { Int($0) }
     }

@@ -45,7 +45,7 @@ final class Initiator {
     private var nextTag = 1
     static let name = "iqn.2026-11.org.example:initiator"
 
-    init(port: Int) throws { wire = try Wire(port: port) }
+    init(port: Int, source: UInt8 = 1) throws { wire = try Wire(port: port, source: source) }
 
     /// A whole login in one exchange.
     static func login(port: Int, target: String, name: String = Initiator.name, isid: UInt8 = 1) throws -> Initiator {

@@ -7,8 +7,11 @@ final class Wire {
     /// The other side has closed or reset the connection.
     private(set) var closed = false
 
-    init(port: Int) throws {
+    /// - Parameter source: the last number of the address 127.0.0.N that it comes from
+    init(port: Int, source: UInt8 = 1) throws {
         descriptor = Self.socket()
+        let bound = unsafe Self.withAddress(port: 0, host: source) { unsafe bind(descriptor, $0, $1) }
+        guard bound == 0 else { throw Failure("cannot connect from 127.0.0.\(source): \(reason(errno))") }
         let connected = unsafe Self.withAddress(port: port) { unsafe connect(descriptor, $0, $1) }
         guard connected == 0 else { throw Failure("cannot connect to port \(port): \(reason(errno))") }
         var yes: Int32 = 1
@@ -25,11 +28,11 @@ final class Wire {
     }
 
     private static func socket() -> Int32 { Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0) }
-    private static func withAddress(port: Int, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) -> Int32 {
+    private static func withAddress(port: Int, host: UInt8 = 1, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) -> Int32 {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(port).bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        address.sin_addr.s_addr = (0x7f00_0000 | UInt32(host)).bigEndian
         return unsafe withUnsafePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
         }

@@ -1,0 +1,60 @@
+import ISCSI
+import Management
+
+/// Everything has a limit. These are the ones that an administrator may meet and set (`limits:` in the settings); `tgtadm --mode system
+/// --op show` shows them, `policy/tgtd.yaml` says them again. Those that a protocol or an implementation needs are with the room
+/// that keeps them: `LoginProcessLimits`, `DoorLimits`, `SessionLimits`, `FullFeatureLimits`, `OpeningLimits`, `SupervisionLimits`.
+public struct Limits: Sendable, Equatable {
+    public var unauthenticatedConnections = 1024
+    public var unauthenticatedConnectionsPerSource = 512
+    public var sessionsPerTarget = 1024
+    public var managementConnections = 256
+    public var managementConnectionsPerUser = 64
+    public var managementIdleSeconds = 10
+
+    public init() {}
+
+    /// One limit: what it is called in the settings and in reports, what it may be, why it is there and what happens at it.
+    struct Row: Sendable {
+        let name: String
+        let value: WritableKeyPath<Limits, Int> & Sendable
+        let range: ClosedRange<Int>
+        let reason: String
+    }
+
+    static let rows = [
+        Row(
+            name: "unauthenticated-connections", value: \.unauthenticatedConnections, range: 1...60_000,
+            reason: "Connections that have not logged in, and discovery sessions: they are free for everybody. One more takes the place of the "
+                + "oldest one of the address that has most, so that quiet addresses get in."),
+        Row(
+            name: "unauthenticated-connections-per-source", value: \.unauthenticatedConnectionsPerSource, range: 1...60_000,
+            reason: "The same from one address: a hypervisor that connects the disks of all its guests at once. One more is closed at once."),
+        Row(
+            name: "sessions-per-target", value: \.sessionsPerTarget, range: 1...SessionTable.most,
+            reason: "All hosts of a cluster over several paths each. One more login is answered 0302, out of resources; an initiator that "
+                + "takes the place of its own session is no more."),
+        Row(
+            name: "management-connections", value: \.managementConnections, range: 1...4096,
+            reason: "Administrators and their scripts at one time. One more takes the place of the one that has let us wait for its request "
+                + "longest; if none does, it is closed."),
+        Row(
+            name: "management-connections-per-user", value: \.managementConnectionsPerUser, range: 1...4096,
+            reason: "The same of one user: room for the others."),
+        Row(
+            name: "management-idle-seconds", value: \.managementIdleSeconds, range: 1...3600,
+            reason: "Time for a whole request to come, and for its answer to be taken. Then the connection is closed: nobody waits for it."),
+    ]
+
+    /// For reports: these, and those that are set elsewhere or cannot be set.
+    func shown(memory: Int) -> [(name: String, value: String)] {
+        Self.rows.map { ($0.name, String(self[keyPath: $0.value])) } + [
+            ("sessions", String(SessionTable.most)),
+            ("connections-per-session", "1"),
+            // The target's own MaxQueueCmd goes before it.
+            ("tasks-per-session", String(SessionParameters().maxQueueCmd)),
+            ("memory", String(memory)),
+            ("management-request-bytes", String(TgtRequest.greatestLength)),
+        ]
+    }
+}

@@ -1,0 +1,159 @@
+/// Writes JSON (RFC 8259) as it goes, so that a report of a hundred thousand objects is never more than its text.
+///
+/// Strings are UTF-8; control characters, quotation marks and backslashes in them are escaped. Numbers are integers.
+public struct JSONWriter: Sendable {
+    public private(set) var bytes: [UInt8] = []
+    /// Something stands in front of what comes next, in the same object or array.
+    private var needsComma = false
+
+    /// A whole document: an object that begins with its schema's version.
+    public static func document(_ body: (inout JSONWriter) -> Void) -> [UInt8] {
+        var writer = JSONWriter()
+        writer.enclosed("{", "}") { writer in
+            writer.field("schemaVersion", JSONSchema.version)
+            body(&writer)
+        }
+        writer.bytes.append(UInt8(ascii: "\n"))
+        return writer.bytes
+    }
+
+    private init() {}
+
+    // MARK: Members of an object
+
+    public mutating func field(_ name: String, _ value: some FixedWidthInteger) {
+        key(name)
+        bytes += String(value).utf8
+    }
+
+    public mutating func field(_ name: String, _ value: Bool) {
+        key(name)
+        bytes += (value ? "true" : "false").utf8
+    }
+
+    /// nil is `null`.
+    public mutating func field(_ name: String, _ value: String?) {
+        key(name)
+        string(value)
+    }
+
+    public mutating func object(_ name: String, _ body: (inout JSONWriter) -> Void) {
+        key(name)
+        enclosed("{", "}", body)
+    }
+
+    /// An array of objects.
+    public mutating func objects<Element>(_ name: String, _ elements: some Sequence<Element>, _ each: (inout JSONWriter, Element) -> Void) {
+        key(name)
+        enclosed("[", "]") { writer in
+            for element in elements {
+                writer.comma()
+                writer.enclosed("{", "}") { each(&$0, element) }
+                writer.needsComma = true
+            }
+        }
+    }
+
+    /// An array of strings.
+    public mutating func strings(_ name: String, _ elements: some Sequence<String>) {
+        key(name)
+        enclosed("[", "]") { writer in
+            for element in elements {
+                writer.comma()
+                writer.string(element)
+            }
+        }
+    }
+
+    // MARK: Pieces
+
+    private mutating func comma() {
+        if needsComma { bytes.append(UInt8(ascii: ",")) }
+        needsComma = true
+    }
+
+    private mutating func key(_ name: String) {
+        comma()
+        string(name)
+        bytes.append(UInt8(ascii: ":"))
+    }
+
+    private mutating func enclosed(_ start: Unicode.Scalar, _ end: Unicode.Scalar, _ body: (inout JSONWriter) -> Void) {
+        bytes.append(UInt8(ascii: start))
+        needsComma = false
+        body(&self)
+        bytes.append(UInt8(ascii: end))
+        needsComma = true
+    }
+
+    private mutating func string(_ value: String?) {
+        guard let value else { return bytes += "null".utf8 }
+        bytes.append(UInt8(ascii: "\""))
+        for byte in value.utf8 {
+            switch byte {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes += [UInt8(ascii: "\\"), byte]
+            case ..<0x20, 0x7f: bytes += "\\u00".utf8 + Self.hexadecimal(byte)
+            default: bytes.append(byte)
+            }
+        }
+        bytes.append(UInt8(ascii: "\""))
+    }
+
+    private static let digits = Array("0123456789abcdef".utf8)
+    private static func hexadecimal(_ byte: UInt8) -> [UInt8] { [digits[Int(byte >> 4)], digits[Int(byte & 15)]] }
+
+    /// Bytes that are mostly text, without loss: UTF-8 stays as it is but for the backslash; that and every byte that is no UTF-8
+    /// become `\xNN`.
+    public static func text(of bytes: [UInt8]) -> String {
+        if !bytes.contains(UInt8(ascii: "\\")), let text = String(validating: bytes, as: UTF8.self) { return text }
+        var text = ""
+        var rest = bytes[...]
+        while let byte = rest.first {
+            // The shortest sequence that is valid begins here, if any is: UTF-8 is at most four bytes a character.
+            let scalar = (1...4).lazy.filter { $0 <= rest.count }.compactMap { String(validating: rest.prefix($0), as: UTF8.self) }.first
+            if let scalar, byte != UInt8(ascii: "\\") {
+                text += scalar
+                rest = rest.dropFirst(scalar.utf8.count)
+            } else {
+                text += "\\x" + String(decoding: hexadecimal(byte), as: UTF8.self)
+                rest = rest.dropFirst()
+            }
+        }
+        return text
+    }
+}
+
+/// What `tgtadm --json` prints: one object on one line.
+///
+/// Every document has `schemaVersion`. Within a version members are only added, never renamed or removed, and no member changes
+/// its meaning: pass over those you do not know. Names are lower camel case. Sizes are bytes, times seconds; `tid`, `lun`, `sid` and
+/// `cid` are the numbers tgtadm takes. What does not exist is `null`, a list of nothing `[]`.
+///
+/// | request | members |
+/// |---|---|
+/// | `--mode system --op show` | `system`: `version`, `state` (`ready`, `offline`), `debug`, `backingStores` [string], `deviceTypes` [string], `discoveryAccounts` (accounts), `limits` {name: value as text} |
+/// | `--mode target --op show` | `targets` [target], with `--tid` the one |
+/// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `address`] |
+/// | `--mode account --op show` | `accounts` [`tenant`, `name`] |
+/// | `--mode portal --op show` | `portals` [`address`, `port`, `groupTag`] |
+/// | `--mode lld --op show` | `drivers` [`name`, `state`, `targets` [`tid`, `name`]] |
+/// | `--op stat` of system, target, logicalunit | `statistics` [statistics] |
+/// | `--mode session --op stat` | `statistics` [statistics], `connections` [traffic] |
+/// | `--mode connection --op stat` | `connections` [traffic] |
+/// | `--transaction` | `transaction`: `requests`, how many were carried out |
+/// | whatever is refused | `error`: `number` and `text` as in tgt's protocol, `reason`, `request` (for a transaction, which of its requests: 0 is the first) |
+///
+/// | value | members |
+/// |---|---|
+/// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string] |
+/// | session | `sid`, `initiatorName`, `initiatorAlias`, `connections` [`cid`, `address`] |
+/// | logical unit | `lun`, `type` (`disk`, `controller`), `identity`: `scsiId`, `serialNumber`, `naa` (hexadecimal digits), `vendor`, `product`, `revision`; `size`, `blockSize`, `online`, `removable`, `preventRemoval`, `readOnly`, `softwareWriteProtected`, `thinProvisioning`, `flushFailed`, `backingStore`: `type`, `path`, `flags` [string] |
+/// | accounts | `incoming` [string], `outgoing` |
+/// | statistics | `tid`, `lun`, `sid`, `reads` and `writes`: `submittedBytes`, `submittedCommands`, `doneBytes`, `doneCommands`; `errors` |
+/// | traffic | `sid`, `cid`, `receivedOctets`, `sentOctets`, `dataOutPDUs`, `dataInPDUs`, `commandPDUs`, `responsePDUs` |
+///
+/// `initiatorAlias` is what the initiator says of itself: all but printable ASCII, and the backslash, is written `\xNN` in it. In
+/// `path`, only bytes that are no UTF-8, and the backslash, are.
+public enum JSONSchema {
+    public static let version = 1
+}

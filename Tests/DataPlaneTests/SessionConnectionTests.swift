@@ -1,0 +1,55 @@
+import Foundation
+import Reactor
+import Testing
+
+@testable import DataPlane
+
+/// Serialized: one of them looks at what the threads of reactors use of the processor.
+@Suite(.serialized) struct SessionConnectionTests {
+    @Test("A medium changed for a smaller one under a command makes an error")
+    func smallerMedium() throws {
+        let rig = try Rig()
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        rig.store(0).hold(.write)
+        // WRITE AND VERIFY: a second operation follows the first.
+        client.command([0x2e, 0, 0, 0, 0x07, 0, 0, 0, 1, 0], writes: [UInt8](repeating: 1, count: 512))
+        #expect(eventually { rig.store(0).heldBack == 1 })
+        try rig.must(passing: rig.file("small", blocks: 8)) { .updateLogicalUnit($0, tid: Rig.tid, lun: 1, Rig.settings(8), Rig.description(8)) }
+        rig.store(0).release()
+        #expect(client.pdu()?[3] == 0x02)
+        #expect(client.perform([0, 0, 0, 0, 0, 0]) != nil, "the session goes on")
+    }
+
+    @Test("A connection that breaks while it is not read costs no time until its tasks are back")
+    func brokenWhileUnread() throws {
+        let rig = try Rig()
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        rig.store(0).hold(.write)
+        client.command(Client.write(0), writes: [UInt8](repeating: 1, count: 512))
+        client.logout()
+        #expect(!client.hearsAnything())
+        #expect(eventually { rig.store(0).heldBack == 1 })
+        try rig.settle()
+        client.reset()
+        let before = Self.reactorTicks()
+        usleep(500_000)
+        let used = Self.reactorTicks() - before
+        #expect(used < 15, "\(used) ticks of 10 ms while nothing is to be done")
+        rig.store(0).release()
+        #expect(try rig.news() == (1, nil))
+        #expect(try rig.news() == (1, .connectionLost))
+    }
+
+    /// Processor time of all threads that are called reactors.
+    private static func reactorTicks() -> Int {
+        let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
+        return tasks.reduce(0) { sum, task in
+            let text = FileManager.default.contents(atPath: "/proc/self/task/\(task)/stat").map { String(decoding: $0, as: UTF8.self) } ?? ""
+            guard text.contains("(reactor"), let end = text.lastIndex(of: ")") else { return sum }
+            let fields = text[end...].split(separator: " ")
+            return sum + (fields.count > 13 ? (Int(fields[12]) ?? 0) + (Int(fields[13]) ?? 0) : 0)
+        }
+    }
+}
