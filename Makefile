@@ -15,16 +15,29 @@ export DEBIAN_FRONTEND := noninteractive
 # Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
 BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
-TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86
-# The last three are what Debian's tgtd is linked with.
+<<<<<<< HEAD
+# What Debian's tgtd is linked with.
+TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 $(TGT_LIBRARIES)
+BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc $(TGT_LIBRARIES)
+
+VM := Tests/EndToEndTests/vm/linux-initiator.sh
+VM_CACHE := $(CURDIR)/.build-vm
+# tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start
+# tgt's daemon, so they are only taken out of it.
+=======
+# Debian's tgtd, which ours is compared with, wants the last three.
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 libaio1 libibverbs1 librdmacm1
 BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc libaio1 libibverbs1 librdmacm1
 
 VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
-# tgt's own tgtadm has to go on working, and its tgtd is what we are measured against. The package would start tgt's daemon, so
-# they are only taken out of it.
+# tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start that
+# daemon, so its programs are taken out of it.
+>>>>>>> b62c09fcd88a261de2bf25604e7fe0f083f83fce
 CLIENTS := $(CURDIR)/.build-clients
 DEBIAN_TGTADM := $(CLIENTS)/usr/sbin/tgtadm
+DEBIAN_TGTD := $(CLIENTS)/usr/sbin/tgtd
 
 BENCH_DIR ?= /dev/shm
 ROUNDS ?= 5
@@ -70,7 +83,7 @@ setup-tgt:
 
 # The rooms' own tests first; then the programs as they are shipped, from outside.
 FROM_OUTSIDE := PORTCULLIS_TGTD=$(CURDIR)/.build/release/tgtd PORTCULLIS_TGTADM=$(CURDIR)/.build/release/tgtadm \
-	PORTCULLIS_DEBIAN_TGTADM=$(DEBIAN_TGTADM) LINUX_INITIATOR_CACHE=$(VM_CACHE)
+	PORTCULLIS_DEBIAN_TGTADM=$(DEBIAN_TGTADM) PORTCULLIS_DEBIAN_TGTD=$(DEBIAN_TGTD) LINUX_INITIATOR_CACHE=$(VM_CACHE)
 test soak: setup-test build
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --disable-xctest --skip '^EndToEndTests\.'
@@ -78,6 +91,9 @@ test soak: setup-test build
 	$(if $(filter soak,$@),$(MAKE) fuzz FUZZ_SECONDS=1800)
 
 soak: export PORTCULLIS_SOAK := 1
+
+bench: setup-bench build
+	@Tests/Benchmark/bench.py --peer $(CLIENTS)/usr/sbin --dir $(BENCH_DIR) --rounds $(ROUNDS) --result $(RESULT) $(if $(CASES),--cases $(CASES))
 
 # libFuzzer and AddressSanitizer come with the Swift toolchain. Inputs worth keeping gather in .build-fuzz/corpus;
 # `make fuzz-keep` makes the fewest that reach as much code the committed corpus.
@@ -108,9 +124,6 @@ fuzz-keep-%:
 	@$(FUZZ_RUN) -set_cover_merge=1 -use_counters=0 .build-fuzz/kept/$* $(FUZZ_CORPUS)/$* .build-fuzz/corpus/$* > .build-fuzz/$*-merge.log 2>&1
 	@rm -rf $(FUZZ_CORPUS)/$* && mv .build-fuzz/kept/$* $(FUZZ_CORPUS)/$*
 	@echo "$*: $$(ls $(FUZZ_CORPUS)/$* | wc -l) inputs"
-
-bench: setup-bench build
-	@Tests/Benchmark/bench.py --peer $(CLIENTS)/usr/sbin --dir $(BENCH_DIR) --rounds $(ROUNDS) --result $(RESULT) $(if $(CASES),--cases $(CASES))
 
 clean:
 	rm -rf .build .build-*

@@ -15,7 +15,8 @@ public final class BufferPool: Sendable {
     private struct State {
         var inUse = 0
         var cachedBytes = 0
-        var free: [Int: [MemoryBlock]] = [:]
+        /// By class of size, the smallest first.
+        var free: [[MemoryBlock]] = []
         var waiters: [@Sendable () -> Void] = []
     }
 
@@ -40,14 +41,18 @@ public final class BufferPool: Sendable {
         return capacity
     }
 
+    /// How often the smallest capacity is to be doubled for `capacity`.
+    private static func sizeClass(of capacity: Int) -> Int { capacity.trailingZeroBitCount - smallest.trailingZeroBitCount }
+
     /// A buffer of at least `length` bytes, or nil when the budget has no room for it now.
     public func allocate(_ length: Int) -> Buffer? {
         let capacity = Self.charge(for: length)
         let (granted, reused) = state.withLock { state -> (Bool, MemoryBlock?) in
             guard capacity <= budget - state.inUse else { return (false, nil) }
             state.inUse += capacity
-            let block = state.free[capacity]?.popLast()
-            if block != nil { state.cachedBytes -= capacity }
+            let size = Self.sizeClass(of: capacity)
+            guard size < state.free.count, let block = state.free[size].popLast() else { return (true, nil) }
+            state.cachedBytes -= capacity
             return (true, block)
         }
         guard granted else { return nil }
@@ -64,7 +69,9 @@ public final class BufferPool: Sendable {
             state.inUse -= capacity
             if state.cachedBytes + capacity <= cacheLimit {
                 state.cachedBytes += capacity
-                state.free[capacity, default: []].append(block)
+                let size = Self.sizeClass(of: capacity)
+                while state.free.count <= size { state.free.append([]) }
+                state.free[size].append(block)
             }
             let waiters = state.waiters
             state.waiters = []

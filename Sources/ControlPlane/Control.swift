@@ -170,7 +170,8 @@ public final class Control {
 
     /// Carries out what an administrator asks for, as if it had come over the socket.
     public func submit(_ request: AdminRequest, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
-        view(isNeeded: request.needsRuntimeView) { [unowned self] view in
+        // In JSON, one target is shown with all it has.
+        view(isNeeded: request.needsRuntimeView || format == .json) { [unowned self] view in
             carryOut(Administrator.plan(request, configuration, view, format: format), opened: nil, reply)
         }
     }
@@ -309,7 +310,9 @@ public final class Control {
                 updateLogicalUnit(key, storeDescription(key), rest)
             case .rulesChanged(let tid), .accountsChanged(let tid?): unwelcoming.insert(tid)
             case .systemStateChanged: login?.send(.setOnline(configuration.state == .ready))
-            case .targetStateChanged, .parametersChanged, .accountsChanged(nil), .accountListChanged, .portalAdded, .portalRemoved: break
+            case .accountsChanged(nil):
+                for id in desk.unwelcomeDiscoveries(configuration) { login?.send(.refuse(id, .authenticationFailure)) }
+            case .targetStateChanged, .parametersChanged, .accountListChanged, .portalAdded, .portalRemoved: break
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
@@ -494,7 +497,7 @@ public final class Control {
             desk.gone(id)
             return refuse(id, outcome.identity, peer, .targetRemoved, "the target is being deleted")
         }
-        switch try desk.finish(id, outcome, configuration, &sessions) {
+        switch try desk.finish(id, outcome, peer: peer, configuration, &sessions) {
         case .grant(let grant):
             data.send(.grant(grant), passing: connection.rawValue)
             login?.send(.granted(id))

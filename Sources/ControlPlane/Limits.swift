@@ -24,11 +24,11 @@ public struct Limits: Sendable, Equatable {
 
     static let rows = [
         Row(
-            name: "unauthenticated-connections", value: \.unauthenticatedConnections, range: 1...60_000,
+            name: "unauthenticated-connections", value: \.unauthenticatedConnections, range: 1...LoginDesk.mostApplicants,
             reason: "Connections that have not logged in, and discovery sessions: they are free for everybody. One more takes the place of the "
                 + "oldest one of the address that has most, so that quiet addresses get in."),
         Row(
-            name: "unauthenticated-connections-per-source", value: \.unauthenticatedConnectionsPerSource, range: 1...60_000,
+            name: "unauthenticated-connections-per-source", value: \.unauthenticatedConnectionsPerSource, range: 1...LoginDesk.mostApplicants,
             reason: "The same from one address: a hypervisor that connects the disks of all its guests at once. One more is closed at once."),
         Row(
             name: "sessions-per-target", value: \.sessionsPerTarget, range: 1...SessionTable.most,
@@ -55,6 +55,9 @@ public struct Limits: Sendable, Equatable {
             ("tasks-per-session", String(SessionParameters().maxQueueCmd)),
             ("memory", String(memory)),
             ("management-request-bytes", String(TgtRequest.greatestLength)),
+            ("transaction-bytes", String(NativeProtocol.greatestRequest)),
+            ("transaction-requests", String(NativeProtocol.greatestTransaction)),
+            ("management-held-bytes", String(ManagementLimits.heldBytes)),
         ]
     }
 }

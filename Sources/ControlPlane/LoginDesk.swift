@@ -17,8 +17,8 @@ package struct LoginDesk {
         let offered: SessionParameters
     }
 
-    /// Applicants remembered at once; the login process has fewer connections.
-    static let mostApplicants = 4096
+    /// Applicants remembered at once: no fewer than the login process may have connections (`unauthenticated-connections`).
+    static let mostApplicants = 16_384
 
     private let sessionsPerTarget: Int
     private var applicants: [ConnectionID: Applicant] = [:]
@@ -86,9 +86,11 @@ package struct LoginDesk {
 
     /// `finish`: it has negotiated; is it still admitted, and is what it brings within what it was offered?
     package mutating func finish(
-        _ id: ConnectionID, _ outcome: LoginOutcome, _ configuration: Configuration, _ sessions: inout SessionTable
+        _ id: ConnectionID, _ outcome: LoginOutcome, peer: SocketAddress, _ configuration: Configuration, _ sessions: inout SessionTable
     ) throws(DoorError) -> Finish {
         guard let applicant = applicants.removeValue(forKey: id) else { throw .outOfPhase("finish") }
+        // The address was decided on: the connection that is served must be the one that was shown then.
+        guard peer == applicant.peer else { throw .outOfPhase("finish on another connection than began") }
         guard outcome.identity == applicant.question else { throw .outOfPhase("finish for somebody else than began") }
         guard outcome.negotiated.isWithin(applicant.offered) else { throw .outOfPhase("finish with more than was offered") }
         if case .refuse(let status, let reason) = decide(applicant.question, peer: applicant.peer, configuration, sessions) {
@@ -111,7 +113,7 @@ package struct LoginDesk {
 
     /// What a discovery session may see.
     package func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
-        guard let applicant = applicants[id] else { return [] }
+        guard let applicant = applicants[id], Self.refusal(decideDiscovery(configuration)) == nil else { return [] }
         return Self.targets(
             scope, initiator: applicant.question.initiatorName, current: nil, peer: applicant.peer, local: applicant.local, configuration)
     }
@@ -130,6 +132,12 @@ package struct LoginDesk {
                 }
             }
             .map { DiscoveredTarget(name: $0.name, addresses: ["\(local)"], portalGroupTag: portalGroupTag) }
+    }
+
+    /// The discovery sessions that the rules of today do not admit any more.
+    func unwelcomeDiscoveries(_ configuration: Configuration) -> [ConnectionID] {
+        guard case .refused(let reason) = decideDiscovery(configuration), reason != .offline else { return [] }
+        return applicants.filter { $0.value.phase == .discovering }.map(\.key)
     }
 
     package mutating func gone(_ id: ConnectionID) { applicants[id] = nil }

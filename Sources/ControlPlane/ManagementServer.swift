@@ -88,8 +88,8 @@ final class ManagementServer {
         }
     }
 
-    /// At a limit, a connection that lets us wait for its request goes for the new one: so who connects and says nothing keeps
-    /// nobody out.
+    /// At a limit, a connection that lets us wait for its request, else one that does not take its answer, goes for the new one:
+    /// so who connects and idles keeps nobody out.
     /// - Returns: false if there is none such
     private func makeRoom(for uid: UInt32) -> Bool {
         if perUser[uid, default: 0] >= limits.managementConnectionsPerUser, !closeIdlest(of: uid) { return false }
@@ -97,11 +97,12 @@ final class ManagementServer {
         return perUser.max { $0.value < $1.value }.map { closeIdlest(of: $0.key) } ?? false
     }
 
-    /// Closes the oldest connection of the user that has not sent its whole request.
+    /// Closes the oldest connection of the user that has not sent its whole request, or else has not taken its whole answer.
     private func closeIdlest(of uid: UInt32) -> Bool {
-        let idle = connections.values.filter { $0.peer.uid == uid && $0.isReading }.min { $0.number < $1.number }
+        let idle = connections.values.filter { $0.peer.uid == uid && !$0.isExecuting }
+            .min { ($0.isReading ? 0 : 1, $0.number) < ($1.isReading ? 0 : 1, $1.number) }
         guard let idle else { return false }
-        log.warning("a management connection makes room without having made a request", metadata: ["uid": "\(uid)", "pid": "\(idle.peer.pid)"])
+        log.warning("an idle management connection makes room", metadata: ["uid": "\(uid)", "pid": "\(idle.peer.pid)"])
         idle.close()
         return true
     }
@@ -159,6 +160,9 @@ private final class ManagementConnection: EventHandler {
 
     /// Whether its request has not come yet.
     var isReading: Bool { if case .reading = stage { true } else { false } }
+
+    /// Whether its answer is being found, which it cannot hurry.
+    var isExecuting: Bool { if case .executing = stage { true } else { false } }
 
     func ready(_ events: Readiness) {
         switch stage {

@@ -281,7 +281,11 @@ final class LoginConnection: EventHandler {
             guard case .refuse(let status) = answer else { return }
             output.append(copying: outcome.refusalBytes(status).span)
             leave()
-        case .discovery, .leaving: return
+        case .discovery:
+            // The rules have changed.
+            guard case .refuse = answer else { return }
+            leave()
+        case .leaving: return
         }
         settle()
     }

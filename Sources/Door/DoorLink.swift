@@ -11,6 +11,9 @@ public enum DoorEnd: Error, Sendable, CustomStringConvertible {
     /// It does not listen: more than `DoorLimits.unsent` messages wait for it.
     case stuck
 
+    /// A process that ends has not always read all that was sent to it.
+    init(_ error: SystemError) { self = error.isPeerGone ? .closed : .failed(error) }
+
     public var description: String {
         switch self {
         case .closed: "it closed its door"
@@ -67,7 +70,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
             switch Socket.sendMessage(socket, bytes, descriptors: descriptor.map { [$0] } ?? []) {
             case .done: return
             case .wouldBlock: break
-            case .closed(let error): return end(.failed(error))
+            case .closed(let error): return end(DoorEnd(error))
             }
         }
         guard unsent.count < DoorLimits.unsent else { return end(.stuck) }
@@ -105,7 +108,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
                 unsent.removeFirst()
                 if let descriptor = first.descriptor { _ = FileDescriptor(owning: descriptor) }
             case .wouldBlock: return
-            case .closed(let error): return end(.failed(error))
+            case .closed(let error): return end(DoorEnd(error))
             }
         }
         watch()
@@ -124,7 +127,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
                     return end(.refused(error))
                 }
             case .wouldBlock: return
-            case .closed(let error): return end(error.map { .failed($0) } ?? .closed)
+            case .closed(let error): return end(error.map { DoorEnd($0) } ?? .closed)
             }
         }
     }

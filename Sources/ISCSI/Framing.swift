@@ -35,12 +35,7 @@ struct Framing: Sendable {
         while true {
             switch phase {
             case .header:
-                while taken < PDU.headerLength {
-                    guard offset < input.count else { return .needsInput }
-                    header.bytes[taken] = input[offset]
-                    taken += 1
-                    offset += 1
-                }
+                guard takeHeader(input, &offset) else { return .needsInput }
                 dataSegmentLength = header.dataSegmentLength
                 additionalHeaders.removeAll(keepingCapacity: true)
                 if header.totalAHSLength > 0 {
@@ -106,6 +101,24 @@ struct Framing: Sendable {
         }
         enter(dataSegmentLength > 0 ? .data : .end)
         return .header
+    }
+
+    private mutating func takeHeader(_ input: Span<UInt8>, _ offset: inout Int) -> Bool {
+        if taken == 0, input.count - offset >= PDU.headerLength {
+            // Whole, as nearly always: a copy of known length is a few instructions.
+            let whole = input.extracting(offset..<offset + PDU.headerLength)
+            for index in 0..<PDU.headerLength { header.bytes[index] = whole[index] }
+            taken = PDU.headerLength
+            offset += PDU.headerLength
+            return true
+        }
+        while taken < PDU.headerLength {
+            guard offset < input.count else { return false }
+            header.bytes[taken] = input[offset]
+            taken += 1
+            offset += 1
+        }
+        return true
     }
 
     private mutating func takeDigest(_ input: Span<UInt8>, _ offset: inout Int) -> Bool {

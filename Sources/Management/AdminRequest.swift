@@ -95,10 +95,13 @@ public struct AdminRequest: Hashable, Sendable {
         }
     }
 
-    /// Whether the answer shows or depends on what only the data process knows: conditions of logical units, statistics.
+    /// Whether the answer shows or depends on what the data process knows: conditions of logical units, statistics, and which
+    /// sessions there are at this moment. Whoever has seen a connection end sees it gone.
     public var needsRuntimeView: Bool {
         switch action {
-        case .statSystem, .showTargets, .statTarget, .statLogicalUnit, .statSession, .statConnections: true
+        case .statSystem, .showTargets, .statTarget, .statLogicalUnit, .statSession, .statConnections, .showConnections, .deleteConnection: true
+        // By force it goes whatever it has.
+        case .deleteTarget(_, let force): !force
         // A medium that an initiator has locked cannot be changed.
         case .updateLogicalUnit(_, _, let settings): settings.contains { $0.name.elementsEqual("path".utf8) }
         default: false

@@ -242,9 +242,8 @@ public struct ManagementDecoder: Sendable {
     }
 
     /// Takes the next bytes of the connection. After an error or a request it takes no more.
-    /// - Returns: what they complete, in their order
-    public mutating func feed(_ input: Span<UInt8>) throws(ManagementWireError) -> [ManagementEvent] {
-        var events: [ManagementEvent] = []
+    /// - Parameter events: gets what the bytes complete, in their order; before an error, too
+    public mutating func feed(_ input: Span<UInt8>, into events: inout [ManagementEvent]) throws(ManagementWireError) {
         var position = 0
         while position < input.count {
             switch stage {
@@ -285,7 +284,6 @@ public struct ManagementDecoder: Sendable {
             case .finished: throw .native(.trailing)
             }
         }
-        return events
     }
 
     private static func feed(_ decoder: inout TgtRequestDecoder, _ input: Span<UInt8>) throws(ManagementWireError) -> ManagementEvent? {

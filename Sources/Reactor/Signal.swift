@@ -6,4 +6,12 @@ public enum Signal {
     public static let terminate = SIGTERM
     public static let interrupt = SIGINT
     public static let hangup = SIGHUP
+    /// Comes of writing where nobody reads: a log whose reader has gone.
+    public static let pipe = SIGPIPE
+
+    /// Has these signals do nothing in this process, whatever the kernel does by default. Processes that it starts take them the
+    /// default way again.
+    public static func ignore(_ signals: [Int32]) {
+        for number in signals { _ = signal(number, SIG_IGN) }
+    }
 }

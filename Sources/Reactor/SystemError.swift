@@ -12,6 +12,9 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
         self.code = code
     }
 
+    /// Whether it says that the other end of a socket is closed, with or without having read all that was sent to it.
+    public var isPeerGone: Bool { code == ECONNRESET || code == EPIPE }
+
     /// "bind: Address already in use".
     public var description: String { "\(call): \(Self.text(of: code))" }
 

@@ -36,15 +36,17 @@ public final class FileStore: BackingStore {
 
     /// Takes over an open file or block device. How it was opened (O_DIRECT, O_DSYNC, O_RDONLY) is asked of the kernel.
     ///
-    /// - Parameter readOnly: refuse writes though the descriptor would take them
+    /// - Parameters:
+    ///   - readOnly: refuse writes though the descriptor would take them
+    ///   - served: bytes that it is to have, whatever the file has now: what is not there cannot be read; nil: all of it
     /// - Throws: what the kernel says; EINVAL for anything but a file or a block device
-    public init(adopting descriptor: consuming FileDescriptor, readOnly: Bool = false) throws(SystemError) {
+    public init(adopting descriptor: consuming FileDescriptor, readOnly: Bool = false, length served: UInt64? = nil) throws(SystemError) {
         let description = try StoreDescription(of: descriptor.rawValue)
         let fd = descriptor.rawValue
         let status = fcntl(fd, F_GETFL)
         guard status >= 0 else { throw SystemError("fcntl", errno) }
         self.descriptor = descriptor
-        length = description.length
+        length = served ?? description.length
         isBlockDevice = description.isBlockDevice
         isInMemory = description.isInMemory
         sector = description.sector

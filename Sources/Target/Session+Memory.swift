@@ -28,6 +28,7 @@ extension Session {
 
     /// Gives memory to who waits for it, in order; who has waited too long is answered BUSY.
     func serveMemory() {
+        guard unaccepted != nil || !waitsForMemory.isEmpty else { return }
         if let index = unaccepted, let task = tasks[index.rawValue] {
             if clock >= unacceptedSince + SessionLimits.memoryWait {
                 refuseData(index, .busy)

@@ -8,6 +8,7 @@ import Reactor
 @main
 struct Tgtd {
     static func main() {
+        Signal.ignore([Signal.pipe])
         var words = Array(CommandLine.arguments.dropFirst())
         if words.first == "--role" {
             exit(RoleArguments(words.dropFirst()).map(run) ?? 22)
@@ -38,6 +39,8 @@ struct Tgtd {
     }
 
     private static func run(_ arguments: RoleArguments) -> Int32 {
+        // A terminal and a service manager send these to all processes at once; ours end when control closes their doors.
+        Signal.ignore([Signal.interrupt, Signal.terminate])
         let log = logger(arguments.role.rawValue, toSystemLog: arguments.logsToSystem)
         let door = FileDescriptor(owning: Role.door)
         switch arguments.role {

@@ -37,6 +37,7 @@ struct Rig {
         }
         switch command.finish(strays: []) {
         case .exit(let end): return end
+        case .transact: throw TgtError.invalidRequest
         case .send(let command):
             var decoder = TgtRequestDecoder()
             let bytes = try #require(command.request.encoded())

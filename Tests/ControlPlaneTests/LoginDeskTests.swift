@@ -51,8 +51,8 @@ private final class World {
             finalResponse: FinalLoginResponse(currentStage: 1, initiatorTaskTag: 0, statSN: 0, text: []))
     }
 
-    func finish(_ outcome: LoginOutcome, id: UInt64 = 1) throws(DoorError) -> LoginDesk.Finish {
-        try desk.finish(ConnectionID(rawValue: id), outcome, configuration, &sessions)
+    func finish(_ outcome: LoginOutcome, id: UInt64 = 1, peer: SocketAddress = peer) throws(DoorError) -> LoginDesk.Finish {
+        try desk.finish(ConnectionID(rawValue: id), outcome, peer: peer, configuration, &sessions)
     }
 
     func logIn(_ question: LoginQuestion, id: UInt64 = 1) throws -> UInt16 {
@@ -112,6 +112,10 @@ private final class World {
         var greedy = world.outcome(world.question())
         greedy.negotiated.queueDepth = 512
         #expect(throws: DoorError.self, "more than offered") { try world.finish(greedy) }
+        #expect(world.begin(world.question()) == nil)
+        #expect(throws: DoorError.self, "another connection") {
+            try world.finish(world.outcome(world.question()), peer: SocketAddress("127.0.0.9:40001")!)
+        }
         #expect(throws: DoorError.self, "a grant is used up by one attempt") { try world.finish(world.outcome(world.question())) }
     }
 
@@ -193,6 +197,12 @@ private final class World {
         #expect(mine == [DiscoveredTarget(name: name("iqn.t"), addresses: ["127.0.0.1:3260"], portalGroupTag: 1)])
         #expect(world.desk.targets(ConnectionID(rawValue: 1), .name(name("iqn.u")), world.configuration).isEmpty)
         #expect(world.desk.targets(ConnectionID(rawValue: 2), .all, world.configuration).isEmpty)
+        #expect(world.desk.unwelcomeDiscoveries(world.configuration).isEmpty)
+        let account = try AccountName(Array("u".utf8))
+        _ = try world.configuration.newAccount(account)
+        _ = try world.configuration.bindAccount(account, to: nil, outgoing: false)
+        #expect(world.desk.targets(ConnectionID(rawValue: 1), .all, world.configuration).isEmpty)
+        #expect(world.desk.unwelcomeDiscoveries(world.configuration).contains(ConnectionID(rawValue: 1)))
     }
 }
 

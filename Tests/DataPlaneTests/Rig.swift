@@ -287,9 +287,9 @@ final class Client {
     }
 
     /// A command with its data, immediate.
-    func command(_ cdb: [UInt8], writes data: [UInt8] = []) {
+    func command(_ cdb: [UInt8], lun: UInt8 = 1, writes data: [UInt8] = []) {
         var header = request(0x01, flags: data.isEmpty ? 0x81 : 0xa1)
-        header[9] = 1
+        header[9] = lun
         header[5] = UInt8(data.count >> 16)
         header[6] = UInt8(data.count >> 8 & 0xff)
         header[7] = UInt8(data.count & 0xff)
@@ -299,8 +299,8 @@ final class Client {
     }
 
     /// A command and its status.
-    func perform(_ cdb: [UInt8], writes data: [UInt8] = []) -> UInt8? {
-        command(cdb, writes: data)
+    func perform(_ cdb: [UInt8], lun: UInt8 = 1, writes data: [UInt8] = []) -> UInt8? {
+        command(cdb, lun: lun, writes: data)
         return pdu().map { $0[3] }
     }
 

@@ -1,5 +1,6 @@
 import Foundation
 import Reactor
+import SCSI
 import Testing
 
 @testable import DataPlane
@@ -19,6 +20,21 @@ import Testing
         rig.store(0).release()
         #expect(client.pdu()?[3] == 0x02)
         #expect(client.perform([0, 0, 0, 0, 0, 0]) != nil, "the session goes on")
+    }
+
+    @Test("A file that has grown or shrunk since it was opened is served as it was then", arguments: [UInt64(64), 16])
+    func otherLength(blocks: UInt64) throws {
+        let rig = try Rig()
+        try rig.must(passing: rig.file("other", blocks: blocks)) {
+            .addLogicalUnit($0, tid: Rig.tid, lun: 2, Rig.settings(32), Rig.description(32), ReservationRecord())
+        }
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        _ = client.perform([0, 0, 0, 0, 0, 0], lun: 2)
+        // VERIFY(10) of one block: there, behind the end of the shorter file, behind the end of the disk.
+        for (block, status) in [(UInt8(15), UInt8(0)), (31, blocks > 31 ? 0 : 2), (32, 2)] {
+            #expect(client.perform([0x2f, 0, 0, 0, 0, block, 0, 0, 1, 0], lun: 2) == status, "block \(block)")
+        }
     }
 
     @Test("A connection that breaks while it is not read costs no time until its tasks are back")

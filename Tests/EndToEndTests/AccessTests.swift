@@ -109,6 +109,16 @@ import Testing
         #expect(try status(daemon) == 0)
     }
 
+    @Test("A discovery session ends within five seconds when an account is bound to discovery", .enabled(if: Subject.isPortcullis))
+    func discoveryAccountBound() throws {
+        let daemon = try Daemon.serving()
+        let initiator = try Initiator(port: daemon.port)
+        #expect(initiator.login(target: nil) == 0)
+        try daemon.must("--op new --mode account --user alice --password alicesecret12")
+        try daemon.must("--op bind --mode account --user alice")
+        #expect(initiator.wire.closes(within: 5), daemon.evidence)
+    }
+
     @Test("A session ends within five seconds when its rule goes", .enabled(if: Subject.isPortcullis))
     func ruleWithdrawn() throws {
         let daemon = try daemon("-I 127.0.0.1")

@@ -12,6 +12,8 @@ import Testing
         for role in ["login", "data"] {
             let pid = try #require(daemon.child(role: role), daemon.evidence)
             #expect(Processes.status("NoNewPrivs", of: pid) == "1", "\(role)")
+            // A filter of system calls; what Landlock forbids cannot be read here.
+            #expect(Processes.status("Seccomp", of: pid) == "2", "\(role)")
             for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] where geteuid() == 0 || set != "CapBnd" {
                 #expect(Processes.status(set, of: pid).map { $0.allSatisfy { $0 == "0" } } == true, "\(role) \(set)")
             }

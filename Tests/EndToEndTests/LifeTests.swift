@@ -16,6 +16,26 @@ import Testing
         #expect(eventually(within: 1) { family.allSatisfy { kill($0, 0) != 0 } }, "processes left behind: \(family)")
     }
 
+    @Test("A signal that a terminal or a service manager sends to all its processes ends it without a word of trouble", .enabled(if: Subject.isPortcullis), arguments: [SIGTERM, SIGINT])
+    func stopsAsAGroup(signal: Int32) throws {
+        let daemon = try Daemon.serving()
+        let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+        try initiator.settle()
+        for pid in daemon.family.reversed() { kill(pid, signal) }
+        let finished = daemon.process.wait(seconds: Daemon.stopLimit)
+        #expect(finished.ending == .exited(0), "\(finished.evidence)")
+        #expect(!daemon.log.contains(" error: ") && !daemon.log.contains(" warning: "), daemon.evidence)
+    }
+
+    @Test("A log that nobody reads any more ends no process", .enabled(if: Subject.isPortcullis))
+    func unreadLog() throws {
+        let daemon = try Daemon.serving()
+        for pid in daemon.family {
+            let ignored = try #require(Processes.status("SigIgn", of: pid).flatMap { UInt64($0, radix: 16) })
+            #expect(ignored & 1 << UInt64(SIGPIPE - 1) != 0, "\(Processes.arguments(of: pid))")
+        }
+    }
+
     @Test("A second instance on the same socket says so and ends with status 1")
     func secondInstance() throws {
         let daemon = try Daemon.serving()

@@ -26,7 +26,7 @@ import Testing
         #expect(limits == [
             "unauthenticated-connections=1024", "unauthenticated-connections-per-source=512", "sessions-per-target=7", "management-connections=256",
             "management-connections-per-user=64", "management-idle-seconds=3", "sessions=60000", "connections-per-session=1", "tasks-per-session=128",
-            "memory=268435456", "management-request-bytes=8312",
+            "memory=268435456", "management-request-bytes=8312", "transaction-bytes=16777216", "transaction-requests=262144", "management-held-bytes=67108864",
         ], "\(shown)")
         // As Longhorn looks for it.
         #expect(shown.contains(" rdwr") && shown.contains("State: ready"))

@@ -183,6 +183,24 @@ import Testing
         }
     }
 
+    @Test("Whoever has seen a session end sees it gone, and can delete its target at once")
+    func endIsSeen() throws {
+        let daemon = try Daemon(options: [])
+        for round in 0..<20 {
+            try daemon.addTarget()
+            try daemon.admit()
+            let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+            if round % 2 == 0 { #expect(try daemon.must("--op show --mode conn --tid 1").contains("Connection: 0")) }
+            var logout = PDU(opcode: PDU.logout | PDU.immediate)
+            logout.put(99, at: 16)
+            logout.put(initiator.cmdSN, at: 24)
+            initiator.wire.send(logout.bytes)
+            #expect(initiator.wire.closes(within: 3))
+            if round % 2 == 0 { #expect(try daemon.must("--op show --mode conn --tid 1") == "") }
+            try daemon.must("--op delete --mode target --tid 1")
+        }
+    }
+
     @Test("Counting goes on for hundreds of administrators at once")
     func manyAsk() throws {
         let daemon = try Daemon.serving(size: 8 << 20)

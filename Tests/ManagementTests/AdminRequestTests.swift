@@ -48,6 +48,20 @@ struct AdminRequestTests {
         #expect(try action(.lld, .show) == .showDrivers)
     }
 
+    @Test("only what depends on what is going on waits for the data process")
+    func view() throws {
+        let path = AdminRequest.Setting(name: utf8("path"), value: utf8("/x")), other = AdminRequest.Setting(name: utf8("online"), value: utf8("0"))
+        let waiting: [AdminRequest.Action] = [
+            .statSystem, .statTarget(tid: 1), .statLogicalUnit(tid: 1, lun: 1), .statSession(tid: 1, sid: 1), .statConnections(tid: 1, sid: 1), .showTargets,
+            .showConnections(tid: 1), .deleteTarget(tid: 1, force: false), .deleteConnection(tid: 1, sid: 1, cid: 0), .updateLogicalUnit(tid: 1, lun: 1, [other, path]),
+        ]
+        let others: [AdminRequest.Action] = [
+            .showSystem, .showTarget(tid: 1), .deleteTarget(tid: 1, force: true), .deleteLogicalUnit(tid: 1, lun: 1), .updateLogicalUnit(tid: 1, lun: 1, [other]),
+            .newTarget(tid: 1, name: []), .showPortals, .showAccounts, .showDrivers, .deleteSystem,
+        ]
+        #expect(waiting.allSatisfy { AdminRequest($0).needsRuntimeView } && !others.contains { AdminRequest($0).needsRuntimeView })
+    }
+
     @Test("all items of a new logical unit are found")
     func newLogicalUnit() throws {
         var unit = AdminRequest.NewLogicalUnit()

@@ -105,6 +105,7 @@ struct CommandLineTests {
             case .send(let command):
                 #expect(call.code == 0, "\(call.words)")
                 #expect(command.request == call.request, "\(call.words)")
+            case .transact: Issue.record("tgt has no transactions: \(call.words)")
             }
         }
     }

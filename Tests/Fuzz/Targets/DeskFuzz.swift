@@ -119,7 +119,7 @@ private struct DeskWorld {
             }
         case .finish(let id, let outcome):
             let began = proceeding.removeValue(forKey: id)
-            let result = try desk.finish(id, outcome, configuration, &sessions)
+            let result = try desk.finish(id, outcome, peer: peer, configuration, &sessions)
             guard case .grant(let grant) = result else { return }
             precondition(began?.question == outcome.identity, "who finishes is who began")
             check(outcome.identity)
