@@ -180,15 +180,15 @@ private final class ManagementConnection: EventHandler {
         case .wouldBlock: return
         case .closed: return close()
         case .received(let count):
-            do throws(ManagementWireError) {
-                let events = try decoder.feed(input.span.extracting(0..<count))
-                hold(decoder.heldBytes)
-                guard server.heldBytes <= ManagementLimits.heldBytes else { return refuse(.outOfMemory, "too many long requests at once; try again") }
-                for event in events { take(event) }
-            } catch {
-                hold(0)
-                refuse(error)
-            }
+            var events: [ManagementEvent] = []
+            var failure: ManagementWireError?
+            do throws(ManagementWireError) { try decoder.feed(input.span.extracting(0..<count), into: &events) } catch { failure = error }
+            hold(failure == nil ? decoder.heldBytes : 0)
+            for event in events { take(event) }
+            // What follows a request is not looked at, whether it has come with it or later.
+            guard case .reading = stage else { return }
+            if let failure { return refuse(failure) }
+            if server.heldBytes > ManagementLimits.heldBytes { refuse(.outOfMemory, "too many long requests at once; try again") }
         }
     }
 
