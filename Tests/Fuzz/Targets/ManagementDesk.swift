@@ -38,16 +38,16 @@ struct ManagementDesk {
     mutating func serve(_ stream: [UInt8], piece: Int, outcome: UInt8) {
         var decoder = ManagementDecoder()
         var rest = stream[...]
-        do throws(ManagementWireError) {
-            while !rest.isEmpty {
-                let part = rest.prefix(piece)
-                let events = try decoder.feed(part.span)
-                rest = rest.dropFirst(piece)
-                for event in events { serve(event, outcome) }
-                // A request is the last that is looked at.
-                guard events.allSatisfy({ if case .hello = $0 { true } else { false } }) else { return }
-            }
-        } catch {}
+        while !rest.isEmpty {
+            let part = rest.prefix(piece)
+            rest = rest.dropFirst(piece)
+            var events: [ManagementEvent] = []
+            var isRight = true
+            do throws(ManagementWireError) { try decoder.feed(part.span, into: &events) } catch { isRight = false }
+            for event in events { serve(event, outcome) }
+            // A request is the last that is looked at.
+            guard isRight, events.allSatisfy({ if case .hello = $0 { true } else { false } }) else { return }
+        }
     }
 
     private mutating func serve(_ event: ManagementEvent, _ outcome: UInt8) {
@@ -175,7 +175,8 @@ struct ManagementDesk {
         var decoder = ManagementDecoder()
         do throws(ManagementWireError) {
             let stream = NativeHello().encoded() + bytes
-            let events = try decoder.feed(stream.span)
+            var events: [ManagementEvent] = []
+            try decoder.feed(stream.span, into: &events)
             precondition(events.last == .native(request))
         } catch { preconditionFailure("what was written can be read: \(error)") }
     }
