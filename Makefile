@@ -97,7 +97,7 @@ bench: setup-bench build
 
 # libFuzzer and AddressSanitizer come with the Swift toolchain. Inputs worth keeping gather in .build-fuzz/corpus;
 # `make fuzz-keep` makes the fewest that reach as much code the committed corpus.
-FUZZERS := login login-text session unit management door desk
+FUZZERS := login login-text session unit management native door desk
 FUZZ_SECONDS ?= 60
 FUZZ := .build-fuzz/release/fuzz
 FUZZ_CORPUS := Tests/Fuzz/Corpus

@@ -27,13 +27,14 @@ enum DeskFuzz {
 }
 
 private struct DeskWorld {
-    private var desk = LoginDesk()
+    private var desk = LoginDesk(sessionsPerTarget: sessionsPerTarget)
     private var sessions = SessionTable()
     private let configuration: Configuration
     /// What `begin` was answered.
     private var proceeding: [ConnectionID: (question: LoginQuestion, offered: SessionParameters)] = [:]
     private let answers = BufferPool(budget: 1 << 20, cached: 0)
 
+    private static let sessionsPerTarget = 2
     private static let peer = SocketAddress(bytes: [127, 0, 0, 9], port: 40000)
     private static let local = SocketAddress(bytes: [127, 0, 0, 1], port: 3260)
     private static let admitted = "iqn.2026-01.test:a"
@@ -141,6 +142,8 @@ private struct DeskWorld {
 
     /// Data can serve what control grants, whatever login has said.
     private func check(_ grant: SessionGrant) {
+        // Each that there may be, and one that takes its place.
+        precondition(sessions.records.count <= 2 * Self.sessionsPerTarget)
         precondition(grant.tsih != 0 && grant.tid == 1 && sessions.records[grant.tsih] != nil)
         DoorFuzz.passes(DataOrderMessage.grant(grant))
         _ = grant.outcome.finalResponseBytes(tsih: grant.tsih)

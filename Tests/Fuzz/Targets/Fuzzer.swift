@@ -13,6 +13,7 @@ public struct Fuzzer: Sendable {
         Fuzzer(name: "session", run: SessionFuzz.run),
         Fuzzer(name: "unit", run: UnitFuzz.run),
         Fuzzer(name: "management", run: ManagementFuzz.run),
+        Fuzzer(name: "native", run: NativeFuzz.run),
         Fuzzer(name: "door", run: DoorFuzz.run),
         Fuzzer(name: "desk", run: DeskFuzz.run),
     ]
