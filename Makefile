@@ -15,7 +15,6 @@ export DEBIAN_FRONTEND := noninteractive
 # Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
 BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
-<<<<<<< HEAD
 # What Debian's tgtd is linked with.
 TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1
 TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 $(TGT_LIBRARIES)
@@ -25,16 +24,6 @@ VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
 # tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start
 # tgt's daemon, so they are only taken out of it.
-=======
-# Debian's tgtd, which ours is compared with, wants the last three.
-TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 libaio1 libibverbs1 librdmacm1
-BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc libaio1 libibverbs1 librdmacm1
-
-VM := Tests/EndToEndTests/vm/linux-initiator.sh
-VM_CACHE := $(CURDIR)/.build-vm
-# tgt's own tgtadm has to go on working, and its tgtd is what ours is compared with and measured against. The package would start that
-# daemon, so its programs are taken out of it.
->>>>>>> b62c09fcd88a261de2bf25604e7fe0f083f83fce
 CLIENTS := $(CURDIR)/.build-clients
 DEBIAN_TGTADM := $(CLIENTS)/usr/sbin/tgtadm
 DEBIAN_TGTD := $(CLIENTS)/usr/sbin/tgtd
