@@ -100,7 +100,7 @@ struct Difference {
     enum Side: String { case daemon, client }
 
     let side: Side
-    var reason: String
+    let reason: String
     var commands: [String] = []
     var lines: [String] = []
 
@@ -120,7 +120,7 @@ struct Difference {
             } else if line.hasPrefix("- ") || line.hasPrefix("+ ") {
                 blocks[blocks.count - 1].lines.append(line)
             } else {
-                blocks[blocks.count - 1].reason += " " + line.trimmingCharacters(in: .whitespaces)
+                throw Failure("“\(line)” is no line of a difference")
             }
         }
         for block in blocks where block.commands.isEmpty || block.lines.isEmpty || block.reason.isEmpty {
