@@ -82,10 +82,10 @@ struct KeyNegotiation {
         return text
     }
 
-    /// Keys that nobody has mentioned and whose standard value we must not accept; they await the initiator's answer then.
+    /// Keys that nobody has mentioned and whose standard value is not what was configured; they await the initiator's answer then.
     mutating func demands() -> [UInt8] {
         var text: [UInt8] = []
-        for key in Key.configurable where !mentioned.contains(key) && appliesHere(key) && !standardIsAcceptable(key) {
+        for key in Key.configurable where !mentioned.contains(key) && appliesHere(key) && !standardSuits(key) {
             let value = offered.offer(key)
             let shown: String =
                 switch key.description.values {
@@ -100,6 +100,21 @@ struct KeyNegotiation {
         return text
     }
 
+    /// What we have brought up and got no answer to stays as it was, as after a `Reject`: nothing else was agreed on (RFC 7143 §6.2).
+    mutating func forgetDemands() throws(LoginRefusal) {
+        for key in awaited { try leaveAtStandard(key) }
+        awaited = []
+    }
+
+    /// Answers that leave a key at its value (RFC 7143 §6.2).
+    private static let refusals = ["Reject", "Irrelevant", "NotUnderstood"]
+
+    /// The standard value holds, if we can live with it. We can with every number and flag: they say what suits us, and what they
+    /// promise us is enforced as it was agreed. A digest that is demanded protects; without it there is no session.
+    private func leaveAtStandard(_ key: Key) throws(LoginRefusal) {
+        if case .list = key.description.result, !standardSuits(key) { throw LoginRefusal(status: .initiatorError) }
+    }
+
     static func append(_ name: ArraySlice<UInt8>, _ value: some Sequence<UInt8>, to text: inout [UInt8]) {
         text += name
         text.append(UInt8(ascii: "="))
@@ -109,7 +124,7 @@ struct KeyNegotiation {
 
     private func appliesHere(_ key: Key) -> Bool { sessionType == .normal || key.description.scope == .everySession }
 
-    private func standardIsAcceptable(_ key: Key) -> Bool {
+    private func standardSuits(_ key: Key) -> Bool {
         let standard = key.description.standard
         let offer = offered.offer(key)
         return switch key.description.result {
@@ -132,7 +147,11 @@ struct KeyNegotiation {
         guard pair.value.count <= KeyValue.longestValue else { throw LoginRefusal(status: .initiatorError) }
         if awaited.remove(key) != nil {
             // The answer to our demand: it must be one that the demand permits.
-            guard let value = agreed(key, pair.value) else { throw LoginRefusal(status: .initiatorError) }
+            guard let value = agreed(key, pair.value) else {
+                guard Self.refusals.contains(where: { pair.value.elementsEqual($0.utf8) }) else { throw LoginRefusal(status: .initiatorError) }
+                try leaveAtStandard(key)
+                return nil
+            }
             apply(value, to: key)
             return nil
         }
@@ -151,8 +170,7 @@ struct KeyNegotiation {
             return nil
         case .minimum, .maximum, .and, .or, .list:
             guard let value = agreed(key, pair.value) else {
-                // The standard value stays, if we can live with it.
-                guard standardIsAcceptable(key) else { throw LoginRefusal(status: .initiatorError) }
+                try leaveAtStandard(key)
                 return "Reject".utf8
             }
             apply(value, to: key)

@@ -193,7 +193,7 @@ public struct LoginMachine: Sendable {
             if stage == .operationalNegotiation || next == .fullFeaturePhase { answers += negotiation.declarations() }
             if next == .fullFeaturePhase {
                 // A demand that was made and not answered in the next request will not be.
-                guard negotiation.awaited.isEmpty else { throw LoginRefusal(status: .initiatorError) }
+                try negotiation.forgetDemands()
                 answers += negotiation.demands()
                 if !negotiation.awaited.isEmpty { next = stage == .securityNegotiation ? .operationalNegotiation : nil }
             }

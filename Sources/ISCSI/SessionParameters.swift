@@ -136,9 +136,11 @@ public struct NegotiatedParameters: Hashable, Sendable {
     /// What holds if nobody mentions any key.
     public init() {}
 
-    /// Whether a negotiation over `offered` can have ended like this: for whoever does not trust the one who negotiated.
+    /// Whether a negotiation over `offered` can have ended like this: for whoever does not trust the one who negotiated. A key may also
+    /// have its standard value, for an initiator need not agree to another.
     public func isWithin(_ offered: SessionParameters) -> Bool {
         let lengths = Int(Key.lengths.lowerBound)...Int(Key.lengths.upperBound)
+        func isStandard(_ value: Int, _ key: Key) -> Bool { value == Int(key.description.standard) }
         func permitted(_ used: Bool, _ set: DigestSet) -> Bool { set.contains(used ? .crc32c : DigestSet.none) }
         return permitted(headerDigest, offered.headerDigest)
             && permitted(dataDigest, offered.dataDigest)
@@ -146,14 +148,14 @@ public struct NegotiatedParameters: Hashable, Sendable {
             && lengths.contains(initiatorMaxRecvDataSegmentLength)
             && maxXmitDataSegmentLength == min(initiatorMaxRecvDataSegmentLength, offered.maxXmitDataSegmentLength)
             && (initialR2T || !offered.initialR2T)
-            && (!immediateData || offered.immediateData)
             && (1...offered.maxOutstandingR2T).contains(maxOutstandingR2T)
-            && maxBurstLength >= lengths.lowerBound && maxBurstLength <= offered.maxBurstLength
-            && firstBurstLength >= lengths.lowerBound && firstBurstLength <= min(offered.firstBurstLength, maxBurstLength)
+            && maxBurstLength >= lengths.lowerBound && (maxBurstLength <= offered.maxBurstLength || isStandard(maxBurstLength, .maxBurstLength))
+            && firstBurstLength >= lengths.lowerBound && firstBurstLength <= maxBurstLength
+            && firstBurstLength <= max(offered.firstBurstLength, Int(Key.firstBurstLength.description.standard))
             && dataPDUInOrder && dataSequenceInOrder
             && maxConnections == 1 && errorRecoveryLevel == 0
-            && (offered.defaultTime2Wait...3600).contains(defaultTime2Wait)
-            && (0...offered.defaultTime2Retain).contains(defaultTime2Retain)
+            && ((offered.defaultTime2Wait...3600).contains(defaultTime2Wait) || isStandard(defaultTime2Wait, .defaultTime2Wait))
+            && ((0...offered.defaultTime2Retain).contains(defaultTime2Retain) || isStandard(defaultTime2Retain, .defaultTime2Retain))
             && queueDepth == offered.maxQueueCmd
     }
 }

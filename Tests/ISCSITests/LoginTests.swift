@@ -234,6 +234,29 @@ extension LoginMachine {
         #expect(later.outcome != nil)
     }
 
+    @Test("A demand that is not answered, or rejected, leaves the standard value", arguments: ["", "Reject", "Irrelevant", "NotUnderstood"])
+    func unansweredDemands(word: String) throws {
+        var parameters = SessionParameters()
+        let demanded = [
+            ("ImmediateData", "No"), ("MaxBurstLength", "8192"), ("FirstBurstLength", "4096"), ("DefaultTime2Wait", "5"), ("DefaultTime2Retain", "0"),
+        ]
+        for (name, value) in demanded { try parameters.set(name: name.utf8, value: value.utf8) }
+        let answers = word.isEmpty ? [] : demanded.flatMap { keys("\($0.0)=\(word)") }
+        let (machine, responses, _) = login([writer.request(1, to: 3, names).bytes(), writer.request(1, to: 3, answers).bytes()], parameters)
+        #expect(responses.count == 1 && Set(responses[0].text.suffix(5)) == Set(demanded.map { "\($0.0)=\($0.1)" }))
+        let negotiated = try #require(machine.outcome).negotiated
+        #expect(negotiated.immediateData && negotiated.maxBurstLength == 262_144 && negotiated.firstBurstLength == 65536)
+        #expect(negotiated.defaultTime2Wait == 2 && negotiated.defaultTime2Retain == 20)
+        #expect(negotiated.isWithin(parameters))
+        // Neither what was offered nor what stands if nothing is said.
+        var other = negotiated
+        other.maxBurstLength = 131_072
+        #expect(!other.isWithin(parameters))
+        other = negotiated
+        other.defaultTime2Retain = 19
+        #expect(!other.isWithin(parameters))
+    }
+
     // MARK: Refusals
 
     static func refusals() -> [(String, [TestPDU], LoginStatus)] {
