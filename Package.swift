@@ -33,10 +33,11 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "CGetopt"),
         .target(name: "CCRC32C"),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
 
         // Memory and words that several rooms share.
         room("Bytes", [deque]),
-        room("Crypto", ["CCRC32C", "Bytes"]),
+        room("Crypto", ["CCRC32C", "COpenSSL", "Bytes"]),
         room("Medium", ["Bytes"]),
 
         // Sans I/O: no system call, no thread, no clock.

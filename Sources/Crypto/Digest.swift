@@ -1,0 +1,96 @@
+import COpenSSL
+
+/// The digests that CHAP knows (IANA, “iSCSI authentication methods: CHAP algorithms”).
+public enum Digest: CaseIterable, Hashable, Sendable {
+    case md5, sha1, sha256, sha3_256
+
+    /// Bytes of its result.
+    public var length: Int {
+        switch self {
+        case .md5: 16
+        case .sha1: 20
+        case .sha256, .sha3_256: 32
+        }
+    }
+
+    /// Whether this host's OpenSSL computes it: one in FIPS mode knows no MD5.
+    public var isAvailable: Bool {
+        guard let algorithm = unsafe EVP_MD_fetch(nil, name, nil) else { return false }
+        unsafe EVP_MD_free(algorithm)
+        return true
+    }
+
+    /// OpenSSL's name for it.
+    private var name: String {
+        switch self {
+        case .md5: "MD5"
+        case .sha1: "SHA1"
+        case .sha256: "SHA256"
+        case .sha3_256: "SHA3-256"
+        }
+    }
+
+    fileprivate func begin() -> OpaquePointer {
+        guard let algorithm = unsafe EVP_MD_fetch(nil, name, nil), let context = unsafe EVP_MD_CTX_new() else {
+            preconditionFailure("\(name) is available")
+        }
+        defer { unsafe EVP_MD_free(algorithm) }
+        let result = unsafe EVP_DigestInit_ex2(context, algorithm, nil)
+        precondition(result == 1, "\(name) can begin")
+        return unsafe context
+    }
+
+    public func hash(_ bytes: [UInt8]) -> [UInt8] {
+        var state = DigestState(self)
+        state.update(bytes.span)
+        return state.finish()
+    }
+}
+
+/// A digest on its way, for what comes in parts or must not be copied. OpenSSL wipes it at its end.
+@safe public struct DigestState: ~Copyable {
+    private let context: OpaquePointer
+    private let length: Int
+
+    /// - Parameter digest: an available one
+    public init(_ digest: Digest) {
+        unsafe context = digest.begin()
+        length = digest.length
+    }
+
+    deinit { unsafe EVP_MD_CTX_free(context) }
+
+    public mutating func update(_ bytes: borrowing Span<UInt8>) {
+        let result = unsafe bytes.withUnsafeBytes { unsafe EVP_DigestUpdate(context, $0.baseAddress, $0.count) }
+        precondition(result == 1, "a digest takes bytes")
+    }
+
+    public mutating func update(_ secret: Secret) { secret.withBytes { update($0) } }
+
+    public consuming func finish() -> [UInt8] {
+        unsafe [UInt8](unsafeUninitializedCapacity: length) { buffer, initialized in
+            let result = unsafe EVP_DigestFinal_ex(context, buffer.baseAddress, nil)
+            precondition(result == 1, "a digest has an end")
+            initialized = length
+        }
+    }
+}
+
+/// HMAC-SHA-256 (RFC 2104, RFC 4231).
+public enum HMAC {
+    public static let length = Digest.sha256.length
+
+    public static func sha256(_ bytes: [UInt8], key: Secret) -> [UInt8] {
+        key.withBytes { key in
+            unsafe [UInt8](unsafeUninitializedCapacity: length) { buffer, initialized in
+                let result = unsafe key.withUnsafeBytes { key in
+                    unsafe bytes.withUnsafeBufferPointer { bytes in
+                        unsafe COpenSSL.HMAC(EVP_sha256(), key.baseAddress, Int32(key.count), bytes.baseAddress, bytes.count, buffer.baseAddress, nil)
+                    }
+                }
+                precondition(unsafe result != nil, "HMAC-SHA-256 is available")
+                initialized = length
+            }
+        }
+    }
+}
