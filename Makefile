@@ -99,8 +99,12 @@ fuzz: fuzz-build
 fuzz-keep: fuzz-build
 	@$(MAKE) --no-print-directory -j 2 $(FUZZERS:%=fuzz-keep-%)
 
+# Of two `-sanitize` options the compiler asks the last one alone whether code is to be counted, so that has to be said; and checked,
+# because a fuzzer whose code is not counted runs just as well and finds nothing.
 fuzz-build: setup-build
-	PORTCULLIS_FUZZ=1 $(SWIFT) build -c release --scratch-path .build-fuzz --product fuzz --sanitize address --sanitize fuzzer
+	PORTCULLIS_FUZZ=1 $(SWIFT) build -c release --scratch-path .build-fuzz --product fuzz --sanitize address --sanitize fuzzer \
+		-Xswiftc -sanitize-coverage=edge,inline-8bit-counters,pc-table,trace-cmp
+	@nm .build-fuzz/release/ISCSI.build/LoginMachine.swift.o | grep -q sancov || { echo "the fuzzers are blind: our code is not counted"; exit 1; }
 
 fuzz-run-%:
 	@mkdir -p .build-fuzz/corpus/$* .build-fuzz/crashes
