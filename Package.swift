@@ -51,7 +51,7 @@ let package = Package(
 
         // What is configured, and who may do what.
         room("Model", ["Bytes", "ISCSI", "SCSI"]),
-        room("Access", ["Bytes", "ISCSI", "Model"]),
+        room("Access", ["Bytes", "ISCSI", "SCSI", "Model"]),
         room("Management", ["Bytes"]),
         room("Administration", ["Bytes", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
@@ -65,7 +65,7 @@ let package = Package(
 
         tests("BytesTests", ["Bytes"]),
         tests("ModelTests", ["Bytes", "ISCSI", "SCSI", "Model"]),
-        tests("AccessTests", ["Bytes", "ISCSI", "Model", "Access"]),
+        tests("AccessTests", ["Bytes", "ISCSI", "SCSI", "Model", "Access"]),
         .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(
             name: "AdministrationTests", dependencies: ["Bytes", "ISCSI", "Model", "Management", "Administration"],

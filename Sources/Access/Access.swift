@@ -1,10 +1,26 @@
 import ISCSI
 import Model
+import SCSI
 
 /// What let somebody in.
 public enum AccessRule: Hashable, Sendable {
     case address(AddressRule)
     case name(NameRule)
+
+    public var spelling: String {
+        switch self {
+        case .address(let rule): rule.spelling
+        case .name(let rule): rule.spelling
+        }
+    }
+
+    /// What it shows.
+    public var mask: LUNMask {
+        switch self {
+        case .address(let rule): rule.mask
+        case .name(let rule): rule.mask
+        }
+    }
 }
 
 /// Who may log in, and why.
@@ -22,15 +38,17 @@ public enum AccessDecision: Hashable, Sendable {
         case name
         /// There is no such target.
         case noTarget
-        /// Accounts are bound to the target (or to discovery), and nobody can authenticate yet.
+        /// Accounts are bound to the target (or to discovery), and it has not authenticated.
         case authenticationRequired
+        /// It has authenticated with an account that is not bound there, or not for this initiator.
+        case account
         /// The target, or the system, is offline.
         case offline
 
         /// What the initiator is told (RFC 7143 §11.13.5). Whoever is not admitted does not learn whether the target exists.
         public var loginStatus: LoginStatus {
             switch self {
-            case .noRules, .address, .name, .noTarget: .notFound
+            case .noRules, .address, .name, .noTarget, .account: .notFound
             case .authenticationRequired: .authenticationFailure
             case .offline: .serviceUnavailable
             }
@@ -43,7 +61,8 @@ public enum AccessDecision: Hashable, Sendable {
             case .address: "no address rule of the target admits it"
             case .name: "no name rule of the target admits it"
             case .noTarget: "there is no such target"
-            case .authenticationRequired: "an account is bound, and nobody can authenticate yet"
+            case .authenticationRequired: "an account is bound there, and it has not authenticated"
+            case .account: "the account is not bound there for this initiator"
             case .offline: "the target, or the system, is offline"
             }
         }
@@ -52,30 +71,45 @@ public enum AccessDecision: Hashable, Sendable {
     public var isAdmitted: Bool {
         if case .admitted = self { true } else { false }
     }
+
+    /// What whoever is admitted may see and write: what each of the rules behind it shows. nil: nobody is.
+    public var mask: LUNMask? {
+        guard case .admitted(let rules) = self else { return nil }
+        return rules.reduce(.all) { $0.intersection($1.mask) }
+    }
 }
 
 /// Decides on the rules of a target alone: for logins, for what discovery lists, and for sessions that live when rules change.
+///
+/// Of the rules of a kind that match, the most specific one decides: a name before a pattern, and of the patterns that with the most
+/// bytes in front of its first wildcard; the address rule with the longest prefix, `ALL` last. Among equals it is the first.
 public func decide(_ target: TargetConfiguration, initiator: ISCSIName, address: NetworkAddress) -> AccessDecision {
     guard !target.addressRules.isEmpty || !target.nameRules.isEmpty else { return .refused(.noRules) }
     var rules: [AccessRule] = []
     if !target.addressRules.isEmpty {
-        guard let rule = target.addressRules.first(where: { $0.admits(address) }) else { return .refused(.address) }
+        guard let rule = mostSpecific(target.addressRules, where: { $0.admits(address) }) else { return .refused(.address) }
         rules.append(.address(rule))
     }
     if !target.nameRules.isEmpty {
-        guard let rule = target.nameRules.first(where: { $0.admits(initiator) }) else { return .refused(.name) }
+        guard let rule = mostSpecific(target.nameRules, where: { $0.admits(initiator) }) else { return .refused(.name) }
         rules.append(.name(rule))
     }
     return .admitted(rules)
 }
 
-/// Decides on a login to a target by name.
-public func decideLogin(_ configuration: Configuration, targetName: ISCSIName, initiator: ISCSIName, address: NetworkAddress) -> AccessDecision {
+/// Decides on a login to a target by name: its rules and its accounts have to admit.
+/// - Parameter account: whose secret it has proved to know; nil: nobody's
+public func decideLogin(
+    _ configuration: Configuration, targetName: ISCSIName, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil
+) -> AccessDecision {
     guard let target = configuration.target(named: targetName) else { return .refused(.noTarget) }
     let decision = decide(target, initiator: initiator, address: address)
     guard decision.isAdmitted else { return decision }
+    if !target.accounts.isEmpty {
+        guard let account else { return .refused(.authenticationRequired) }
+        guard target.accounts.admits(account, initiator) else { return .refused(.account) }
+    }
     guard configuration.state == .ready, target.state == .ready else { return .refused(.offline) }
-    guard target.accounts.isEmpty else { return .refused(.authenticationRequired) }
     return decision
 }
 
@@ -91,7 +125,25 @@ public func discoverable(_ configuration: Configuration, initiator: ISCSIName, a
     configuration.sortedTargets.filter { decide($0, initiator: initiator, address: address).isAdmitted }
 }
 
-extension AddressRule {
+private func mostSpecific<Rule: SpecificRule>(_ rules: [Rule], where matches: (Rule) -> Bool) -> Rule? {
+    var best: Rule?
+    for rule in rules where matches(rule) && rule.specificity > best?.specificity ?? -1 { best = rule }
+    return best
+}
+
+private protocol SpecificRule {
+    /// 0 or more; the greater, the fewer it is about.
+    var specificity: Int { get }
+}
+
+extension AddressRule: SpecificRule {
+    fileprivate var specificity: Int {
+        switch extent {
+        case .all: 0
+        case .network(_, let prefixLength): 1 + prefixLength
+        }
+    }
+
     /// Whether the address is among the rule's.
     public func admits(_ address: NetworkAddress) -> Bool {
         switch extent {
@@ -104,7 +156,11 @@ extension AddressRule {
     }
 }
 
-extension NameRule {
+extension NameRule: SpecificRule {
+    fileprivate var specificity: Int {
+        isPattern ? bytes.prefix { $0 != UInt8(ascii: "*") && $0 != UInt8(ascii: "?") }.count : 1 + Self.greatestLength
+    }
+
     /// Whether the name is the rule's, or matches its pattern.
     public func admits(_ name: ISCSIName) -> Bool {
         isPattern ? Self.matches(bytes[...], name.bytes[...]) : bytes == name.bytes

@@ -2,6 +2,7 @@ import Bytes
 import ISCSI
 import Management
 import Model
+import SCSI
 
 /// Turns requests into plans: the pure half of carrying them out.
 public enum Administrator {
@@ -140,9 +141,12 @@ public enum Administrator {
         case .updateTarget(let tid, let setting):
             let id = try target(tid, new).id
             changes = try configured { () throws(ConfigurationError) in try new.updateTarget(id, name: setting.name, value: setting.value) }
-        case .bindInitiators(let tid, let initiators):
+        case .bindInitiators(let tid, let initiators, let luns):
             let id = try target(tid, new).id
-            changes = try configured { () throws(ConfigurationError) in try new.bind(initiators.addressRules(), initiators.nameRules(), to: id) }
+            changes = try configured { () throws(ConfigurationError) in 
+                let mask: LUNMask? = if let luns { try LUNMask(parsing: luns) } else { nil }
+                return try new.bind(initiators.addressRules(), initiators.nameRules(), mask: mask, to: id)
+            }
         case .unbindInitiators(let tid, let initiators):
             let id = try target(tid, new).id
             changes = try configured { () throws(ConfigurationError) in
@@ -187,7 +191,8 @@ public enum Administrator {
             changes = try configured { () throws(ConfigurationError) in try new.unbindAccount(known(binding.user), from: id, outgoing: binding.outgoing) }
 
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals,
-             .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers, .deleteConnection, .startDriver, .stopDriver:
+             .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers, .deleteConnection, .startDriver, .stopDriver,
+             .explainAccess:
             preconditionFailure("these change nothing")
         }
         return changes

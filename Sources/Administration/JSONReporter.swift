@@ -38,6 +38,9 @@ struct JSONReporter {
                 }
             }
         case .showDrivers: return drivers()
+        case .explainAccess(let question):
+            let explanation = try Explanation(question, configuration)
+            return JSONWriter.document { explanation.write(to: &$0) }
         case .statSystem, .statTarget, .statLogicalUnit:
             let rows = try reporter.statistics(for: action)
             return JSONWriter.document { writer in write(rows, to: &writer) }
@@ -97,6 +100,12 @@ struct JSONReporter {
                 writer.object("rules") { writer in
                     writer.strings("addresses", target.addressRules.map(\.spelling))
                     writer.strings("names", target.nameRules.map(\.spelling))
+                    let masks = target.addressRules.map { (String?.some($0.spelling), String?.none, $0.mask) } + target.nameRules.map { (String?.none, String?.some($0.spelling), $0.mask) }
+                    writer.objects("masks", masks.filter { $0.2 != .all }) { writer, row in
+                        writer.field("address", row.0)
+                        writer.field("name", row.1)
+                        writer.field("luns", row.2.description)
+                    }
                 }
             }
         }

@@ -1,3 +1,4 @@
+import Access
 import Bytes
 import ISCSI
 import Management
@@ -20,6 +21,7 @@ struct Reporter {
         case .showPortals:
             return renderPortals(configuration.portals.reversed().map { ($0.description, $0.groupTag) })
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
+        case .explainAccess(let question): return try Explanation(question, configuration).rendered()
         case .statSystem, .statTarget, .statLogicalUnit: return CommandStatistics.render(try statistics(for: action))
         case .statSession(let tid, let sid):
             let session = try session(tid, sid)
@@ -75,7 +77,8 @@ struct Reporter {
         report.sessions = view.sessions(of: target.id).map(self.report)
         report.logicalUnits = target.sortedLogicalUnits.map { self.report($0, target) }
         report.accounts = accounts(target.accounts)
-        report.rules = target.addressRules.map(\.spelling) + target.nameRules.map(\.spelling)
+        report.rules = (target.addressRules.map { ($0.spelling, $0.mask) } + target.nameRules.map { ($0.spelling, $0.mask) })
+            .map { $1 == .all ? $0 : "\($0) (LUNs \($1))" }
         return report
     }
 

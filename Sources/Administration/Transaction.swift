@@ -170,7 +170,7 @@ private struct TransactionWalk {
             try apply(request, outcome)
         case .deletePortal: try apply(request)
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals, .showAccounts,
-             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers:
+             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess:
             throw Refusal(.invalidRequest, "only changes of the configuration can be part of a transaction")
         }
     }

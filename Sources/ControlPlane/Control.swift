@@ -280,7 +280,7 @@ public final class Control {
     /// - Parameter held: the open store of a logical unit that is new or has another medium
     func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
         let rest = Countdown(whenDone)
-        var unwelcoming: Set<TargetID> = []
+        var regarded: Set<TargetID> = []
         for change in changes {
             switch change {
             case .targetAdded(let tid):
@@ -308,7 +308,7 @@ public final class Control {
             case .mediumChanged(let key):
                 stores[key] = held(key)
                 updateLogicalUnit(key, storeDescription(key), rest)
-            case .rulesChanged(let tid), .accountsChanged(let tid?): unwelcoming.insert(tid)
+            case .rulesChanged(let tid), .accountsChanged(let tid?): regarded.insert(tid)
             case .systemStateChanged: login?.send(.setOnline(configuration.state == .ready))
             case .accountsChanged(nil):
                 for id in desk.unwelcomeDiscoveries(configuration) { login?.send(.refuse(id, .authenticationFailure)) }
@@ -316,7 +316,7 @@ public final class Control {
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
-        if !unwelcoming.isEmpty { endUnwelcome(unwelcoming, rest) }
+        if !regarded.isEmpty { applyRules(of: regarded, rest) }
     }
 
     /// Called when an administrator switches debugging on or off.
@@ -363,12 +363,19 @@ public final class Control {
         return StoreDescription(kind: .null, length: medium.byteCount)
     }
 
-    /// Ends the sessions of these targets that the rules of today do not admit any more.
-    private func endUnwelcome(_ changed: Set<TargetID>, _ rest: Countdown) {
+    /// Ends the sessions of these targets that the rules of today do not admit any more, and shows the others what they show.
+    private func applyRules(of changed: Set<TargetID>, _ rest: Countdown) {
         for (tsih, record) in sessions.records where changed.contains(record.tid) {
             guard let target = configuration.targets[record.tid] else { continue }
             let decision = decideLogin(configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network)
-            guard case .refused(let reason) = decision, reason != .offline else { continue }
+            guard case .refused(let reason) = decision, reason != .offline else {
+                if let mask = decide(target, initiator: record.initiatorName, address: record.peer.network).mask, mask != record.mask {
+                    log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record))
+                    sessions.setMask(mask, of: tsih)
+                    order({ .setMask($0, tsih: tsih, mask) }) { _ in rest.keepAlive() }
+                }
+                continue
+            }
             log.notice("a session is ended: the rules do not admit it any more", metadata: ["initiator": "\(record.initiatorName)", "target": "\(target.name)"])
             order({ .endSession($0, tsih: tsih) }) { _ in rest.keepAlive() }
         }

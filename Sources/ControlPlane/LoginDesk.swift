@@ -96,18 +96,18 @@ package struct LoginDesk {
         if case .refuse(let status, let reason) = decide(applicant.question, peer: applicant.peer, configuration, sessions) {
             return .refuse(status, reason)
         }
-        guard let name = applicant.question.targetName, let target = configuration.target(named: name) else {
-            return .refuse(.notFound, "there is no such target")
-        }
+        guard let name = applicant.question.targetName, let target = configuration.target(named: name),
+            let mask = Access.decide(target, initiator: applicant.question.initiatorName, address: peer.network).mask
+        else { return .refuse(.notFound, "there is no such target") }
         guard sessions.admits(applicant.question, tid: target.id, atMost: sessionsPerTarget) else {
             return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
-        guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local) else {
+        guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, mask: mask) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
         }
         let grant = SessionGrant(
             tid: target.id.rawValue, tsih: tsih, outcome: outcome, nopInterval: UInt16(clamping: target.nopInterval),
-            nopCount: UInt16(clamping: target.nopCount))
+            nopCount: UInt16(clamping: target.nopCount), mask: mask)
         return .grant(grant)
     }
 

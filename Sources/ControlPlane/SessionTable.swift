@@ -1,6 +1,7 @@
 import ISCSI
 import Model
 import Reactor
+import SCSI
 
 /// A session as control knows it, from its grant to its end.
 package struct SessionRecord {
@@ -12,6 +13,8 @@ package struct SessionRecord {
     /// The initiator's address, and ours that it has reached.
     var peer: SocketAddress
     var local: SocketAddress
+    /// What it may see and write, as data has been told.
+    var mask: LUNMask
     /// Grants on their way: data has not said yet what became of them.
     package var pendingGrants = 1
     package var isServed = false
@@ -54,23 +57,27 @@ package struct SessionTable {
     }
 
     /// Enters a granted session; nil if there are too many.
-    package mutating func grant(_ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress) -> UInt16? {
+    package mutating func grant(_ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, mask: LUNMask = .all) -> UInt16? {
         orders += 1
         if question.tsih != 0 {
             records[question.tsih]?.pendingGrants += 1
             records[question.tsih]?.peer = peer
             records[question.tsih]?.local = local
             records[question.tsih]?.cid = question.cid
+            records[question.tsih]?.mask = mask
             return question.tsih
         }
         guard records.count < Self.most else { return nil }
         repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
         records[lastTSIH] = SessionRecord(
             tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
-            peer: peer, local: local, order: orders)
+            peer: peer, local: local, mask: mask, order: orders)
         perTarget[tid, default: 0] += 1
         return lastTSIH
     }
+
+    /// Data is told what a session may see and write from now on.
+    mutating func setMask(_ mask: LUNMask, of tsih: UInt16) { records[tsih]?.mask = mask }
 
     /// - Returns: false if no such grant was on its way: data may not say that.
     package mutating func began(_ tsih: UInt16) -> Bool {

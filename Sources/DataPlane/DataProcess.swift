@@ -113,6 +113,7 @@ public final class DataProcess {
             guard let descriptor = descriptors.take() else { return turnAway(grant) }
             take(grant, OwnedDescriptor(descriptor))
         case .endSession(let request, let tsih): endSession(request, tsih)
+        case .setMask(let request, let tsih, let mask): setMask(request, tsih, mask)
         case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
         case .kept(let tid, let lun, let revision): kept(UnitKey(tid: tid, lun: lun), revision)
         case .heartbeat(let count):
@@ -214,6 +215,18 @@ public final class DataProcess {
         for beginning in served { beginning.revoke() }
         let nexuses = Set(served.map(\.nexus))
         target.endSessions(.administrator, where: { nexuses.contains($0.nexus) }, whenGone: here { $0.link?.send(.done(request)) })
+    }
+
+    private func setMask(_ request: RequestID, _ tsih: UInt16, _ mask: LUNMask) {
+        let granted = pending.values.filter { $0.grant.tsih == tsih }
+        let served = sessions.values.filter { $0.beginning.grant.tsih == tsih }
+        guard !granted.isEmpty || !served.isEmpty else { return refuse(request, .unknownSession) }
+        let applied = Acknowledgement(here { $0.link?.send(.done(request)) })
+        for beginning in granted { beginning.setMask(mask) }
+        for session in served {
+            session.beginning.setMask(mask)
+            reactors[session.reactor].post(.notification(session.beginning.nexus, .maskChanged(mask, applied)))
+        }
     }
 
     // MARK: Sessions

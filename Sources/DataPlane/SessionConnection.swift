@@ -31,10 +31,11 @@ final class SessionConnection: EventHandler {
     /// nil if the initiator port has a session already.
     init?(_ beginning: SessionBeginning, reactor: SessionReactor) {
         let outcome = beginning.grant.outcome
-        let start = SessionStart(
+        var start = SessionStart(
             nexus: beginning.nexus, initiatorName: outcome.identity.initiatorName, isid: outcome.identity.isid, tsih: beginning.grant.tsih,
             cid: outcome.identity.cid, parameters: outcome.negotiated, expCmdSN: outcome.expCmdSN, statSN: outcome.statSN,
             nopInterval: UInt32(beginning.grant.nopInterval), nopCount: UInt32(beginning.grant.nopCount))
+        start.mask = beginning.currentMask
         let (mailbox, nexus) = (reactor.mailbox, beginning.nexus)
         let session = Session(
             start, target: beginning.target, data: reactor.shared.data, answers: reactor.shared.answers, now: reactor.loop.now

@@ -47,12 +47,14 @@ final class SessionBeginning: Sendable {
     let connection: OwnedDescriptor
     let nexus: NexusID
     private let revoked = Atomic(false)
+    private let mask: Mutex<LUNMask>
 
     init(grant: SessionGrant, target: ServedTarget, connection: OwnedDescriptor, nexus: NexusID) {
         self.grant = grant
         self.target = target
         self.connection = connection
         self.nexus = nexus
+        mask = Mutex(grant.mask)
     }
 
     var initiator: InitiatorPort {
@@ -65,6 +67,10 @@ final class SessionBeginning: Sendable {
     /// It is not to begin any more. Whoever revokes it ends the target's sessions next: either the reactor sees this behind its entry
     /// in the target, or the session is found there.
     func revoke() { revoked.store(true, ordering: .releasing) }
+    /// What the session may see and write. Whoever changes it tells the session next: it begins with the new one, or is told.
+    var currentMask: LUNMask { mask.withLock { $0 } }
+    func setMask(_ new: LUNMask) { mask.withLock { $0 = new } }
+
     var isRevoked: Bool { revoked.load(ordering: .acquiring) }
 }
 

@@ -23,12 +23,13 @@ extension SessionGrant {
         outcome.encode(into: &writer)
         writer.write(nopInterval)
         writer.write(nopCount)
+        mask.encode(into: &writer)
     }
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         self.init(
             tid: try reader.int32(), tsih: try reader.uint16(), outcome: try LoginOutcome(from: &reader),
-            nopInterval: try reader.uint16(), nopCount: try reader.uint16())
+            nopInterval: try reader.uint16(), nopCount: try reader.uint16(), mask: try LUNMask(from: &reader))
     }
 }
 
@@ -45,6 +46,7 @@ extension DataOrderMessage: DoorMessage {
         DoorRow(9, "kept", limit: 32),
         DoorRow(10, "heartbeat", limit: 16),
         DoorRow(11, "survey", limit: 16),
+        DoorRow(12, "setMask"),
     ]
 
     public var code: UInt8 {
@@ -60,6 +62,7 @@ extension DataOrderMessage: DoorMessage {
         case .kept: 9
         case .heartbeat: 10
         case .survey: 11
+        case .setMask: 12
         }
     }
 
@@ -106,6 +109,10 @@ extension DataOrderMessage: DoorMessage {
             writer.write(revision)
         case .heartbeat(let count): writer.write(count)
         case .survey(let request): writer.write(request.rawValue)
+        case .setMask(let request, let tsih, let mask):
+            writer.write(request.rawValue)
+            writer.write(tsih)
+            mask.encode(into: &writer)
         }
     }
 
@@ -129,6 +136,7 @@ extension DataOrderMessage: DoorMessage {
         case 9: self = .kept(tid: try reader.int32(), lun: try reader.uint16(), revision: try reader.uint64())
         case 10: self = .heartbeat(try reader.uint64())
         case 11: self = .survey(try request())
+        case 12: self = .setMask(try request(), tsih: try reader.uint16(), try LUNMask(from: &reader))
         default: throw .invalid
         }
     }

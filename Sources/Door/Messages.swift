@@ -71,8 +71,11 @@ public struct SessionGrant: Sendable {
     /// Seconds without a word from the initiator before it is pinged, and how many pings may stay unanswered; 0: never.
     public var nopInterval: UInt16
     public var nopCount: UInt16
+    /// The logical units it may see and write.
+    public var mask: LUNMask
 
-    public init(tid: Int32, tsih: UInt16, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16) {
+    public init(tid: Int32, tsih: UInt16, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16, mask: LUNMask = .all) {
+        self.mask = mask
         self.tid = tid
         self.tsih = tsih
         self.outcome = outcome
@@ -96,6 +99,8 @@ public enum DataOrderMessage: Sendable {
     case grant(SessionGrant)
     /// Ends the session, waits for its I/O.
     case endSession(RequestID, tsih: UInt16)
+    /// The session may see and write these from now on; waits for what is in the store of what it may not do any more.
+    case setMask(RequestID, tsih: UInt16, LUNMask)
     /// A part of the answer to `sendTargets`; the last one says that nothing follows.
     case targets(RequestID, [DiscoveredTarget], isLast: Bool)
     case kept(tid: Int32, lun: UInt16, revision: UInt64)

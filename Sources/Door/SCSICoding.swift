@@ -57,6 +57,27 @@ extension LogicalUnitSettings {
     }
 }
 
+extension LUNMask {
+    func encode(into writer: inout ByteWriter) {
+        writer.write(runs) { writer, run in
+            writer.write(run.first)
+            writer.write(run.last)
+            writer.write(run.access.rawValue)
+        }
+    }
+
+    init(from reader: inout ByteReader) throws(ByteReaderError) {
+        // A rule for the name and one for the address, together.
+        let runs = try reader.list(limit: 2 * Self.mostRuns) { reader throws(ByteReaderError) in
+            let (first, last) = (try reader.uint16(), try reader.uint16())
+            guard first <= last else { throw .invalid }
+            return Run(first...last, try reader.enumeration())
+        }
+        guard let mask = LUNMask(runs) else { throw .invalid }
+        self = mask
+    }
+}
+
 extension ReservationRecord {
     func encode(into writer: inout ByteWriter) {
         writer.write(revision)

@@ -25,8 +25,10 @@ public struct AdminRequest: Hashable, Sendable {
         case showTarget(tid: Int32)
         case statTarget(tid: Int32)
         case updateTarget(tid: Int32, Setting)
-        case bindInitiators(tid: Int32, Initiators)
+        /// - Parameter luns: which logical units they show; nil: all of them
+        case bindInitiators(tid: Int32, Initiators, luns: [UInt8]? = nil)
         case unbindInitiators(tid: Int32, Initiators)
+        case explainAccess(AccessQuestion)
 
         case newLogicalUnit(tid: Int32, lun: UInt64, NewLogicalUnit)
         case deleteLogicalUnit(tid: Int32, lun: UInt64)
@@ -70,6 +72,22 @@ public struct AdminRequest: Hashable, Sendable {
         public init(address: [UInt8]? = nil, name: [UInt8]? = nil) {
             self.address = address
             self.name = name
+        }
+    }
+
+    /// Would somebody be let in?
+    public struct AccessQuestion: Hashable, Sendable {
+        public var tid: Int32
+        /// The initiator's.
+        public var name: [UInt8]
+        public var address: [UInt8]
+        /// The account it has authenticated with; nil: none.
+        public var user: [UInt8]?
+        public init(tid: Int32, name: [UInt8], address: [UInt8], user: [UInt8]? = nil) {
+            self.tid = tid
+            self.name = name
+            self.address = address
+            self.user = user
         }
     }
 

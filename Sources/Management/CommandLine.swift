@@ -28,6 +28,7 @@ public struct TgtadmOption: Sendable {
     /// What stands for the options without a letter.
     static let json: UInt8 = 0x80
     static let transaction: UInt8 = 0x81
+    static let luns: UInt8 = 0x90
 
     public static let all: [TgtadmOption] = [
         TgtadmOption("d", "debug", long: false, short: false),
@@ -61,7 +62,35 @@ public struct TgtadmOption: Sendable {
         TgtadmOption("C", "control-port"),
         TgtadmOption(longOnly: json, "json", takesArgument: false),
         TgtadmOption(longOnly: transaction, "transaction", takesArgument: true),
+        TgtadmOption(longOnly: luns, "luns", takesArgument: true),
     ]
+
+    /// The words with tgt's long options written out where ours, for getopt_long, have made an abbreviation of one ambiguous: what
+    /// tgt's tgtadm takes goes on working.
+    /// - Parameter words: behind the program's name
+    public static func unabbreviated(_ words: [[UInt8]]) -> [[UInt8]] {
+        var words = words
+        var index = 0
+        while index < words.count {
+            defer { index += 1 }
+            let word = words[index]
+            if word.elementsEqual("--".utf8) { break }
+            guard word.starts(with: "--".utf8) else {
+                // The last letter of a bundle, if it takes an argument, takes the next word.
+                if word.first == UInt8(ascii: "-"), let last = word.dropFirst().firstIndex(where: { letter in all.contains { $0.letter == letter && $0.shortTakesArgument } }),
+                    last == word.count - 1 { index += 1 }
+                continue
+            }
+            let name = word.dropFirst(2).prefix { $0 != UInt8(ascii: "=") }
+            let meant = all.filter { $0.name.utf8.starts(with: name) }
+            let known = meant.filter { !$0.isLongOnly }
+            let isExact = meant.contains { name.elementsEqual($0.name.utf8) }
+            if !isExact, known.count == 1, meant.count > 1 { words[index] = Array("--\(known[0].name)".utf8) + word.dropFirst(2 + name.count) }
+            let option = meant.first { name.elementsEqual($0.name.utf8) } ?? (known.count == 1 ? known[0] : meant.count == 1 ? meant[0] : nil)
+            if option?.longTakesArgument == true, word.count == 2 + name.count { index += 1 }
+        }
+        return words
+    }
 
     /// The short options as getopt_long takes them.
     public static var shortOptions: String {
@@ -153,7 +182,12 @@ public struct TgtadmExit: Error, Hashable, Sendable {
 public struct TgtadmCommandLine: Sendable {
     /// What the command line comes to.
     public struct Command: Hashable, Sendable {
+        /// In tgt's words; what they cannot say is left out.
         public var request: TgtRequest
+        /// In ours, if tgt's are not enough: a daemon that does not know them cannot carry it out.
+        public var own: AdminRequest?
+        /// Which words those are.
+        public var ownWords = ""
         /// Which daemon: the number behind the socket's name.
         public var controlPort: Int
         public var isDebugging: Bool
@@ -188,8 +222,8 @@ public struct TgtadmCommandLine: Sendable {
         case exit(TgtadmExit)
     }
 
-    private var operation: TgtRequest.Operation?
-    private var mode: TgtRequest.Mode?
+    private var operation: Operation?
+    private var mode: Mode?
     private var given: [UInt8] = []
     private var texts: [UInt8: [UInt8]] = [:]
     private var lld: [UInt8] = []
@@ -255,12 +289,48 @@ public struct TgtadmCommandLine: Sendable {
         guard let operation else { return .exit(.usage("specify the operation type")) }
         guard let mode else { return .exit(.usage("specify the mode")) }
         if let complaint = complaint(mode, operation) { return .exit(.usage(complaint)) }
-        if format == .json, operation != .show, operation != .stat { return .exit(.usage("--json goes with the operations show and stat, and with --transaction")) }
-        let request = request(mode, operation)
-        guard request.encoded() != nil else {
+        if format == .json, ![.tgt(.show), .tgt(.stat), .explain].contains(operation) {
+            return .exit(.usage("--json goes with the operations show, stat and explain, and with --transaction"))
+        }
+        var command = Command(request: TgtRequest(.system, .show), controlPort: Int(controlPort), isDebugging: isDebugging, format: format)
+        guard case .tgt(let tgtMode) = mode, case .tgt(let tgtOperation) = operation else {
+            command.own = own(mode, operation)
+            command.ownWords = "--op \(word(operation)) --mode \(word(mode))"
+            return .send(command)
+        }
+        command.request = request(tgtMode, tgtOperation)
+        guard command.request.encoded() != nil else {
             return .exit(.usage("the request is too long: at most \(TgtRequest.greatestPayload) bytes of text and a driver's name of 63"))
         }
-        return .send(Command(request: request, controlPort: Int(controlPort), isDebugging: isDebugging, format: format))
+        if let word = given.first(where: Self.ownOptions.contains) {
+            do throws(TgtError) { command.own = try own(AdminRequest(command.request)) } catch { return .exit(.usage(error.text)) }
+            command.ownWords = Self.shown(letter: word)
+        }
+        return .send(command)
+    }
+
+    /// Options that tgt's protocol cannot say.
+    private static let ownOptions = [TgtadmOption.luns]
+
+    /// A request that tgt's protocol has no words for, whose options are there.
+    private func own(_ mode: Mode, _ operation: Operation) -> AdminRequest? {
+        func text(_ letter: Unicode.Scalar) -> [UInt8] { texts[UInt8(ascii: letter)] ?? [] }
+        switch (mode, operation) {
+        case (.access, .explain):
+            return AdminRequest(lld: lld, .explainAccess(AdminRequest.AccessQuestion(
+                tid: Int32(truncatingIfNeeded: tid ?? 0), name: text("Q"), address: text("I"), user: texts[UInt8(ascii: "u")])))
+        default: return nil
+        }
+    }
+
+    /// What our options add to a request of tgt's.
+    private func own(_ request: AdminRequest) -> AdminRequest {
+        var request = request
+        switch request.action {
+        case .bindInitiators(let tid, let initiators, _): request.action = .bindInitiators(tid: tid, initiators, luns: texts[TgtadmOption.luns])
+        default: break
+        }
+        return request
     }
 
     /// All options of a transaction's line are taken.
@@ -274,6 +344,7 @@ public struct TgtadmCommandLine: Sendable {
         case .exit(let end): return .failure(end)
         case .transact: return .failure(.usage("a transaction cannot be part of one"))
         case .send(let command):
+            if let own = command.own { return .success(own) }
             do throws(TgtError) { return .success(try AdminRequest(command.request)) } catch { return .failure(.usage(error.text)) }
         }
     }
@@ -289,15 +360,20 @@ public struct TgtadmCommandLine: Sendable {
     public static let socketVariable = "TGT_IPC_SOCKET"
     static let greatestControlPort: UInt64 = 32767
 
-    private static let operations: [(word: String, operation: TgtRequest.Operation)] = [
-        ("new", .new), ("delete", .delete), ("bind", .bind), ("unbind", .unbind), ("show", .show), ("update", .update),
-        ("stat", .stat), ("start", .start), ("stop", .stop),
+    private enum Operation: Hashable, Sendable { case tgt(TgtRequest.Operation), explain }
+
+    private static let operations: [(word: String, operation: Operation)] = [
+        ("new", .tgt(.new)), ("delete", .tgt(.delete)), ("bind", .tgt(.bind)), ("unbind", .tgt(.unbind)), ("show", .tgt(.show)),
+        ("update", .tgt(.update)), ("stat", .tgt(.stat)), ("start", .tgt(.start)), ("stop", .tgt(.stop)), ("explain", .explain),
     ]
 
-    private static let modes: [(word: String, mode: TgtRequest.Mode)] = [
-        ("system", .system), ("sys", .system), ("target", .target), ("tgt", .target), ("logicalunit", .logicalUnit), ("lu", .logicalUnit),
-        ("portal", .portal), ("pt", .portal), ("session", .session), ("sess", .session), ("connection", .connection), ("conn", .connection),
-        ("account", .account), ("lld", .lld),
+    private enum Mode: Hashable, Sendable { case tgt(TgtRequest.Mode), access }
+
+    private static let modes: [(word: String, mode: Mode)] = [
+        ("system", .tgt(.system)), ("sys", .tgt(.system)), ("target", .tgt(.target)), ("tgt", .tgt(.target)),
+        ("logicalunit", .tgt(.logicalUnit)), ("lu", .tgt(.logicalUnit)), ("portal", .tgt(.portal)), ("pt", .tgt(.portal)),
+        ("session", .tgt(.session)), ("sess", .tgt(.session)), ("connection", .tgt(.connection)), ("conn", .tgt(.connection)),
+        ("account", .tgt(.account)), ("lld", .tgt(.lld)), ("access", .access),
     ]
 
     private struct DeviceType: Sendable {
@@ -322,25 +398,37 @@ public struct TgtadmCommandLine: Sendable {
     // MARK: Checks
 
     /// What an operation asks for besides.
-    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user }
+    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user, nameAndAddress }
 
     private struct Rule: Sendable {
-        let mode: TgtRequest.Mode
-        let operation: TgtRequest.Operation
+        let mode: Mode
+        let operation: Operation
         /// Letters of the options that may be given (`-d` always may); nil: all.
-        let allowed: String?
+        let allowed: [UInt8]?
         let requirement: Requirement?
         /// How another option is refused: tgt has two wordings.
         var wording = Wording.notAllowed
 
         enum Wording: Sendable { case notAllowed, notSupported }
 
-        init(_ mode: TgtRequest.Mode, _ operation: TgtRequest.Operation, _ allowed: String?, _ requirement: Requirement? = nil, _ wording: Wording = .notAllowed) {
+        /// - Parameters:
+        ///   - allowed: tgt's options
+        ///   - own: ours
+        init(
+            _ mode: Mode, _ operation: Operation, _ allowed: String?, own: [UInt8] = [], _ requirement: Requirement? = nil, _ wording: Wording = .notAllowed
+        ) {
             self.mode = mode
             self.operation = operation
-            self.allowed = allowed
+            self.allowed = allowed.map { Array($0.utf8) + own }
             self.requirement = requirement
             self.wording = wording
+        }
+
+        init(
+            _ mode: TgtRequest.Mode, _ operation: TgtRequest.Operation, _ allowed: String?, own: [UInt8] = [], _ requirement: Requirement? = nil,
+            _ wording: Wording = .notAllowed
+        ) {
+            self.init(.tgt(mode), .tgt(operation), allowed, own: own, requirement, wording)
         }
     }
 
@@ -353,7 +441,7 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.target, .delete, "LmotCF"),
         Rule(.target, .show, "LmotC"),
         Rule(.target, .stat, "LmotC"),
-        Rule(.target, .bind, "LmotIQBHC", .initiator),
+        Rule(.target, .bind, "LmotIQBHC", own: [TgtadmOption.luns], .initiator),
         Rule(.target, .unbind, "LmotIQBHC", .initiator),
         Rule(.target, .update, "LmotnvC", .nameAndValue),
         Rule(.logicalUnit, .new, "LmofytlbEYCS", .backingStore),
@@ -371,33 +459,35 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.lld, .start, "LmoC"),
         Rule(.lld, .stop, "LmoC"),
         Rule(.lld, .show, "LmoC"),
+        Rule(.access, .explain, "LmotIQuC", .nameAndAddress),
     ]
 
     /// Modes whose requests tgtadm passes on unchecked.
-    private static let unchecked: [TgtRequest.Mode] = [.session, .connection]
+    private static let unchecked: [Mode] = [.tgt(.session), .tgt(.connection)]
 
-    private func complaint(_ mode: TgtRequest.Mode, _ operation: TgtRequest.Operation) -> String? {
-        if Self.unchecked.contains(mode) { return commaComplaint() }
-        if mode == .target, operation != .show {
+    private func complaint(_ mode: Mode, _ operation: Operation) -> String? {
+        if Self.unchecked.contains(mode), case .tgt = operation { return commaComplaint() }
+        if mode == .access || mode == .tgt(.target) && operation != .tgt(.show) {
             guard let tid else { return "'tid' option is necessary" }
             if tid == 0 { return "'tid' cannot be 0" }
         }
-        if mode == .logicalUnit {
+        if mode == .tgt(.logicalUnit) {
             guard let tid else { return "'tid' option is necessary" }
             if tid == 0 { return "'tid' must not be 0" }
             if lun == nil { return "'lun' option is necessary" }
         }
         guard let rule = Self.rules.first(where: { $0.mode == mode && $0.operation == operation }) else {
-            return mode == .lld ? "option \(operation.rawValue) not supported in lld mode" : "operation \(word(operation)) not supported in \(word(mode)) mode"
+            if mode == .tgt(.lld), case .tgt(let operation) = operation { return "option \(operation.rawValue) not supported in lld mode" }
+            return "operation \(word(operation)) not supported in \(word(mode)) mode"
         }
-        if let allowed = rule.allowed, let letter = given.first(where: { !allowed.utf8.contains($0) && $0 != UInt8(ascii: "d") && $0 != TgtadmOption.json }) {
-            let option = "option '-\(Unicode.Scalar(letter))'"
+        if let allowed = rule.allowed, let letter = given.first(where: { !allowed.contains($0) && $0 != UInt8(ascii: "d") && $0 != TgtadmOption.json }) {
+            let option = "option '\(Self.shown(letter: letter))'"
             return rule.wording == .notAllowed ? "\(word(mode)) mode: \(option) is not allowed/supported" : "\(option) not supported in \(word(mode)) mode"
         }
         return rule.requirement.flatMap { complaint($0, operation) } ?? commaComplaint()
     }
 
-    private func complaint(_ requirement: Requirement, _ operation: TgtRequest.Operation) -> String? {
+    private func complaint(_ requirement: Requirement, _ operation: Operation) -> String? {
         func has(_ letter: Unicode.Scalar) -> Bool { texts[UInt8(ascii: letter)] != nil }
         return switch requirement {
         case .targetName: has("T") ? nil : "creating new target requires a name, use --targetname"
@@ -407,6 +497,7 @@ public struct TgtadmCommandLine: Sendable {
         case .portal: has("P") ? nil : "you must specify --param portal=<portal>"
         case .userAndPassword: has("u") && has("p") ? nil : "'user' and 'password' options are required"
         case .user: has("u") ? nil : "'user' option is necessary"
+        case .nameAndAddress: has("Q") && has("I") ? nil : "'initiator-name' and 'initiator-address' options are required"
         }
     }
 
@@ -418,8 +509,8 @@ public struct TgtadmCommandLine: Sendable {
         return nil
     }
 
-    private func word(_ operation: TgtRequest.Operation) -> String { Self.operations.first { $0.operation == operation }?.word ?? "" }
-    private func word(_ mode: TgtRequest.Mode) -> String { Self.modes.first { $0.mode == mode }?.word ?? "" }
+    private func word(_ operation: Operation) -> String { Self.operations.first { $0.operation == operation }?.word ?? "" }
+    private func word(_ mode: Mode) -> String { Self.modes.first { $0.mode == mode }?.word ?? "" }
 
     private static func shown(_ text: [UInt8]) -> String { String(decoding: text, as: UTF8.self) }
 
@@ -521,7 +612,8 @@ extension TgtadmCommandLine {
           --mode target --op bind|unbind --tid ID [--initiator-address ADDRESS] [--initiator-name NAME]
                 who may log in; ADDRESS: ALL, an address, or a network like 10.0.0.0/8;
                 NAME: an initiator name, with * and ? as in file names.
-                Nobody may without any; addresses and names must both match if both are given
+                Nobody may without any; addresses and names must both match if both are given.
+                The most specific rule that matches decides
           --mode target --op stat --tid ID
 
         Logical units
@@ -558,7 +650,12 @@ extension TgtadmCommandLine {
           --mode lld --op show
 
         With Portcullis's tgtd only
-          --json                with show and stat: print JSON
+          --mode target --op bind --tid ID ... --luns LIST
+                what the rule shows of the target: numbers and ranges like 0,2-5:ro,7, with :ro for
+                reading only; all, all:ro. Without it: everything. A rule that is there gets the list
+          --mode access --op explain --tid ID --initiator-name NAME --initiator-address ADDRESS [--user USER]
+                whether this initiator may log in, having authenticated as USER, and by which rules
+          --json                with show, stat and explain: print JSON
           --transaction FILE    carry out the lines of FILE (-: standard input), each the options of
                                 one tgtadm that changes something: all of them, or none
 

@@ -137,6 +137,7 @@ public struct JSONWriter: Sendable {
 /// | `--mode account --op show` | `accounts` [`tenant`, `name`] |
 /// | `--mode portal --op show` | `portals` [`address`, `port`, `groupTag`] |
 /// | `--mode lld --op show` | `drivers` [`name`, `state`, `targets` [`tid`, `name`]] |
+/// | `--mode access --op explain` | `access`: `admitted`, `reason` (why not), `rules` [`address` or `name`, `luns`] that decide, `luns` that the initiator is shown, `account` it has to have authenticated with |
 /// | `--op stat` of system, target, logicalunit | `statistics` [statistics] |
 /// | `--mode session --op stat` | `statistics` [statistics], `connections` [traffic] |
 /// | `--mode connection --op stat` | `connections` [traffic] |
@@ -145,7 +146,7 @@ public struct JSONWriter: Sendable {
 ///
 /// | value | members |
 /// |---|---|
-/// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string] |
+/// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string], `masks` [`address` or `name`, `luns` as `--luns` takes them] of the rules that do not show everything |
 /// | session | `sid`, `initiatorName`, `initiatorAlias`, `connections` [`cid`, `address`] |
 /// | logical unit | `lun`, `type` (`disk`, `controller`), `identity`: `scsiId`, `serialNumber`, `naa` (hexadecimal digits), `vendor`, `product`, `revision`; `size`, `blockSize`, `online`, `removable`, `preventRemoval`, `readOnly`, `softwareWriteProtected`, `thinProvisioning`, `flushFailed`, `backingStore`: `type`, `path`, `flags` [string] |
 /// | accounts | `incoming` [string], `outgoing` |

@@ -103,12 +103,13 @@ extension AdminRequest {
     /// The first byte of an action. Numbers are never used again for something else.
     private enum Code: UInt8 {
         case showSystem = 1, updateSystem, deleteSystem, statSystem
-        case newTarget = 10, deleteTarget, showTargets, showTarget, statTarget, updateTarget, bindInitiators, unbindInitiators
+        case newTarget = 10, deleteTarget, showTargets, showTarget, statTarget, updateTarget, bindInitiators, unbindInitiators, bindInitiatorsToLUNs
         case newLogicalUnit = 20, deleteLogicalUnit, statLogicalUnit, updateLogicalUnit
         case newPortal = 30, deletePortal, showPortals
         case newAccount = 40, deleteAccount, showAccounts, bindAccount, unbindAccount
         case statSession = 50, showConnections, deleteConnection, statConnections
         case startDriver = 60, stopDriver, showDrivers
+        case explainAccess = 70
     }
 
     func encode(into writer: inout ByteWriter) {
@@ -138,12 +139,19 @@ extension AdminRequest {
         case .updateTarget(let tid, let setting):
             begin(.updateTarget, tid)
             setting.encode(into: &writer)
-        case .bindInitiators(let tid, let initiators):
-            begin(.bindInitiators, tid)
+        case .bindInitiators(let tid, let initiators, let luns):
+            begin(luns == nil ? .bindInitiators : .bindInitiatorsToLUNs, tid)
             initiators.encode(into: &writer)
+            if let luns { writer.write(luns) }
         case .unbindInitiators(let tid, let initiators):
             begin(.unbindInitiators, tid)
             initiators.encode(into: &writer)
+
+        case .explainAccess(let question):
+            begin(.explainAccess, question.tid)
+            writer.write(question.name)
+            writer.write(question.address)
+            writer.write(question.user)
 
         case .newLogicalUnit(let tid, let lun, let unit):
             begin(.newLogicalUnit, tid)
@@ -217,7 +225,12 @@ extension AdminRequest {
         case .statTarget: action = .statTarget(tid: try reader.int32())
         case .updateTarget: action = .updateTarget(tid: try reader.int32(), try Setting(&reader))
         case .bindInitiators: action = .bindInitiators(tid: try reader.int32(), try Initiators(&reader))
+        case .bindInitiatorsToLUNs: action = .bindInitiators(tid: try reader.int32(), try Initiators(&reader), luns: try reader.text())
         case .unbindInitiators: action = .unbindInitiators(tid: try reader.int32(), try Initiators(&reader))
+
+        case .explainAccess:
+            action = .explainAccess(AdminRequest.AccessQuestion(
+                tid: try reader.int32(), name: try reader.text(), address: try reader.text(), user: try reader.optionalText()))
 
         case .newLogicalUnit: action = .newLogicalUnit(tid: try reader.int32(), lun: try reader.uint64(), try NewLogicalUnit(&reader))
         case .deleteLogicalUnit: action = .deleteLogicalUnit(tid: try reader.int32(), lun: try reader.uint64())

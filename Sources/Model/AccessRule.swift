@@ -1,10 +1,20 @@
 import Bytes
 import ISCSI
+import SCSI
+
+/// A rule, as the other kind has it too.
+protocol MaskedRule {
+    associatedtype Admitted: Hashable
+    /// Two rules that admit the same are one rule, whatever they show.
+    var admitted: Admitted { get }
+    var spelling: String { get }
+    var mask: LUNMask { get set }
+}
 
 /// Which addresses may log in to a target: all, one, or a network.
 ///
-/// Two rules are the same when they admit the same addresses; `spelling` is what the administrator wrote.
-public struct AddressRule: Hashable, Sendable {
+/// `spelling` is what the administrator wrote: it makes no other rule.
+public struct AddressRule: MaskedRule, Hashable, Sendable {
     public enum Extent: Hashable, Sendable {
         /// tgt's `ALL`: every address of both families.
         case all
@@ -14,6 +24,8 @@ public struct AddressRule: Hashable, Sendable {
 
     public let extent: Extent
     public let spelling: String
+    /// What it shows to those whom it admits.
+    public internal(set) var mask = LUNMask.all
 
     /// `ALL`, an address, or `address/prefix length` of any length. Anything else (a host name, too) is an error.
     public init(parsing text: some Collection<UInt8>) throws(ConfigurationError) {
@@ -40,18 +52,21 @@ public struct AddressRule: Hashable, Sendable {
         extent = .network(base: NetworkAddress(family: address.family, value: masked), prefixLength: prefixLength)
     }
 
-    public static func == (a: Self, b: Self) -> Bool { a.extent == b.extent }
+    var admitted: Extent { extent }
+    public static func == (a: Self, b: Self) -> Bool { a.extent == b.extent && a.mask == b.mask }
     public func hash(into hasher: inout Hasher) { hasher.combine(extent) }
 }
 
 /// Which initiator names may log in to a target: one, or those that match a pattern with `*` (any run of bytes) and `?` (any one).
 ///
 /// Names are compared folded (RFC 7143 §4.2.7); `spelling` is what the administrator wrote.
-public struct NameRule: Hashable, Sendable {
+public struct NameRule: MaskedRule, Hashable, Sendable {
     /// The folded name or pattern.
     public let bytes: [UInt8]
     public let spelling: String
     public let isPattern: Bool
+    /// What it shows to those whom it admits.
+    public internal(set) var mask = LUNMask.all
 
     /// Bytes of a name or pattern: the longest iSCSI name (RFC 7143 §4.2.7.2).
     public static let greatestLength = 223
@@ -71,6 +86,36 @@ public struct NameRule: Hashable, Sendable {
         spelling = String(decoding: text, as: UTF8.self)
     }
 
-    public static func == (a: Self, b: Self) -> Bool { a.bytes == b.bytes }
+    var admitted: [UInt8] { bytes }
+    public static func == (a: Self, b: Self) -> Bool { a.bytes == b.bytes && a.mask == b.mask }
     public func hash(into hasher: inout Hasher) { hasher.combine(bytes) }
+}
+
+extension LUNMask {
+    /// `0,2-5:ro,7`: numbers and ranges, each for reading and writing (`:rw`, or nothing) or for reading alone (`:ro`); `all` is the range of
+    /// all. A number stands in one of them only.
+    public init(parsing text: some Collection<UInt8>) throws(ConfigurationError) {
+        let text = Array(text)
+        func refused(_ reason: String) -> ConfigurationError {
+            ConfigurationError(.invalid, "“\(escaped(text))” is no list of logical units: \(reason)")
+        }
+        var runs: [Run] = []
+        for item in text.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false) {
+            guard let run = Self.run(item) else { throw refused("write numbers from 0 to \(Self.greatestLUN) and ranges like 2-5, each alone or with :ro behind it; or all, or all:ro") }
+            runs.append(run)
+        }
+        guard runs.count <= Self.mostRuns else { throw refused("it has more than \(Self.mostRuns) items") }
+        guard let mask = LUNMask(runs) else { throw refused("a number stands in it twice") }
+        self = mask
+    }
+
+    private static func run(_ item: ArraySlice<UInt8>) -> Run? {
+        let parts = item.split(separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
+        let accesses = ["ro": UnitAccess.read, "rw": .write]
+        guard (1...2).contains(parts.count), let access = parts.count == 1 ? .write : accesses[String(decoding: parts[1], as: UTF8.self)] else { return nil }
+        if parts[0].elementsEqual("all".utf8) { return Run(0...greatestLUN, access) }
+        let numbers = parts[0].split(separator: UInt8(ascii: "-"), omittingEmptySubsequences: false).map { Number.decimal($0).flatMap { UInt16(exactly: $0) } }
+        guard (1...2).contains(numbers.count), let first = numbers[0], let last = numbers[numbers.count - 1], first <= last, last <= greatestLUN else { return nil }
+        return Run(first...last, access)
+    }
 }

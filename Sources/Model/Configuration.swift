@@ -86,16 +86,24 @@ public struct Configuration: Hashable, Sendable {
     // MARK: Who may log in
 
     /// Adds rules to a target: all of them, or none.
-    public mutating func bind(_ addresses: [AddressRule], _ names: [NameRule], to id: TargetID) throws(ConfigurationError) -> [Change] {
+    /// - Parameter mask: what they show. Rules that are there already get it instead of theirs; nil: everything, and they must not be there
+    public mutating func bind(
+        _ addresses: [AddressRule], _ names: [NameRule], mask: LUNMask? = nil, to id: TargetID
+    ) throws(ConfigurationError) -> [Change] {
         var target = try target(id)
-        for rule in addresses {
-            guard !target.addressRules.contains(rule) else { throw ConfigurationError(.ruleExists, "target \(id) admits \(rule.spelling) already") }
-            target.addressRules.append(rule)
+        func add<Rule: MaskedRule>(_ rules: [Rule], to existing: inout [Rule]) throws(ConfigurationError) {
+            for var rule in rules {
+                rule.mask = mask ?? .all
+                guard let index = existing.firstIndex(where: { $0.admitted == rule.admitted }) else {
+                    existing.append(rule)
+                    continue
+                }
+                guard mask != nil, existing[index].mask != rule.mask else { throw ConfigurationError(.ruleExists, "target \(id) admits \(rule.spelling) already") }
+                existing[index].mask = rule.mask
+            }
         }
-        for rule in names {
-            guard !target.nameRules.contains(rule) else { throw ConfigurationError(.ruleExists, "target \(id) admits \(rule.spelling) already") }
-            target.nameRules.append(rule)
-        }
+        try add(addresses, to: &target.addressRules)
+        try add(names, to: &target.nameRules)
         guard target.addressRules.count <= Limits.rules, target.nameRules.count <= Limits.rules else {
             throw ConfigurationError(.invalid, "a target has at most \(Limits.rules) rules of a kind")
         }
@@ -107,11 +115,11 @@ public struct Configuration: Hashable, Sendable {
     public mutating func unbind(_ addresses: [AddressRule], _ names: [NameRule], from id: TargetID) throws(ConfigurationError) -> [Change] {
         var target = try target(id)
         for rule in addresses {
-            guard let index = target.addressRules.firstIndex(of: rule) else { throw ConfigurationError(.noSuchRule, "target \(id) has no rule \(rule.spelling)") }
+            guard let index = target.addressRules.firstIndex(where: { $0.admitted == rule.admitted }) else { throw ConfigurationError(.noSuchRule, "target \(id) has no rule \(rule.spelling)") }
             target.addressRules.remove(at: index)
         }
         for rule in names {
-            guard let index = target.nameRules.firstIndex(of: rule) else { throw ConfigurationError(.noSuchRule, "target \(id) has no rule \(rule.spelling)") }
+            guard let index = target.nameRules.firstIndex(where: { $0.admitted == rule.admitted }) else { throw ConfigurationError(.noSuchRule, "target \(id) has no rule \(rule.spelling)") }
             target.nameRules.remove(at: index)
         }
         targets[id] = target
@@ -211,17 +219,23 @@ public struct Configuration: Hashable, Sendable {
         return changes
     }
 
-    /// - Parameter id: nil binds it to discovery.
-    public mutating func bindAccount(_ name: AccountName, to id: TargetID?, outgoing: Bool) throws(ConfigurationError) -> [Change] {
+    /// - Parameters:
+    ///   - id: nil binds it to discovery
+    ///   - initiator: the one that it is for; nil: all
+    public mutating func bindAccount(
+        _ name: AccountName, to id: TargetID?, outgoing: Bool, for initiator: ISCSIName? = nil
+    ) throws(ConfigurationError) -> [Change] {
         let accounts = accountSet
         return try changeBindings(of: id) { bindings, tenant throws(ConfigurationError) in
             guard accounts.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
-            try bindings.bind(name, outgoing: outgoing)
+            try bindings.bind(name, outgoing: outgoing, for: initiator)
         }
     }
 
-    public mutating func unbindAccount(_ name: AccountName, from id: TargetID?, outgoing: Bool) throws(ConfigurationError) -> [Change] {
-        try changeBindings(of: id) { bindings, _ throws(ConfigurationError) in try bindings.unbind(name, outgoing: outgoing) }
+    public mutating func unbindAccount(
+        _ name: AccountName, from id: TargetID?, outgoing: Bool, for initiator: ISCSIName? = nil
+    ) throws(ConfigurationError) -> [Change] {
+        try changeBindings(of: id) { bindings, _ throws(ConfigurationError) in try bindings.unbind(name, outgoing: outgoing, for: initiator) }
     }
 
     private mutating func changeBindings(

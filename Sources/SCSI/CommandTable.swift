@@ -6,6 +6,19 @@ enum Action: Sendable {
     case readCapacity10, readCapacity16, statusOfBlocks
     case reportOperationCodes, reportTaskManagement
     case read, write, writeAndVerify, verify, orWrite, writeSame, compareAndWrite, prefetch, synchronize, unmap
+
+    /// Whether it leaves everything as it is: the medium, what is on it, and what other initiators find. These are the commands of
+    /// an initiator that may only read. Of those that Write Exclusive allows to everybody (SPC-4 table 66, SBC-3 table 14), the ones
+    /// that change something for others (preventing removal, starting and stopping) are none; MODE SENSE is one, for it says
+    /// that writing is not allowed.
+    var isRead: Bool {
+        switch self {
+        case .testUnitReady, .requestSense, .inquiry, .reportLUNs, .reservationIn, .modeSense, .readCapacity10, .readCapacity16,
+             .statusOfBlocks, .reportOperationCodes, .reportTaskManagement, .read, .verify, .prefetch: true
+        case .sendDiagnostic, .reserve, .release, .reservationOut, .modeSelect, .startStopUnit, .preventAllow, .formatUnit, .write,
+             .writeAndVerify, .orWrite, .writeSame, .compareAndWrite, .synchronize, .unmap: false
+        }
+    }
 }
 
 /// Where a CDB has its LOGICAL BLOCK ADDRESS and its number of blocks.
@@ -107,6 +120,8 @@ struct Command: Sendable {
     /// CDB USAGE DATA (SPC-4 §6.35.3): the bits that may be set; the operation code and service action themselves.
     let usage: InlineArray<16, UInt8>
     let action: Action
+    /// What an initiator that may only read is granted.
+    let isRead: Bool
     let addressing: Addressing
     let dataOut: DataOut
     let sharing: Sharing
@@ -123,6 +138,7 @@ struct Command: Sendable {
         for index in usage.indices { padded[index] = usage[index] }
         self.usage = padded
         self.action = action
+        isRead = action.isRead
         self.addressing = addressing
         dataOut = out
         self.sharing = sharing

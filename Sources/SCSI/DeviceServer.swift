@@ -6,6 +6,7 @@ public enum Recipients: Sendable {
     case all
     case allBut(NexusID)
     case only(NexusID)
+    case these([NexusID])
 }
 
 /// What `show` and the log say of a logical unit beyond its settings.
@@ -34,6 +35,8 @@ public struct DeviceTask: Sendable {
     /// Once the command is `.done`: the nexuses whose commands on this logical unit PREEMPT AND ABORT aborts (SPC-4 §5.13.11.3).
     /// Its response goes out when they have ended.
     public internal(set) var abortsTasksOf: [NexusID] = []
+    /// The nexus may only read the logical unit. Set it before `begin`.
+    public var mayOnlyRead = false
     var phase = Phase.start
 
     public init(nexus: NexusID, cdb: CommandDescriptorBlock, dataOutCount: Int = 0, expectedDataOutCount: Int? = nil) {
@@ -116,6 +119,11 @@ struct DeviceServer: Sendable {
 
     mutating func detach(_ nexus: NexusID) {
         if let gone = nexuses.removeValue(forKey: nexus) { attentionCount -= gone.attentions.count }
+        release(nexus)
+    }
+
+    /// What the nexus keeps from others goes.
+    mutating func release(_ nexus: NexusID) {
         if reservedBy == nexus { reservedBy = nil }
         preventing.remove(nexus)
     }
@@ -125,6 +133,7 @@ struct DeviceServer: Sendable {
         case .all: for nexus in nexuses.keys { post(attention, toOne: nexus) }
         case .allBut(let excepted): for nexus in nexuses.keys where nexus != excepted { post(attention, toOne: nexus) }
         case .only(let nexus): post(attention, toOne: nexus)
+        case .these(let some): for nexus in some { post(attention, toOne: nexus) }
         }
     }
 
@@ -222,6 +231,7 @@ struct DeviceServer: Sendable {
             throw .check(Sense(.unitAttention, attention.code))
         }
         try checkFields(command, cdb)
+        guard command.isRead || !task.mayOnlyRead else { throw .check(.writeProtected) }
         try checkReadiness(command)
         return try perform(command, &task, dataOut)
     }
@@ -260,7 +270,7 @@ struct DeviceServer: Sendable {
             try requireMedium()
         }
         if command.needs.contains(.writing) {
-            if settings.isReadOnly { throw .check(Sense(.dataProtect, .writeProtected)) }
+            if settings.isReadOnly { throw .check(.writeProtected) }
             if pages.softwareWriteProtected { throw .check(Sense(.dataProtect, .softwareWriteProtected)) }
             try requireNoFailedFlush()
         }
@@ -297,7 +307,7 @@ struct DeviceServer: Sendable {
             return .done(Completion())
         case .reservationIn: return persistentReserveIn(cdb)
         case .reservationOut: return try persistentReserveOut(&task, try parameterList(command, task, dataOut))
-        case .modeSense: return try modeSense(cdb)
+        case .modeSense: return try modeSense(cdb, mayOnlyRead: task.mayOnlyRead)
         case .modeSelect: return try modeSelect(&task, try parameterList(command, task, dataOut))
         case .startStopUnit: return try startStopUnit(&task)
         case .preventAllow:
@@ -381,7 +391,7 @@ struct DeviceServer: Sendable {
             flushFailed = true
             return Sense(.mediumError, .writeError)
         case .noSpace: return Sense(.dataProtect, .spaceAllocationFailedWriteProtect)
-        case .readOnly: return Sense(.dataProtect, .writeProtected)
+        case .readOnly: return .writeProtected
         case .miscompare(let offset): return Sense(.miscompare, .miscompareDuringVerify, information: UInt64(clamping: offset))
         case .unsupported: return Sense(.illegalRequest, .invalidOperationCode)
         }

@@ -37,6 +37,9 @@ public final class LogicalUnit: Sendable {
     /// a nexus of the same initiator port has them again.
     public func detach(_ nexus: NexusID) { server.withLock { $0.detach(nexus) } }
 
+    /// A nexus may only read from now on: its RESERVE(6) and its prevention of removal go.
+    public func release(_ nexus: NexusID) { server.withLock { $0.release(nexus) } }
+
     /// Establishes a unit attention condition (SAM-5 §5.14).
     public func post(_ attention: UnitAttention, to recipients: Recipients) { server.withLock { $0.post(attention, to: recipients) } }
 
@@ -65,6 +68,18 @@ public final class LogicalUnit: Sendable {
         server.withLock { server in server.resume(&task, after: outcome, buffer: buffer) }
     }
 
+    /// Whether a command may carry on for an initiator that may only read. Commands that we do not know are refused otherwise.
+    public func isRead(_ cdb: CommandDescriptorBlock) -> Bool {
+        guard case .command(let index) = CommandTable.find(cdb.operationCode, service: cdb.bytes[1] & 0x1f, on: server.withLock { $0.deviceTypes })
+        else { return true }
+        return CommandTable.commands[index].isRead
+    }
+
     /// The persistent reservations as they are now.
     public func reservationRecord() -> ReservationRecord { server.withLock { $0.reservations } }
+}
+
+extension LogicalUnit: Hashable {
+    public static func == (a: LogicalUnit, b: LogicalUnit) -> Bool { a === b }
+    public func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
 }

@@ -153,7 +153,7 @@ struct ModePages: Sendable {
 
 extension DeviceServer {
     /// MODE SENSE(6) and (10) (SPC-4 §6.13, §6.14).
-    func modeSense(_ cdb: CommandDescriptorBlock) throws(Refusal) -> Step {
+    func modeSense(_ cdb: CommandDescriptorBlock, mayOnlyRead: Bool) throws(Refusal) -> Step {
         let isSix = cdb.operationCode == 0x1a
         let allocated = isSix ? Int(cdb.bytes[4]) : Int(cdb.bytes.span.uint16(at: 7))
         let pageControl = cdb.bytes[2] >> 6
@@ -164,7 +164,7 @@ extension DeviceServer {
         let longBlocks = !isSix && cdb.bytes[1] & 0x10 != 0
         let descriptor = cdb.bytes[1] & 0x08 != 0 ? [] : blockDescriptor(long: longBlocks)
         // Write protected, DPO and FUA supported (SBC-3 §6.5.1).
-        let deviceSpecific: UInt8 = (isWriteProtected ? 0x80 : 0) | 0x10
+        let deviceSpecific: UInt8 = (isWriteProtected || mayOnlyRead ? 0x80 : 0) | 0x10
         let body = descriptor + selected
         var data: [UInt8]
         if isSix {

@@ -70,6 +70,7 @@ public struct Sense: Error, Hashable, Sendable {
     }
 
     static let listLength = Sense(.illegalRequest, .parameterListLengthError)
+    public static let writeProtected = Sense(.dataProtect, .writeProtected)
     static let outOfRange = Sense(.illegalRequest, .logicalBlockAddressOutOfRange)
     static let targetFailure = Sense(.hardwareError, .internalTargetFailure)
 

@@ -40,8 +40,10 @@ public enum Notification: Sendable {
     /// Abort all tasks on `unit`. Let go when none is in the store any more. `clearedByAnother`: the initiator is to learn it by
     /// COMMANDS CLEARED BY ANOTHER INITIATOR (SPC-4 §5.13.11.2.7); after a reset another unit attention tells it.
     case abortTasks(unit: LogicalUnit, clearedByAnother: Bool, Acknowledgement)
-    /// Abort all tasks: the target is reset. `cold`: the session ends then.
-    case targetReset(cold: Bool, Acknowledgement)
+    /// Abort all tasks on these: they are reset. `endsSessions`: the session ends then.
+    case targetReset(Set<LogicalUnit>, endsSessions: Bool, Acknowledgement)
+    /// What the session may see and write has changed. Let go when nothing that it may not do any more is in the store.
+    case maskChanged(LUNMask, Acknowledgement)
     /// End. Let go when nothing of the session is left in the store.
     case end(EndReason, Acknowledgement)
     /// To the session itself: all others have let go of the wait with this number.
@@ -52,6 +54,8 @@ public enum Notification: Sendable {
 public struct SessionHandle: Sendable {
     public let nexus: NexusID
     public let initiator: InitiatorPort
+    /// What it may see and write.
+    public internal(set) var mask = LUNMask.all
     /// Posts to the mailbox of the session's reactor, which calls `Session.notified`. It must not call the session itself.
     public let deliver: @Sendable (Notification) -> Void
 

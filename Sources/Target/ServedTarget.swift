@@ -18,6 +18,13 @@ public final class ServedTarget: Sendable {
     private struct Tables {
         var units: [Int: LogicalUnit] = [:]
         var sessions: [NexusID: SessionHandle] = [:]
+
+        /// Tells those who see `number`, on what else they see, that it came or went.
+        func announce(_ number: Int) {
+            let seeing = sessions.values.filter { $0.sees(number) }.map(\.nexus)
+            let recipients: Recipients = seeing.count == sessions.count ? .all : .these(seeing)
+            for (other, unit) in units where other != number { unit.post(.reportedLUNsDataChanged, to: recipients) }
+        }
     }
 
     public init(name: ISCSIName, tid: Int32, portalGroupTag: UInt16) {
@@ -37,9 +44,9 @@ public final class ServedTarget: Sendable {
     public func add(_ unit: LogicalUnit, number: Int) {
         let sessions = tables.withLock { tables in
             precondition(tables.units[number] == nil, "control gives every number once")
-            for other in tables.units.values { other.post(.reportedLUNsDataChanged, to: .all) }
+            tables.announce(number)
             tables.units[number] = unit
-            for session in tables.sessions.values { unit.attach(session.nexus, initiator: session.initiator) }
+            for session in tables.sessions.values where session.sees(number) { unit.attach(session.nexus, initiator: session.initiator) }
             unitChanges.add(1, ordering: .releasing)
             return Array(tables.sessions.values)
         }
@@ -56,7 +63,7 @@ public final class ServedTarget: Sendable {
         let released = Acknowledgement(whenReleased)
         let (unit, sessions) = tables.withLock { tables -> (LogicalUnit?, [SessionHandle]) in
             guard let unit = tables.units.removeValue(forKey: number) else { return (nil, []) }
-            for other in tables.units.values { other.post(.reportedLUNsDataChanged, to: .all) }
+            tables.announce(number)
             unitChanges.add(1, ordering: .releasing)
             return (unit, Array(tables.sessions.values))
         }
@@ -111,8 +118,17 @@ public final class ServedTarget: Sendable {
             guard !tables.sessions.values.contains(where: { $0.initiator == session.initiator }) else { return false }
             precondition(tables.sessions[session.nexus] == nil, "a nexus is never used again")
             tables.sessions[session.nexus] = session
-            for unit in tables.units.values { unit.attach(session.nexus, initiator: session.initiator) }
+            for (number, unit) in tables.units where session.sees(number) { unit.attach(session.nexus, initiator: session.initiator) }
             return true
+        }
+    }
+
+    /// A session sees other logical units from now on: its nexus comes to those that are new to it.
+    func setMask(_ mask: LUNMask, of nexus: NexusID) {
+        tables.withLock { tables in
+            guard let old = tables.sessions[nexus] else { return }
+            tables.sessions[nexus]?.mask = mask
+            for (number, unit) in tables.units where mask.access(to: number) != .none && !old.sees(number) { unit.attach(nexus, initiator: old.initiator) }
         }
     }
 
@@ -129,4 +145,8 @@ public final class ServedTarget: Sendable {
     }
 
     func session(_ nexus: NexusID) -> SessionHandle? { tables.withLock { $0.sessions[nexus] } }
+}
+
+extension SessionHandle {
+    func sees(_ number: Int) -> Bool { mask.access(to: number) != .none }
 }

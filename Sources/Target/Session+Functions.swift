@@ -28,6 +28,7 @@ extension Session {
             wait(for: stillOutside, awaitsOthers: false, then: .answer(request))
         case .logicalUnitReset:
             guard let nexus else { return respond(request, .lunDoesNotExist) }
+            guard !nexus.mayOnlyRead else { return respond(request, .rejected) }
             let (stillOutside, _) = abort { $0.nexus === nexus }
             ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetUnit(request, nexus.unit)) {
                 .abortTasks(unit: nexus.unit, clearedByAnother: false, $0)
@@ -53,10 +54,13 @@ extension Session {
         wait(for: stillOutside, awaitsOthers: false, then: .answer(request))
     }
 
+    /// Resets the logical units that it may write; the sessions of others end only if that is all of them.
     private func resetTarget(_ request: TaskManagementRequest, cold: Bool) {
         let (stillOutside, _) = abort { _ in true }
-        ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetTarget(request, cold: cold)) {
-            .targetReset(cold: cold, $0)
+        let units = Set(nexuses.values.filter { !$0.mayOnlyRead }.map(\.unit))
+        let endsSessions = cold && target.numbers.allSatisfy { mask.access(to: $0) == .write }
+        ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetTarget(request, units, cold: cold)) {
+            .targetReset(units, endsSessions: endsSessions, $0)
         }
     }
 
@@ -80,8 +84,8 @@ extension Session {
                 stillOutside.insert(task.index)
             } else {
                 withdraw(task)
-                if fate == .unitRemoved {
-                    giveAnswer(task.index, Self.unitIsGone)
+                if let answer = fate.answer {
+                    giveAnswer(task.index, answer)
                 } else {
                     engine.drop(task.index)
                     vacate(task.index)
@@ -109,22 +113,57 @@ extension Session {
         return found
     }
 
-    /// Logical units came or went.
+    /// Logical units came or went, or others are to be seen.
     func refreshUnits(_ acknowledgement: Acknowledgement?) {
-        let (units, generation) = target.units()
-        unitGeneration = generation
+        let units = visibleUnits()
         for (number, nexus) in nexuses where units[number] !== nexus.unit {
             nexuses[number] = nil
             let (stillOutside, _) = abort(fate: .unitRemoved) { $0.nexus === nexus }
             wait(for: stillOutside, awaitsOthers: false, then: .letGo(nil, detaching: nexus.unit))
         }
-        for (number, unit) in units where nexuses[number] == nil { nexuses[number] = ITLNexus(unit: unit, number: number) }
+        for (number, unit) in units where nexuses[number] == nil { nexuses[number] = ITLNexus(unit: unit, number: number, mask.access(to: number)) }
         guard let acknowledgement else { return }
         let ofUnitsGone = outsideTasks.filter { index in
             guard let nexus = tasks[index.rawValue]?.nexus else { return false }
             return nexuses[nexus.number] !== nexus
         }
         wait(for: ofUnitsGone, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
+    }
+
+    /// The logical units that the session may see, as of now.
+    func visibleUnits() -> [Int: LogicalUnit] {
+        let (units, generation) = target.units()
+        unitGeneration = generation
+        return mask == .all ? units : units.filter { mask.access(to: $0.key) != .none }
+    }
+
+    /// What the session may see and write has changed: commands that it may not give any more are ended, then it is told on what it
+    /// sees. What of them is in the store comes to its end there before `acknowledgement` is let go.
+    func apply(_ new: LUNMask, _ acknowledgement: Acknowledgement) {
+        if new != mask, endReason == nil {
+            mask = new
+            target.setMask(new, of: start.nexus)
+            refreshUnits(nil)
+            for nexus in nexuses.values {
+                let mayOnlyRead = new.access(to: nexus.number) < .write
+                if mayOnlyRead != nexus.mayOnlyRead {
+                    nexus.mayOnlyRead = mayOnlyRead
+                    if mayOnlyRead { stopWriting(nexus) }
+                    nexus.unit.post(.modeParametersChanged, to: .only(start.nexus))
+                }
+                nexus.unit.post(.reportedLUNsDataChanged, to: .only(start.nexus))
+            }
+        }
+        let ended = outsideTasks.filter { tasks[$0.rawValue]?.fate != .goesOn }
+        wait(for: ended, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
+    }
+
+    private func stopWriting(_ nexus: ITLNexus) {
+        _ = abort(fate: .writeProtected) { task in
+            guard task.nexus === nexus, !task.isOver else { return false }
+            return !nexus.unit.isRead(task.device.cdb)
+        }
+        nexus.unit.release(start.nexus)
     }
 
     // MARK: Waiting
@@ -153,8 +192,8 @@ extension Session {
         case .resetUnit(let request, let unit):
             unit.reset()
             respond(request, .functionComplete)
-        case .resetTarget(let request, let cold):
-            for unit in target.units().units.values { unit.reset() }
+        case .resetTarget(let request, let units, let cold):
+            for unit in units { unit.reset() }
             respond(request, .functionComplete)
             if cold { close(.targetReset, afterOutput: true) }
         case .logout(let request):
@@ -163,7 +202,9 @@ extension Session {
         case .settle(let index, let serial):
             guard let task = tasks[index.rawValue], task.serial == serial, case .waitsForOthers(let completion) = task.phase else { break }
             giveAnswer(index, completion)
-        case .letGo(_, let unit): unit?.detach(start.nexus)
+        case .letGo(_, let unit):
+            // Unless it is to be seen again.
+            if let unit, !nexuses.values.contains(where: { $0.unit === unit }) { unit.detach(start.nexus) }
         }
         return true
     }
@@ -173,7 +214,7 @@ extension Session {
         for wait in waits {
             switch wait.then {
             case .resetUnit(_, let unit): unit.reset()
-            case .resetTarget: for unit in target.units().units.values { unit.reset() }
+            case .resetTarget(_, let units, _): for unit in units { unit.reset() }
             default: break
             }
         }

@@ -98,6 +98,7 @@ extension Session {
 
     private func begin(_ index: TaskIndex) {
         guard let task = tasks[index.rawValue], let nexus = task.nexus else { return }
+        task.device.mayOnlyRead = nexus.mayOnlyRead
         let step = nexus.unit.begin(&task.device, dataOut: task.buffer)
         advance(index, step)
     }
@@ -157,16 +158,14 @@ extension Session {
     /// A task that was ended while it was outside has come back, or was not sent there.
     func left(_ index: TaskIndex) {
         outside -= 1
-        switch tasks[index.rawValue]?.fate {
-        case .unitRemoved where endReason == nil: settle(index, Self.unitIsGone)
-        default:
+        if endReason == nil, let answer = tasks[index.rawValue]?.fate.answer {
+            settle(index, answer)
+        } else {
             engine.drop(index)
             vacate(index)
         }
         for position in waits.indices { waits[position].tasks.remove(index) }
     }
-
-    static var unitIsGone: Completion { .checkCondition(Sense(.illegalRequest, .logicalUnitNotSupported)) }
 
     /// A task is over, but for the tasks it has aborted (PREEMPT AND ABORT, SPC-4 §5.13.11.2.7).
     private func settle(_ index: TaskIndex, _ completion: Completion) {

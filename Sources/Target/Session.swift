@@ -18,6 +18,8 @@ public struct SessionStart: Sendable {
     /// Seconds of silence before a ping, 0 for never, and pings without an answer before the connection is closed.
     public var nopInterval: UInt32
     public var nopCount: UInt32
+    /// What it may see and write.
+    public var mask = LUNMask.all
 
     public init(
         nexus: NexusID, initiatorName: ISCSIName, isid: ISID, tsih: UInt16, cid: UInt16, parameters: NegotiatedParameters,
@@ -69,7 +71,9 @@ public final class Session {
     /// May begin, or go on, in this order.
     var ready: Deque<TaskIndex> = []
     var answersWaiting: Deque<TaskIndex> = []
+    /// Those that it may see.
     var nexuses: [Int: ITLNexus] = [:]
+    var mask: LUNMask
     var unitGeneration: UInt64
 
     // Memory.
@@ -98,7 +102,7 @@ public final class Session {
     public private(set) var endReason: EndReason?
     var isDeregistered = false
 
-    /// Enters the session in `target` and attaches its nexus to every logical unit.
+    /// Enters the session in `target` and attaches its nexus to every logical unit that it may see.
     ///
     /// nil if its initiator port has a session already: call `ServedTarget.reinstate` and try again when that is gone.
     /// - Parameters:
@@ -109,10 +113,12 @@ public final class Session {
         _ start: SessionStart, target: ServedTarget, data: BufferPool, answers: BufferPool, now: UInt64,
         deliver: @escaping @Sendable (Notification) -> Void
     ) {
-        let handle = SessionHandle(nexus: start.nexus, initiator: start.initiatorPort, deliver: deliver)
+        var handle = SessionHandle(nexus: start.nexus, initiator: start.initiatorPort, deliver: deliver)
+        handle.mask = start.mask
         guard target.register(handle) else { return nil }
         self.start = start
         self.target = target
+        mask = start.mask
         self.data = data
         self.answers = answers
         self.deliver = deliver
@@ -121,9 +127,7 @@ public final class Session {
         memoryShare = data.budget / SessionLimits.shareOfMemory
         (clock, lastHeard, lastPing, lastSent) = (now, now, now, now)
         unitGeneration = 0
-        let (units, generation) = target.units()
-        unitGeneration = generation
-        for (number, unit) in units { nexuses[number] = ITLNexus(unit: unit, number: number) }
+        refreshUnits(nil)
     }
 
     // MARK: What the caller asks
@@ -242,10 +246,11 @@ public final class Session {
             let (stillOutside, anyAborted) = abort { $0.nexus?.unit === unit }
             if clearedByAnother && anyAborted { unit.post(.commandsClearedByAnotherInitiator, to: .only(start.nexus)) }
             wait(for: stillOutside, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
-        case .targetReset(let cold, let acknowledgement):
-            let (stillOutside, _) = abort { _ in true }
+        case .targetReset(let units, let endsSessions, let acknowledgement):
+            let (stillOutside, _) = abort { $0.nexus.map { units.contains($0.unit) } ?? endsSessions }
             wait(for: stillOutside, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
-            if cold { close(.targetReset, afterOutput: false) }
+            if endsSessions { close(.targetReset, afterOutput: false) }
+        case .maskChanged(let mask, let acknowledgement): apply(mask, acknowledgement)
         case .end(let reason, let acknowledgement):
             close(reason, afterOutput: false)
             wait(for: outsideTasks, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))

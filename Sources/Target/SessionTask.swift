@@ -29,12 +29,15 @@ public enum Action: Sendable {
 final class ITLNexus {
     let unit: LogicalUnit
     let number: Int
+    var mayOnlyRead: Bool
     var taskSet = TaskSet()
     var statistics = IOStatistics()
 
-    init(unit: LogicalUnit, number: Int) {
+    /// - Parameter access: not `.none`
+    init(unit: LogicalUnit, number: Int, _ access: UnitAccess) {
         self.unit = unit
         self.number = number
+        mayOnlyRead = access < .write
     }
 }
 
@@ -60,8 +63,19 @@ final class SessionTask {
         case goesOn
         /// No answer will be given.
         case aborted
-        /// Its logical unit is gone.
+        /// Its logical unit is gone, or not to be seen any more.
         case unitRemoved
+        /// It is none that the session may still do.
+        case writeProtected
+
+        /// What it ends with; nil: nothing, or what it comes to.
+        var answer: Completion? {
+            switch self {
+            case .goesOn, .aborted: nil
+            case .unitRemoved: .checkCondition(Sense(.illegalRequest, .logicalUnitNotSupported))
+            case .writeProtected: .checkCondition(.writeProtected)
+            }
+        }
     }
 
     let index: TaskIndex
@@ -100,6 +114,14 @@ final class SessionTask {
         default: false
         }
     }
+
+    /// Whether all is done but its answer.
+    var isOver: Bool {
+        switch phase {
+        case .waitsForOthers, .answerWaits: true
+        default: false
+        }
+    }
 }
 
 /// What is done when tasks have left the store, and other sessions have let go.
@@ -107,7 +129,7 @@ struct Wait {
     enum Then {
         case answer(TaskManagementRequest)
         case resetUnit(TaskManagementRequest, LogicalUnit)
-        case resetTarget(TaskManagementRequest, cold: Bool)
+        case resetTarget(TaskManagementRequest, Set<LogicalUnit>, cold: Bool)
         case logout(LogoutRequest)
         /// The command that has aborted them is over.
         case settle(TaskIndex, serial: UInt64)

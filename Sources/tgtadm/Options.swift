@@ -15,10 +15,20 @@ import Management
 
     /// Takes a command line apart.
     /// - Parameters:
-    ///   - count, words: the program's name and the words behind it, as `main` gets them
+    ///   - program: what getopt_long says its complaints behind
     ///   - line: takes the options
     /// - Returns: words that belong to no option; or the end
-    func take(
+    func take(_ program: [UInt8], _ words: [[UInt8]], _ line: inout TgtadmCommandLine) -> Result<[[UInt8]], TgtadmExit> {
+        // getopt_long moves the pointers about.
+        let strings = unsafe ([program] + TgtadmOption.unabbreviated(words)).map { word in
+            unsafe (word + [0]).withUnsafeBytes { unsafe strdup($0.assumingMemoryBound(to: CChar.self).baseAddress!) }
+        }
+        defer { for unsafe string in unsafe strings { unsafe free(string) } }
+        var pointers = unsafe strings + [nil]
+        return unsafe pointers.withUnsafeMutableBufferPointer { unsafe take(Int32($0.count - 1), $0.baseAddress!, &line) }
+    }
+
+    private func take(
         _ count: Int32, _ words: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>, _ line: inout TgtadmCommandLine
     ) -> Result<[[UInt8]], TgtadmExit> {
         option_restart()
@@ -34,15 +44,8 @@ import Management
     /// The request of a transaction's line.
     /// - Parameter place: where the line stands
     func request(of line: TransactionText.Line, place: String) -> Result<AdminRequest, TgtadmExit> {
-        // getopt_long says itself what it does not know, behind the program's name.
-        var words = unsafe ([Array("tgtadm: \(place)".utf8)] + line.words).map { word in
-            unsafe (word + [0]).withUnsafeBytes { unsafe strdup($0.assumingMemoryBound(to: CChar.self).baseAddress!) }
-        } + [nil]
-        defer { for unsafe word in unsafe words { unsafe free(word) } }
-        let count = unsafe Int32(words.count - 1)
         var command = TgtadmCommandLine()
-        let strays = unsafe words.withUnsafeMutableBufferPointer { unsafe take(count, $0.baseAddress!, &command) }
-        return strays.flatMap { command.finishLine(strays: $0) }
+        return take(Array("tgtadm: \(place)".utf8), line.words, &command).flatMap { command.finishLine(strays: $0) }
     }
 }
 

@@ -17,7 +17,7 @@ func waitForTheEnd(of path: [UInt8]) {
 func carryOut(_ command: TgtadmCommandLine.Command) -> Never {
     let path = socketPath(command.controlPort)
     // What is no request is left to the daemon to refuse, in tgt's words.
-    if let request = try? AdminRequest(command.request), let bytes = NativeRequest(.single(request), format: command.format).encoded() {
+    if let request = try? command.own ?? AdminRequest(command.request), let bytes = NativeRequest(.single(request), format: command.format).encoded() {
         switch ask(bytes, at: path) {
         case .answer(let answer):
             debug(command.isDebugging, "sent \(bytes.count) bytes to tgtd")
@@ -27,6 +27,7 @@ func carryOut(_ command: TgtadmCommandLine.Command) -> Never {
         case .noDaemon: finish(.noDaemon)
         case .lost: finish(TgtadmExit(.reset))
         case .notSpoken(let versions):
+            if command.own != nil { finish(.notSpoken(command.ownWords, versions: versions)) }
             if command.format == .json { finish(.notSpoken("--json", versions: versions)) }
             debug(command.isDebugging, "tgtd speaks tgt's protocol")
         }

@@ -5,7 +5,8 @@ import Management
 
 var line = TgtadmCommandLine()
 let options = Options()
-switch unsafe options.take(CommandLine.argc, CommandLine.unsafeArgv, &line) {
+let words = unsafe (0..<Int(CommandLine.argc)).compactMap { unsafe CommandLine.unsafeArgv[$0] }.map { unsafe bytes($0) }
+switch options.take(words.first ?? Array("tgtadm".utf8), Array(words.dropFirst()), &line) {
 case .failure(let end): finish(end)
 case .success(let strays):
     switch line.finish(strays: strays) {

@@ -1,5 +1,6 @@
 import ISCSI
 import Model
+import SCSI
 import Testing
 
 @testable import Access
@@ -54,11 +55,41 @@ struct LoginTests {
         if let refusal = row.refusal { #expect(decision == .refused(refusal)) } else { #expect(decision.isAdmitted) }
     }
 
-    @Test("the decision says which rules admitted: the first that match")
-    func explained() throws {
-        let configuration = try configuration(["10.0.0.0/8", "ALL"], ["x", "iqn.*", "iqn.i"])
+    @Test("the decision says which rules admitted: of each kind the most specific one that matches, among equals the first", arguments: [
+        (["ALL", "10.0.0.0/8"], "10.0.0.0/8", ["x", "iqn.*", "iqn.i"], "iqn.i"),
+        (["10.0.0.0/8", "ALL"], "10.0.0.0/8", ["iqn.i", "iqn.*"], "iqn.i"),
+        (["0.0.0.0/0", "10.1.1.1", "10.1.1.0/24", "10.1.0.0/16"], "10.1.1.1", ["*", "iqn.*", "iqn.?"], "iqn.*"),
+        (["10.1.1.2", "10.1.0.0/16", "10.1.1.0/31"], "10.1.1.0/31", ["iqn.?", "iqn.*"], "iqn.?"),
+        (["ALL", "0.0.0.0/0"], "0.0.0.0/0", ["?qn.i", "i*", "iqn.ii*"], "i*"),
+        (["::/0", "ALL"], "ALL", ["*i", "?qn.i"], "*i"),
+    ])
+    func explained(addresses: [String], address rule: String, names: [String], name pattern: String) throws {
+        let configuration = try configuration(addresses, names)
         let decision = decideLogin(configuration, targetName: try name("iqn.T"), initiator: try name("iqn.i"), address: address("10.1.1.1"))
-        #expect(decision == .admitted([.address(try AddressRule(parsing: utf8("10.0.0.0/8"))), .name(try NameRule(parsing: utf8("iqn.*")))]))
+        #expect(decision == .admitted([.address(try AddressRule(parsing: utf8(rule))), .name(try NameRule(parsing: utf8(pattern)))]))
+    }
+
+    @Test("what is shown is what each of the deciding rules shows; others that match count for nothing")
+    func masks() throws {
+        var configuration = try configuration([], [])
+        func bind(_ address: String?, _ pattern: String?, _ luns: String) throws {
+            _ = try configuration.bind(
+                try address.map { [try AddressRule(parsing: utf8($0))] } ?? [], try pattern.map { [try NameRule(parsing: utf8($0))] } ?? [],
+                mask: try LUNMask(parsing: utf8(luns)), to: one)
+        }
+        func shown(_ initiator: String, _ from: String) throws -> String? {
+            decide(try configuration.target(one), initiator: try name(initiator), address: address(from)).mask?.description
+        }
+        try bind("ALL", nil, "all")
+        try bind("10.0.0.0/8", nil, "0-9:ro")
+        try bind("10.1.0.0/16", nil, "2-20")
+        #expect(try shown("iqn.i", "10.1.1.1") == "2-20" && shown("iqn.i", "10.2.1.1") == "0-9:ro" && shown("iqn.i", "::1") == "all")
+        try bind(nil, "iqn.*", "all:ro")
+        try bind(nil, "iqn.i", "0-4,19-30")
+        #expect(try shown("iqn.i", "10.1.1.1") == "2-4,19-20" && shown("iqn.i", "10.2.1.1") == "0-4:ro" && shown("iqn.i", "::1") == "0-4,19-30")
+        #expect(try shown("iqn.j", "10.1.1.1") == "2-20:ro" && shown("x", "10.1.1.1") == nil)
+        try bind(nil, "iqn.none", "100")
+        #expect(try shown("iqn.none", "10.1.1.1") == "none")
     }
 
     @Test("whoever no rule admits learns neither that the target exists nor its state")
@@ -80,7 +111,30 @@ struct LoginTests {
         for (refusal, status) in statuses { #expect(refusal.loginStatus == status) }
     }
 
-    @Test("a bound account, incoming or outgoing, refuses every login as long as nobody can authenticate", arguments: [false, true])
+    @Test("an account admits to the targets it is bound to, for the initiator that it is bound for")
+    func authenticated() throws {
+        var configuration = try configuration(["ALL"], ["iqn.*"])
+        let (user, other) = (try AccountName(utf8("u")), try AccountName(utf8("o")))
+        for account in [user, other] { _ = try configuration.newAccount(account) }
+        func decide(_ account: AccountName?, _ initiator: String = "iqn.i") throws -> AccessDecision {
+            decideLogin(configuration, targetName: try name("iqn.t"), initiator: try name(initiator), address: address("::1"), account: account)
+        }
+        #expect(try decide(nil).isAdmitted && decide(user).isAdmitted)
+        _ = try configuration.bindAccount(user, to: one, outgoing: false, for: try name("IQN.I"))
+        #expect(try decide(user).isAdmitted)
+        #expect(try decide(user, "iqn.j") == .refused(.account) && decide(other) == .refused(.account) && decide(nil) == .refused(.authenticationRequired))
+        #expect(try decide(user, "x") == .refused(.name))
+        _ = try configuration.bindAccount(user, to: one, outgoing: false, for: try name("iqn.j"))
+        #expect(try decide(user, "iqn.j").isAdmitted && decide(user, "iqn.k") == .refused(.account))
+        _ = try configuration.bindAccount(other, to: one, outgoing: true)
+        #expect(try decide(other) == .refused(.account))
+        _ = try configuration.unbindAccount(user, from: one, outgoing: false, for: try name("iqn.j"))
+        #expect(try decide(user, "iqn.j") == .refused(.account) && decide(user).isAdmitted)
+        _ = try configuration.updateTarget(one, name: utf8("state"), value: utf8("offline"))
+        #expect(try decide(user) == .refused(.offline) && decide(user, "iqn.j") == .refused(.account) && decide(nil) == .refused(.authenticationRequired))
+    }
+
+    @Test("a bound account, incoming or outgoing, refuses every login that has not authenticated", arguments: [false, true])
     func accounts(outgoing: Bool) throws {
         var configuration = try configuration(["ALL"], [])
         let user = try AccountName(utf8("u"))

@@ -129,6 +129,46 @@ struct PlanTests {
         #expect(try rig.call("--op bind --mode target --tid 1 -B 1").errors == ["tgtadm: invalid request"])
     }
 
+    @Test("what a rule shows is bound with it, changed in its place, and shown; a rule that shows everything is shown as ever")
+    func masks() throws {
+        var rig = try busyRig()
+        #expect(try rig.call("--op bind --mode target --tid 1 -Q iqn.x -I 10.0.0.0/8 --luns 7,2-5:ro,0").code == 0)
+        #expect(rig.changes == [.rulesChanged(one)])
+        let shown = text(try rig.call("--op show --mode target").output)
+        #expect(shown.hasSuffix("    ACL information:\n        ALL\n        10.0.0.0/8 (LUNs 0,2-5:ro,7)\n        iqn.x (LUNs 0,2-5:ro,7)\n"))
+        #expect(try rig.call("--op bind --mode target --tid 1 -Q iqn.x --luns all:ro").code == 0)
+        #expect(try rig.call("--op bind --mode target --tid 1 -Q iqn.x").errors == ["tgtadm: this access control rule already exists"])
+        #expect(try rig.call("--op bind --mode target --tid 1 -Q iqn.y --luns 1,1").errors == ["tgtadm: invalid request"])
+        #expect(text(try rig.call("--op show --mode target").output).hasSuffix("        iqn.x (LUNs all:ro)\n"))
+        let json = text(try rig.call("--op show --mode target --json").output)
+        #expect(json.contains(#""rules":{"addresses":["ALL","10.0.0.0/8"],"names":["iqn.x"],"masks":[{"address":"10.0.0.0/8","name":null,"luns":"0,2-5:ro,7"},{"address":null,"name":"iqn.x","luns":"all:ro"}]}"#))
+        #expect(try rig.call("--op unbind --mode target --tid 1 -Q iqn.x").code == 0)
+    }
+
+    @Test("explain says what would decide, in text and JSON")
+    func explained() throws {
+        var rig = try busyRig()
+        func explain(_ name: String, _ address: String, _ more: String = "") throws -> String {
+            text(try rig.call("--mode access --op explain --tid 1 -Q \(name) -I \(address) \(more)").output)
+        }
+        #expect(try explain("iqn.x", "10.0.0.1") == "admitted\n    by the address rule ALL\n")
+        _ = try rig.call("--op bind --mode target --tid 1 -Q iqn.* -I 10.0.0.0/8 --luns 0-3:ro,5")
+        _ = try rig.call("--op bind --mode target --tid 1 -Q iqn.x --luns 1-9")
+        #expect(try explain("iqn.x", "10.0.0.1") == "admitted\n    by the address rule 10.0.0.0/8 (LUNs 0-3:ro,5)\n    by the name rule iqn.x (LUNs 1-9)\n    shown LUNs: 1-3:ro,5\n")
+        #expect(try explain("iqn.x", "::1") == "admitted\n    by the address rule ALL\n    by the name rule iqn.x (LUNs 1-9)\n    shown LUNs: 1-9\n")
+        #expect(try explain("eui.1", "::1") == "refused: no name rule of the target admits it\n")
+        #expect(try explain("iqn.x", "::1", "--json") == #"{"schemaVersion":1,"access":{"admitted":true,"reason":null,"rules":[{"address":"ALL","luns":"all"},{"name":"iqn.x","luns":"1-9"}],"luns":"1-9","account":null}}"# + "\n")
+        #expect(try explain("eui.1", "::1", "--json") == #"{"schemaVersion":1,"access":{"admitted":false,"reason":"no name rule of the target admits it","rules":[],"luns":null,"account":null}}"# + "\n")
+        _ = try rig.call("--op new --mode account --user alice --password alicesecret12")
+        _ = try rig.call("--op bind --mode account --tid 1 --user alice")
+        #expect(try explain("iqn.x", "::1") == "refused: an account is bound there, and it has not authenticated\n")
+        #expect(try explain("iqn.x", "::1", "--user bob") == "refused: the account is not bound there for this initiator\n")
+        #expect(try explain("iqn.x", "::1", "--user alice").contains("    by the account alice\n"))
+        #expect(try rig.call("--mode access --op explain --tid 9 -Q iqn.x -I ::1").errors == ["tgtadm: can't find the target"])
+        #expect(try rig.call("--mode access --op explain --tid 1 -Q iqn.x -I host").errors == ["tgtadm: invalid request"])
+        #expect(try rig.call("--mode access --op explain --tid 1 -Q iqn_x -I ::1").errors == ["tgtadm: invalid request"])
+    }
+
     @Test("what has no valid spelling cannot be there, and so is not found", arguments: [
         ("--op unbind --mode target --tid 1 -I not-an-address", TgtError.noRule), ("--op unbind --mode target --tid 1 -I 192.0.2.0/33", .noRule),
         ("--op unbind --mode target --tid 1 -Q ", .noRule), ("--op delete --mode account -u \u{1}", .noAccount),

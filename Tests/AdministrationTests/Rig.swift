@@ -39,6 +39,12 @@ struct Rig {
         case .exit(let end): return end
         case .transact: throw TgtError.invalidRequest
         case .send(let command):
+            if let own = try command.own ?? (command.format == .json ? AdminRequest(command.request) : nil) {
+                let response = serve(own, format: command.format)
+                let request = NativeRequest(.single(own), format: command.format)
+                #expect(request.encoded() != nil)
+                return TgtadmExit(.response(response))
+            }
             var decoder = TgtRequestDecoder()
             let bytes = try #require(command.request.encoded())
             let request = try decoder.feed(bytes.span)
@@ -49,10 +55,15 @@ struct Rig {
         }
     }
 
-    mutating func serve(_ request: TgtRequest) -> TgtResponse {
+    mutating func serve(_ request: TgtRequest) -> TgtResponse { carryOut { Administrator.plan(request, $0, $1) } }
+    mutating func serve(_ request: AdminRequest, format: OutputFormat) -> TgtResponse {
+        carryOut { Administrator.plan(request, $0, $1, format: format) }
+    }
+
+    private mutating func carryOut(_ first: (Configuration, RuntimeView) -> Plan) -> TgtResponse {
         effects = []
         changes = []
-        var plan = Administrator.plan(request, configuration, view)
+        var plan = first(configuration, view)
         while case .perform(let effect, let continuation) = plan {
             effects.append(effect)
             plan = Administrator.resume(continuation, carryOut(effect), configuration)

@@ -77,7 +77,11 @@ private let dataOrders: [DataOrderMessage] = [
     .updateLogicalUnit(request, tid: 1, lun: 2, settings, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
     .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3), .heartbeat(3),
-    .survey(request),
+    .survey(request), .setMask(request, tsih: 2, .all), .setMask(request, tsih: 2, LUNMask([LUNMask.Run]())!),
+    // As long as two rules can make it.
+    .setMask(request, tsih: 2, LUNMask((0..<2 * UInt16(LUNMask.mostRuns)).map { LUNMask.Run(2 * $0...2 * $0, .read) })!),
+    .grant(SessionGrant(
+        tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6, mask: LUNMask([LUNMask.Run(0...3, .read), LUNMask.Run(5...9, .write)])!)),
 ]
 private let dataReports: [DataReportMessage] = [
     .done(request), .refused(request, .targetActive), .sessionBegan(tsih: 2), .sessionEnded(tsih: 2, .loggedOut), .keep(tid: 1, lun: 2, record),

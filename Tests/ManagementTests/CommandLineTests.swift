@@ -174,6 +174,37 @@ struct CommandLineTests {
         #expect(errors("--op show --mode target -L " + String(repeating: "a", count: 64)).first?.contains("too long") == true)
     }
 
+    @Test("what tgt's protocol cannot say is a request of ours, and says which words those are")
+    func ownRequests() throws {
+        func command(_ words: String) throws -> TgtadmCommandLine.Command {
+            guard case .send(let command) = outcome(words.split(separator: " ").map(String.init)) else { throw TgtError.invalidRequest }
+            return command
+        }
+        let bind = try command("--op bind --mode target --tid 1 -Q iqn.x --luns 0,2-5:ro,7")
+        #expect(bind.own == AdminRequest(.bindInitiators(tid: 1, .init(name: utf8("iqn.x")), luns: utf8("0,2-5:ro,7"))) && bind.ownWords == "--luns")
+        #expect(try command("--op bind --mode target --tid 1 -Q iqn.x").own == nil)
+        let question = AdminRequest.AccessQuestion(tid: 1, name: utf8("iqn.x"), address: utf8("::1"), user: utf8("u"))
+        let explain = try command("--mode access --op explain --tid 1 -Q iqn.x -I ::1 --user u --json")
+        #expect(explain.own == AdminRequest(.explainAccess(question)) && explain.format == .json)
+        for (words, message) in [
+            ("--mode access --op explain -Q iqn.x -I ::1", "'tid' option is necessary"),
+            ("--mode access --op explain --tid 1 -Q iqn.x", "'initiator-name' and 'initiator-address' options are required"),
+            ("--mode access --op show --tid 1", "operation show not supported in access mode"),
+            ("--mode target --op explain --tid 1", "operation explain not supported in target mode"),
+            ("--mode session --op explain", "operation explain not supported in session mode"),
+            ("--op unbind --mode target --tid 1 -Q iqn.x --luns 1", "target mode: option '--luns' is not allowed/supported"),
+        ] { #expect(errors(words) == ["tgtadm: " + message]) }
+    }
+
+    @Test("abbreviations of tgt's options stay what they were, where ours would make them ambiguous", arguments: [
+        ("--lu 1 --mo target", "--lun 1 --mo target"), ("--lu=1", "--lun=1"), ("--lun 1 --luns 2", "--lun 1 --luns 2"), ("--value --lu --lu 1", "--value --lu --lun 1"),
+        ("--va=x --lu 1", "--va=x --lun 1"), ("-v --lu --lu 1", "-v --lu --lun 1"), ("-vx --lu 1", "-vx --lun 1"), ("-dv --lu --lu 1", "-dv --lu --lun 1"),
+        ("-- --lu 1", "-- --lu 1"), ("--l 1", "--l 1"), ("--force --lu 1", "--force --lun 1"), ("stray --lu 1", "stray --lun 1"), ("--t 1 --lu", "--t 1 --lun"),
+    ])
+    func abbreviations(words: String, written: String) {
+        #expect(TgtadmOption.unabbreviated(words.split(separator: " ").map { utf8(String($0)) }).map(text) == written.split(separator: " ").map(String.init))
+    }
+
     @Test("numbers are read as strtoull reads them", arguments: [
         ("1", 1), ("1:", 1), ("0x10", 16), ("0X1f", 31), ("010", 8), ("08", 0), ("0", 0), ("0x", 0), ("+5", 5), (" 7", 7), ("-0", 0), ("12abc", 12),
         ("2147483647", 2_147_483_647),

@@ -48,6 +48,29 @@ import Testing
         }
     }
 
+    @Test("An initiator that may only read is granted what the table calls a read; everything else is DATA PROTECT and leaves no trace")
+    func readOnly() {
+        let reads: Set<String> = [
+            "TEST UNIT READY", "REQUEST SENSE", "INQUIRY", "REPORT LUNS", "MODE SENSE(6)", "MODE SENSE(10)", "READ CAPACITY(10)", "READ CAPACITY(16)",
+            "GET LBA STATUS", "REPORT SUPPORTED OPERATION CODES", "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "READ(6)", "READ(10)", "READ(12)", "READ(16)",
+            "VERIFY(10)", "VERIFY(12)", "VERIFY(16)", "PRE-FETCH(10)", "PRE-FETCH(16)", "PERSISTENT RESERVE IN, READ KEYS",
+            "PERSISTENT RESERVE IN, READ RESERVATION", "PERSISTENT RESERVE IN, REPORT CAPABILITIES", "PERSISTENT RESERVE IN, READ FULL STATUS",
+        ]
+        #expect(Set(CommandTable.commands.filter(\.isRead).map { "\($0.name)" }) == reads)
+        let rig = Rig.with { $0.isThinProvisioned = true; $0.isRemovable = true }
+        let (medium, condition) = (rig.medium, rig.unit.condition)
+        for command in CommandTable.commands where command.action != .reportLUNs {
+            rig.operations = []
+            let answer = rig.run(plain(command), sending: plainData(command), mayOnlyRead: true)
+            #expect(rig.unit.isRead(cdb(plain(command))) == command.isRead)
+            if command.isRead { #expect(answer.isGood, "\(command.name) \(answer)") } else { #expect(answer.check(7, 0x27, 0), "\(command.name) \(answer)") }
+            if !command.isRead { #expect(rig.operations.isEmpty, "\(command.name)") }
+        }
+        #expect(rig.medium == medium && rig.unit.condition == condition && rig.kept.isEmpty)
+        #expect(rig.run([0x1a, 0, 0x3f, 0, 0xff, 0], mayOnlyRead: true).data[2] == 0x90 && rig.run([0x1a, 0, 0x3f, 0, 0xff, 0]).data[2] == 0x10)
+        #expect(rig.run([0xc0, 0, 0, 0, 0, 0], mayOnlyRead: true).check(5, 0x20, 0))
+    }
+
     @Test("NACA, LINK and protection information are refused, GROUP NUMBER is not")
     func control() {
         let rig = Rig()

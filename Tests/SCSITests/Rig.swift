@@ -75,12 +75,13 @@ final class Rig {
 
     /// Carries a command out. `sent` is what the initiator expects to send; the rig transfers what the unit wants of it.
     @discardableResult
-    func run(_ bytes: [UInt8], _ nexus: NexusID? = nil, sending sent: [UInt8] = [], exact: Bool = false) -> Answer {
+    func run(_ bytes: [UInt8], _ nexus: NexusID? = nil, sending sent: [UInt8] = [], exact: Bool = false, mayOnlyRead: Bool = false) -> Answer {
         let block = cdb(bytes)
         let count = min(unit.dataOutLength(block), sent.count)
         var buffer = count > 0 ? pool.allocate(count) : nil
         if count > 0 { sent.span.extracting(0..<count).copy(to: buffer) }
         var task = DeviceTask(nexus: nexus ?? a, cdb: block, dataOutCount: count, expectedDataOutCount: exact ? sent.count : nil)
+        task.mayOnlyRead = mayOnlyRead
         var step = unit.begin(&task, dataOut: buffer)
         while true {
             switch step {

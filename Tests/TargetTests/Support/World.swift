@@ -66,13 +66,14 @@ final class World {
 
     func connect(
         _ initiator: String = "iqn.2026-01.test:a", isid: UInt64 = 1, parameters: NegotiatedParameters = NegotiatedParameters(),
-        nopInterval: UInt32 = 0, nopCount: UInt32 = 0
+        nopInterval: UInt32 = 0, nopCount: UInt32 = 0, mask: LUNMask = .all
     ) -> Client? {
         let nexus = NexusID(rawValue: nextNexus)
         nextNexus += 1
-        let start = SessionStart(
+        var start = SessionStart(
             nexus: nexus, initiatorName: name(initiator), isid: ISID(rawValue: isid), tsih: UInt16(nexus.rawValue), cid: 7, parameters: parameters,
             expCmdSN: 100, statSN: 500, nopInterval: nopInterval, nopCount: nopCount)
+        start.mask = mask
         let session = Session(start, target: target, data: data, answers: answers, now: now) { [mailbox] in mailbox.post(nexus, $0) }
         guard let session else { return nil }
         let client = Client(session, parameters)
@@ -82,9 +83,9 @@ final class World {
 
     /// A session whose unit attentions from the beginning have been seen.
     func ready(
-        _ initiator: String = "iqn.2026-01.test:a", isid: UInt64 = 1, parameters: NegotiatedParameters = NegotiatedParameters()
+        _ initiator: String = "iqn.2026-01.test:a", isid: UInt64 = 1, parameters: NegotiatedParameters = NegotiatedParameters(), mask: LUNMask = .all
     ) -> Client {
-        let client = connect(initiator, isid: isid, parameters: parameters)!
+        let client = connect(initiator, isid: isid, parameters: parameters, mask: mask)!
         for number in target.numbers { clearAttentions(client, number) }
         return client
     }
