@@ -3,7 +3,7 @@ import Reactor
 
 /// `tgtd --demo DIR`: one disk, one target, one portal on the loopback.
 struct Demonstration {
-    /// Absolute.
+    /// Absolute. It is there, and nobody else's.
     let directory: String
     let portals = ["127.0.0.1:3260"].compactMap { SocketAddress($0) }
 
@@ -12,18 +12,18 @@ struct Demonstration {
     private var disk: String { directory + "/disk.img" }
 
     init(_ path: String) throws {
-        guard !path.hasPrefix("/") else {
+        if path.hasPrefix("/") {
             directory = path
-            return
+        } else {
+            guard let current = Host.currentDirectory else { throw StartError("the current directory is gone") }
+            directory = current + "/" + path
         }
-        guard let current = Host.currentDirectory else { throw StartError("the current directory is gone") }
-        directory = current + "/" + path
+        try Files.makeTrustedDirectory(directory)
     }
 
     /// Makes the disk at the first run, and the target at every run; then prints what to try.
     func build(_ control: Control, socketBase: String, print: @escaping (String) -> Void) {
         do {
-            try Files.makeDirectory(directory, mode: 0o700)
             let isNew = try Files.makeSparse(disk, length: Self.diskLength)
             var unit = AdminRequest.NewLogicalUnit()
             unit.path = Array(disk.utf8)

@@ -9,7 +9,7 @@ enum Installation {
     /// Reads the identity that `directory` keeps, or makes it. A directory that can be written by others, or a file that is torn,
     /// is refused: a guess would show every initiator new disks.
     static func identity(in directory: String) throws -> [UInt8] {
-        try Files.makeDirectory(directory, mode: 0o700)
+        try Files.makeTrustedDirectory(directory)
         let path = directory + "/" + fileName
         if let text = try Files.readTrusted(path, limit: 256) {
             guard let identity = parse(text) else {

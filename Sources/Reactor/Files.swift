@@ -26,13 +26,9 @@ public enum Files {
             throw FileError(path, errno: errno)
         }
         let descriptor = FileDescriptor(owning: raw)
-        var status = stat()
-        guard unsafe fstat(descriptor.rawValue, &status) == 0 else { throw FileError(path, errno: errno) }
+        let status = try status(of: descriptor, path)
         guard status.st_mode & S_IFMT == S_IFREG else { throw FileError(path, "is not a regular file") }
-        guard status.st_uid == 0 || status.st_uid == geteuid() else {
-            throw FileError(path, "belongs to uid \(status.st_uid); it must belong to root or to the user that tgtd runs as")
-        }
-        guard status.st_mode & 0o022 == 0 else { throw FileError(path, "can be written by others; take that away (chmod go-w)") }
+        try checkTrusted(status, path)
         guard status.st_size <= limit else { throw FileError(path, "is larger than \(limit) bytes") }
         var bytes = [UInt8](repeating: 0, count: limit)
         var count = 0
@@ -44,6 +40,29 @@ public enum Files {
             count += got
         }
         return Array(bytes.prefix(count))
+    }
+
+    /// Makes a directory for files with power, and those above it as far as they are missing: for us alone. One that is there is refused
+    /// if somebody else could put other files into it.
+    public static func makeTrustedDirectory(_ path: String) throws(FileError) {
+        try makeDirectory(path, mode: 0o700)
+        let raw = unsafe open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard raw >= 0 else { throw FileError(path, errno: errno) }
+        let descriptor = FileDescriptor(owning: raw)
+        try checkTrusted(status(of: descriptor, path), path)
+    }
+
+    private static func status(of descriptor: borrowing FileDescriptor, _ path: String) throws(FileError) -> stat {
+        var status = stat()
+        guard unsafe fstat(descriptor.rawValue, &status) == 0 else { throw FileError(path, errno: errno) }
+        return status
+    }
+
+    private static func checkTrusted(_ status: stat, _ path: String) throws(FileError) {
+        guard status.st_uid == 0 || status.st_uid == geteuid() else {
+            throw FileError(path, "belongs to uid \(status.st_uid); it must belong to root or to the user that tgtd runs as")
+        }
+        guard status.st_mode & 0o022 == 0 else { throw FileError(path, "can be written by others; take that away (chmod go-w)") }
     }
 
     /// Replaces a file so that after a crash there is either the old one or the new one, whole and on the medium.
@@ -75,11 +94,11 @@ public enum Files {
         guard fsync(directory.rawValue) == 0 else { throw FileError(parent, errno: errno) }
     }
 
-    /// Makes a directory and those above it as far as they are missing.
+    /// Makes a directory, and those above it as far as they are missing, all with the same mode.
     public static func makeDirectory(_ path: String, mode: mode_t) throws(FileError) {
         guard unsafe mkdir(path, mode) != 0, errno != EEXIST else { return }
         guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex else { throw FileError(path, errno: errno) }
-        try makeDirectory(String(path[..<slash]), mode: 0o755)
+        try makeDirectory(String(path[..<slash]), mode: mode)
         guard unsafe mkdir(path, mode) == 0 || errno == EEXIST else { throw FileError(path, errno: errno) }
     }
 

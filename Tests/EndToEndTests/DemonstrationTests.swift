@@ -21,8 +21,9 @@ import Testing
             let io = try run("qemu-io", "-f", "raw", "-c", command, url, folder: folder)
             #expect(io.succeeded && !io.output.contains("failed"), "\(io.evidence)")
             if number == 0 {
-                // 1 GiB that occupies little.
                 var status = stat()
+                #expect(unsafe stat(demo, &status) == 0 && status.st_mode & 0o7777 == 0o700, "others can look into the demonstration's folder")
+                // 1 GiB that occupies little.
                 #expect(unsafe stat("\(demo)/disk.img", &status) == 0 && status.st_size == 1 << 30 && status.st_blocks * 512 < 64 << 20)
             }
             daemon.signal(SIGINT)
