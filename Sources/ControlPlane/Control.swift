@@ -14,6 +14,13 @@ public struct StartError: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
+/// Bounds of what control waits for.
+enum ControlLimits {
+    /// Nanoseconds from a change to its answer: sessions that it ends, commands that it takes away and the medium that it replaces
+    /// are given so long to leave the store. The change itself is made by then; a store that hangs keeps no administrator.
+    static let publishing: UInt64 = 5_000_000_000
+}
+
 /// How a control process is set up: settings file and command line together.
 public struct ControlOptions: Sendable {
     public var settings: Settings
@@ -133,6 +140,8 @@ public final class Control {
     public func stop() {
         guard !isStopping else { return }
         isStopping = true
+        // First: what follows may take its time, and the service manager counts it.
+        ServiceManager.notify("STOPPING=1")
         log.notice("tgtd stops")
         server?.close()
         login?.stop { [unowned self] in data?.stop { [unowned self] in loop.stop() } }
@@ -261,11 +270,11 @@ public final class Control {
     // MARK: Telling the others what has changed
 
     /// Gives data an order; `whenDone` comes with its refusal, or nil when it is done. While there is no data process an order is done
-    /// at once: its successor is told everything anyway.
+    /// at once: its successor is told everything anyway. One that is being ended is still there until it is reaped: then it is done.
     func order(
         _ message: (RequestID) -> DataOrderMessage, passing descriptor: Int32? = nil, _ whenDone: @escaping (DataRefusal?) -> Void
     ) {
-        guard let data, data.isRunning else { return whenDone(nil) }
+        guard let data, data.isAlive else { return whenDone(nil) }
         lastRequest += 1
         let id = RequestID(rawValue: lastRequest)
         orders[id] = whenDone
@@ -280,6 +289,11 @@ public final class Control {
     /// - Parameter held: the open store of a logical unit that is new or has another medium
     func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
         let rest = Countdown(whenDone)
+        loop.after(nanoseconds: ControlLimits.publishing) { [weak rest, log] in
+            if let rest, rest.expire() {
+                log.warning("what a change ends is not over within \(ControlLimits.publishing / 1_000_000_000) s; the administrator is answered all the same")
+            }
+        }
         var regarded: Set<TargetID> = []
         for change in changes {
             switch change {
@@ -539,11 +553,19 @@ public final class Control {
 
 /// Calls `whenDone` when nobody holds it any more: each step that somebody waits for keeps it alive until its end.
 final class Countdown {
-    private let whenDone: () -> Void
+    private var whenDone: (() -> Void)?
     init(_ whenDone: @escaping () -> Void) { self.whenDone = whenDone }
     /// For the end of a step: whoever calls it has held it until here.
     func keepAlive() {}
-    deinit { whenDone() }
+    /// Waits no longer.
+    /// - Returns: false if it has done that before
+    func expire() -> Bool {
+        guard let whenDone else { return false }
+        self.whenDone = nil
+        whenDone()
+        return true
+    }
+    deinit { whenDone?() }
 }
 
 extension Portal {

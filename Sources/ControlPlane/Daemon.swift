@@ -25,7 +25,6 @@ public enum Daemon {
             let (control, loop) = try start(options, isInBackground: isInBackground, log: log, setLevel: setLevel)
             if isInBackground { Background.serves(FileDescriptor(owning: Role.door)) }
             loop.run()
-            ServiceManager.notify("STOPPING=1")
             _ = control
             return 0
         } catch {

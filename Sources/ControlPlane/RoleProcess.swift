@@ -61,6 +61,8 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
 
     /// Whether it can be talked to.
     var isRunning: Bool { link != nil }
+    /// Whether it may still touch anything: until it is reaped, however long nobody talks to it any more.
+    var isAlive: Bool { process != nil }
     var pid: Int32? { process?.pid }
 
     /// - Parameters:

@@ -13,6 +13,8 @@ public struct DataOptions: Sendable {
     public var ioThreads: Int
     /// Bytes for the data of commands.
     public var memory: Int
+    /// Operations that may wait for a thread: all the commands that sessions may have outstanding should fit.
+    var waitingOperations = 1 << 16
     /// Puts a store in front of each that is served: tests give it one that misbehaves.
     var decorate: @Sendable (any BackingStore) -> any BackingStore = { $0 }
 
@@ -53,6 +55,8 @@ public final class DataProcess {
     private var nextRequest: UInt64 = 1
     /// Commands that wait until control keeps the reservations: by logical unit, in order of revision.
     private var keeping: [UnitKey: [(revision: UInt64, reactor: Int, nexus: NexusID, ticket: Ticket)]] = [:]
+    /// Orders to end sessions, and those that have not ended yet.
+    private var endings: [(request: RequestID, nexuses: Set<NexusID>)] = []
     private var heartbeats: [UInt64: Int] = [:]
     /// Surveys that wait for so many reactors, and what the others have found.
     private var surveys: [RequestID: (missing: Int, found: [SurveyEntry])] = [:]
@@ -70,7 +74,7 @@ public final class DataProcess {
         let reports = try Mailbox<ReactorReport>()
         shared = Shared(
             data: BufferPool(budget: options.memory), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20), stores: StoreTable(),
-            pool: IOPool(threads: options.ioThreads) { $0.mailbox.post(.completed($0.nexus, $0.ticket, $1)) }, reports: reports, log: log)
+            pool: IOPool(threads: options.ioThreads, queueLimit: options.waitingOperations) { $0.mailbox.post(.completed($0.nexus, $0.ticket, $1)) }, reports: reports, log: log)
         var mailboxes: [Mailbox<ReactorMessage>] = []
         for _ in 0..<options.reactors { mailboxes.append(try Mailbox()) }
         reactors = mailboxes
@@ -214,7 +218,9 @@ public final class DataProcess {
         for beginning in granted { withdraw(beginning, .notFound) }
         for beginning in served { beginning.revoke() }
         let nexuses = Set(served.map(\.nexus))
-        target.endSessions(.administrator, where: { nexuses.contains($0.nexus) }, whenGone: here { $0.link?.send(.done(request)) })
+        // Done is what control has heard the end of: `forget` says so.
+        if nexuses.isEmpty { link?.send(.done(request)) } else { endings.append((request, nexuses)) }
+        target.endSessions(.administrator, where: { nexuses.contains($0.nexus) }, whenGone: {})
     }
 
     private func setMask(_ request: RequestID, _ tsih: UInt16, _ mask: LUNMask) {
@@ -298,6 +304,9 @@ public final class DataProcess {
     private func forget(_ beginning: SessionBeginning) {
         guard let served = sessions.removeValue(forKey: beginning.nexus) else { return }
         load[served.reactor] -= 1
+        for index in endings.indices { endings[index].nexuses.remove(beginning.nexus) }
+        for ending in endings where ending.nexuses.isEmpty { link?.send(.done(ending.request)) }
+        endings.removeAll(where: \.nexuses.isEmpty)
         for next in pending.values where next.isOfSamePort(as: beginning) { replace(next) }
     }
 
@@ -306,10 +315,10 @@ public final class DataProcess {
     private func handle(_ report: ReactorReport) {
         switch report {
         case .began(let beginning): link?.send(.sessionBegan(tsih: beginning.grant.tsih))
-        case .occupied(let beginning):
+        case .occupied(let beginning) where !beginning.isRevoked:
             pending[beginning.nexus] = beginning
             forget(beginning)
-        case .revoked(let beginning):
+        case .occupied(let beginning), .revoked(let beginning):
             withdraw(beginning, targets[beginning.target.tid] === beginning.target ? .notFound : .targetRemoved)
             forget(beginning)
         case .ended(let beginning, let reason):

@@ -229,7 +229,7 @@ final class SessionConnection: EventHandler {
         }
         let token = StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket)
         if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
-            session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
+            session.completed(ticket, outcome: .failed(.busy), now: now)
         }
     }
 }

@@ -77,4 +77,6 @@ public enum Failure: Hashable, Sendable {
     case miscompare(offset: Int)
     /// The store cannot do this at all (EOPNOTSUPP).
     case unsupported
+    /// Too many operations wait for their turn already: nothing has happened, later it may.
+    case busy
 }

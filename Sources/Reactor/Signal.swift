@@ -8,6 +8,8 @@ public enum Signal {
     public static let hangup = SIGHUP
     /// Comes of writing where nobody reads: a log whose reader has gone.
     public static let pipe = SIGPIPE
+    /// Comes of writing past the greatest length that this process may give a file; the call then fails with EFBIG.
+    public static let fileTooLong = SIGXFSZ
 
     /// Has these signals do nothing in this process, whatever the kernel does by default. Processes that it starts take them the
     /// default way again.

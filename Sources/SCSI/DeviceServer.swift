@@ -204,6 +204,7 @@ struct DeviceServer: Sendable {
     func completion(_ refusal: Refusal) -> Completion {
         switch refusal {
         case .conflict: Completion(status: .reservationConflict)
+        case .busy: Completion(status: .busy)
         case .check(let sense): .checkCondition(sense, descriptorFormat: pages.descriptorSense)
         }
     }
@@ -353,6 +354,8 @@ struct DeviceServer: Sendable {
     }
 
     private mutating func proceed(_ task: inout DeviceTask, _ outcome: Outcome, _ buffer: Buffer?) throws(Refusal) -> Step {
+        // Nothing is wrong with the medium, and the same command may well succeed later (SAM-5 §5.3.1).
+        if outcome == .failed(.busy) { throw .busy }
         if case .provisioning(let first, let allocated) = task.phase {
             return try statusOfBlocks(from: first, allocated: allocated, outcome)
         }
@@ -394,6 +397,7 @@ struct DeviceServer: Sendable {
         case .readOnly: return .writeProtected
         case .miscompare(let offset): return Sense(.miscompare, .miscompareDuringVerify, information: UInt64(clamping: offset))
         case .unsupported: return Sense(.illegalRequest, .invalidOperationCode)
+        case .busy: preconditionFailure("that is a status, no sense")
         }
     }
 }

@@ -152,4 +152,5 @@ extension Completion {
 enum Refusal: Error {
     case check(Sense)
     case conflict
+    case busy
 }

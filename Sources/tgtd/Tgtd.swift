@@ -8,7 +8,7 @@ import Reactor
 @main
 struct Tgtd {
     static func main() {
-        Signal.ignore([Signal.pipe])
+        Signal.ignore([Signal.pipe, Signal.fileTooLong])
         var words = Array(CommandLine.arguments.dropFirst())
         if words.first == "--role" {
             exit(RoleArguments(words.dropFirst()).map(run) ?? 22)

@@ -68,6 +68,22 @@ import Testing
         try rig.must { .removeTarget($0, tid: Rig.tid, force: false) }
     }
 
+    @Test("Whoever ends a session is answered when its I/O is over and its end has been reported")
+    func endedWithWrites() throws {
+        let rig = try Rig()
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        rig.store(0).hold(.write)
+        client.command(Client.write(5), writes: old)
+        #expect(eventually { rig.store(0).heldBack == 1 })
+        let end = try rig.ask { .endSession($0, tsih: 1) }
+        try rig.settle()
+        #expect(!rig.hasHeard { if case .done(end) = $0 { true } else { false } }, "a write of it is in the store")
+        rig.store(0).release()
+        #expect(try rig.answer(to: end) == nil)
+        #expect(rig.hasHeard { if case .sessionEnded(1, .administrator) = $0 { true } else { false } })
+    }
+
     @Test("A session is ended however soon after its grant", arguments: 0..<8)
     func endedAtOnce(round: Int) throws {
         let rig = try Rig()

@@ -41,7 +41,8 @@ final class Rig {
     }
     private let made: Stores
 
-    init() throws {
+    /// - Parameter configure: changes how the process is set up
+    init(_ configure: @escaping @Sendable (inout DataOptions) -> Void = { _ in }) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("portcullis-data-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         var theirs: FileDescriptor?
@@ -58,6 +59,7 @@ final class Rig {
                     made.all.withLock { $0.append(faulty) }
                     return faulty
                 }
+                configure(&options)
                 let log = Logger(label: "data") { _ in SwiftLogNoOpLogHandler() }
                 let loop = try EventLoop()
                 let process = try DataProcess(loop: loop, door: FileDescriptor(owning: number), options: options, log: log)
@@ -154,6 +156,9 @@ final class Rig {
             guard try hear(within: Self.patience) else { throw Missing("no such report; \(reports)") }
         }
     }
+
+    /// Whether such a report has come already.
+    func hasHeard(_ isMeant: (DataReportMessage) -> Bool) -> Bool { reports.contains(where: isMeant) }
 
     /// The next news of a session: its TSIH, and how it ended, nil if it began.
     func news() throws -> (tsih: UInt16, end: SessionEnd?) {

@@ -37,6 +37,27 @@ import Testing
         }
     }
 
+    @Test("A command that finds the queue of its store full is answered BUSY, and done when it comes again")
+    func fullQueue() throws {
+        let rig = try Rig { options in
+            options.ioThreads = 1
+            options.waitingOperations = 1
+        }
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        rig.store(0).hold(.write)
+        let data = [UInt8](repeating: 7, count: 512)
+        client.command(Client.write(0), writes: data)
+        #expect(eventually { rig.store(0).heldBack == 1 })
+        client.command(Client.write(1), writes: data)
+        #expect(client.perform(Client.write(2), writes: data) == 0x08)
+        rig.store(0).release()
+        #expect(client.pdu()?[3] == 0)
+        #expect(client.pdu()?[3] == 0)
+        #expect(client.perform(Client.write(2), writes: data) == 0)
+        #expect(try rig.bytes("disk", block: 0, count: 3) == data + data + data)
+    }
+
     @Test("A connection that breaks while it is not read costs no time until its tasks are back")
     func brokenWhileUnread() throws {
         let rig = try Rig()

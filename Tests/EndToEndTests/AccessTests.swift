@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 /// Who is let in. Two refusals count as one: "authorization failure" (0202) and "not found" (0203, what tgt says).
@@ -25,6 +26,33 @@ import Testing
         let daemon = try daemon()
         #expect(Self.refusals.contains(try status(daemon)), daemon.evidence)
         #expect(try !isListed(daemon))
+    }
+
+    @Test("When a rule is unbound, the sessions that it admitted are gone with the answer", .enabled(if: Subject.isPortcullis))
+    func unbind() throws {
+        let daemon = try daemon("-I ALL")
+        for _ in 0..<8 {
+            let initiators = try (1...4).map { try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"), isid: $0) }
+            try daemon.must("--op unbind --mode target --tid 1 -I ALL")
+            #expect(try !daemon.must("--op show --mode conn --tid 1").contains("Session"), daemon.evidence)
+            #expect(initiators.allSatisfy { $0.wire.closes(within: 1) })
+            try daemon.admit()
+        }
+    }
+
+    @Test("A data process that does not carry out the end of a session keeps the administrator no longer than five seconds", .enabled(if: Subject.isPortcullis))
+    func unbindWithDeadline() throws {
+        let daemon = try daemon("-I ALL")
+        let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+        let data = try #require(daemon.child(role: "data"), daemon.evidence)
+        kill(data, SIGSTOP)
+        defer { kill(data, SIGCONT) }
+        let begin = ContinuousClock.now
+        try daemon.must("--op unbind --mode target --tid 1 -I ALL")
+        #expect((.seconds(4)...(.seconds(10))).contains(ContinuousClock.now - begin), "\(ContinuousClock.now - begin)")
+        #expect(daemon.log.contains("not over within 5 s"), daemon.evidence)
+        kill(data, SIGCONT)
+        #expect(initiator.wire.closes(within: 5))
     }
 
     @Test("ALL admits everybody")

@@ -83,6 +83,21 @@ import Testing
         try QemuIO(daemon).check("read -P 0xd7 4096 4096", "read -P 0 0 4096")
     }
 
+    @Test("The data process has as many reactors as processors, at most 16, or as many as the settings say", arguments: [nil, 3])
+    func reactors(setting: Int?) throws {
+        let folder = try Folder()
+        var options: [String] = []
+        if let setting {
+            let settings = try folder.write("reactors: \(setting)\n", to: "tgtd.yaml")
+            _ = unsafe chmod(settings, 0o600)
+            options = ["--config", settings]
+        }
+        let daemon = try Daemon(options: options)
+        let data = try #require(daemon.child(role: "data"), daemon.evidence)
+        let expected = setting ?? min(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 16)
+        #expect(eventually(within: 5) { Processes.threads(of: data).count { $0.hasPrefix("reactor ") } == expected }, "\(Processes.threads(of: data))")
+    }
+
     @Test("A persistent reservation outlives the data process, for the nexus that made it")
     func reservations() throws {
         let daemon = try Daemon.serving(size: 16 << 20)

@@ -143,7 +143,7 @@ import Testing
         #expect(try daemon.admin(["--op", "show", "--mode", "system"]).succeeded)
     }
 
-    @Test("It says to systemd when it is ready", .enabled(if: Subject.isPortcullis))
+    @Test("It says to systemd when it is ready, and that it stops before it does", .enabled(if: Subject.isPortcullis))
     func notifiesSystemd() throws {
         let folder = try Folder()
         let listener = try NotifySocket(path: folder.path("notify"))
@@ -153,7 +153,13 @@ import Testing
             environment: ["TGT_IPC_SOCKET": folder.path("socket"), "NOTIFY_SOCKET": folder.path("notify")], folder: folder)
         #expect(listener.receive(seconds: 10)?.contains("READY=1") == true, "\(daemon.output)")
         _ = try Wire(port: port)
+        // It takes its time to stop: one of its processes does not hear.
+        let data = try #require(Processes.children(of: daemon.pid).first { Processes.arguments(of: $0).contains("data") })
+        kill(data, SIGSTOP)
         daemon.signal(SIGTERM)
+        #expect(listener.receive(seconds: 2)?.contains("STOPPING=1") == true, "\(daemon.output)")
+        #expect(daemon.poll() == nil, "it had stopped already when it said so")
+        kill(data, SIGCONT)
         #expect(daemon.wait(seconds: 10).succeeded)
     }
 }

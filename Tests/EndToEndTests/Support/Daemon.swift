@@ -175,6 +175,11 @@ enum Processes {
     static func arguments(of pid: pid_t) -> [String] {
         (read("/proc/\(pid)/cmdline") ?? "").split(separator: "\0").map(String.init)
     }
+    /// What its threads are called.
+    static func threads(of pid: pid_t) -> [String] {
+        let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task")) ?? []
+        return tasks.compactMap { read("/proc/\(pid)/task/\($0)/comm")?.trimmingCharacters(in: .newlines) }
+    }
     static func anonymousBytes(of pid: pid_t) -> Int { statusField("RssAnon", of: pid).map { $0 * 1024 } ?? 0 }
     /// Time that it has been running on a processor.
     static func cpuSeconds(of pid: pid_t) -> Double {
