@@ -50,10 +50,10 @@ let package = Package(
         room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
-        room("Model", ["Bytes", "ISCSI", "SCSI"]),
+        room("Model", ["Bytes", "Crypto", "ISCSI", "SCSI"]),
         room("Access", ["Bytes", "ISCSI", "SCSI", "Model"]),
         room("Management", ["Bytes"]),
-        room("Administration", ["Bytes", "ISCSI", "SCSI", "Model", "Access", "Management"]),
+        room("Administration", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         // The processes.
         room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
@@ -64,15 +64,15 @@ let package = Package(
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
-        tests("ModelTests", ["Bytes", "ISCSI", "SCSI", "Model"]),
-        tests("AccessTests", ["Bytes", "ISCSI", "SCSI", "Model", "Access"]),
+        tests("ModelTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model"]),
+        tests("AccessTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access"]),
         .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(
-            name: "AdministrationTests", dependencies: ["Bytes", "ISCSI", "Model", "Management", "Administration"],
+            name: "AdministrationTests", dependencies: ["Bytes", "Crypto", "ISCSI", "Model", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", exclude: ["vm", "Comparison"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
-        tests("ControlPlaneTests", ["ControlPlane", "Reactor", "Door", "ISCSI", "Model", logging]),
+        tests("ControlPlaneTests", ["ControlPlane", "Crypto", "Reactor", "Door", "ISCSI", "Model", logging]),
         tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),

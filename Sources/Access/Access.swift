@@ -114,15 +114,30 @@ public func decideLogin(
 }
 
 /// Decides on a discovery session. Which targets it sees is another question: `discoverable`.
-public func decideDiscovery(_ configuration: Configuration) -> AccessDecision {
+/// - Parameter account: whose secret it has proved to know; nil: nobody's
+public func decideDiscovery(_ configuration: Configuration, initiator: ISCSIName, account: AccountName? = nil) -> AccessDecision {
+    if !configuration.discoveryAccounts.isEmpty {
+        guard let account else { return .refused(.authenticationRequired) }
+        guard configuration.discoveryAccounts.admits(account, initiator) else { return .refused(.account) }
+    }
     guard configuration.state == .ready else { return .refused(.offline) }
-    guard configuration.discoveryAccounts.isEmpty else { return .refused(.authenticationRequired) }
     return .admitted([])
 }
 
-/// The targets whose rules admit the initiator, by number.
-public func discoverable(_ configuration: Configuration, initiator: ISCSIName, address: NetworkAddress) -> [TargetConfiguration] {
-    configuration.sortedTargets.filter { decide($0, initiator: initiator, address: address).isAdmitted }
+/// The targets that the initiator could log in to, by number: whose rules admit it, and whose accounts.
+///
+/// An account that is bound to any target is an identity, and sees what that may log in to. One that is bound to discovery alone is a key
+/// to the list: behind it, as without any, an initiator sees the targets that some account is bound to for it, or none at all.
+public func discoverable(
+    _ configuration: Configuration, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil
+) -> [TargetConfiguration] {
+    let targets = configuration.sortedTargets
+    let identity = account.flatMap { account in targets.contains { $0.accounts.admits(account) } ? account : nil }
+    return targets.filter { target in
+        guard decide(target, initiator: initiator, address: address).isAdmitted else { return false }
+        if target.accounts.isEmpty { return true }
+        return identity.map { target.accounts.admits($0, initiator) } ?? target.accounts.incoming.contains { target.accounts.admits($0, initiator) }
+    }
 }
 
 private func mostSpecific<Rule: SpecificRule>(_ rules: [Rule], where matches: (Rule) -> Bool) -> Rule? {

@@ -1,4 +1,5 @@
 import Bytes
+import Crypto
 import ISCSI
 import Management
 import Model
@@ -23,7 +24,7 @@ public enum Administrator {
         do throws(Refusal) {
             try checkDriver(request)
             if let effect = try effect(request, configuration, view) {
-                return .perform(effect, Continuation(request: request, effect: effect))
+                return .perform(effect, Continuation(request: request, effect: effect, format: format))
             }
             let reporter = Reporter(configuration: configuration, view: view)
             if let report = try format == .json ? JSONReporter(reporter).report(request.action) : reporter.report(request.action) {
@@ -49,7 +50,7 @@ public enum Administrator {
     public static func resume(_ continuation: Continuation, _ outcome: EffectOutcome, _ configuration: Configuration) -> Plan {
         do throws(Refusal) {
             if case .failed(let error, let reason) = outcome { throw Refusal(error, reason) }
-            return try change(continuation.request, configuration, after: continuation.effect, outcome)
+            return try change(continuation.request, configuration, format: continuation.format, after: continuation.effect, outcome)
         } catch {
             return error.plan
         }
@@ -103,13 +104,19 @@ public enum Administrator {
                 return portal
             }
             return .close(portal)
+        case .generateSecret(let user, let bits):
+            _ = try configured { () throws(ConfigurationError) in try AccountName(user) }
+            guard GeneratedSecret.bits.contains(bits) else {
+                throw Refusal(.invalidRequest, "a secret is drawn with \(GeneratedSecret.bits.lowerBound) to \(GeneratedSecret.bits.upperBound) bits")
+            }
+            return .drawSecret(characters: GeneratedSecret.characters(bits: Int(bits)))
         default: return nil
         }
     }
 
     /// The new configuration, once everything else is done.
     private static func change(
-        _ request: AdminRequest, _ old: Configuration, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
+        _ request: AdminRequest, _ old: Configuration, format: OutputFormat = .text, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
     ) throws(Refusal) -> Plan {
         switch request.action {
         case .deleteConnection, .startDriver: return .answer(.success)
@@ -119,7 +126,8 @@ public enum Administrator {
         default:
             var new = old
             let changes = try apply(request, to: &new, after: effect, outcome)
-            return .commit(new, changes, .success)
+            guard case .drawn(let secret) = outcome, case .generateSecret(let user, _) = request.action else { return .commit(new, changes, .success) }
+            return .commit(new, changes, GeneratedSecret.answer(secret, user, format))
         }
     }
 
@@ -179,16 +187,32 @@ public enum Administrator {
         case .deletePortal(let text):
             changes = try configured { () throws(ConfigurationError) in try new.deletePortal(Portal(parsing: text)) }
 
-        case .newAccount(let user, _):
-            changes = try configured { () throws(ConfigurationError) in try new.newAccount(AccountName(user)) }
+        case .newAccount(let user, let password, let allowWeak):
+            changes = try configured { () throws(ConfigurationError) in
+                try new.newAccount(AccountName(user), secret: Secret(password), allowWeak: allowWeak)
+            }
         case .deleteAccount(let user):
             changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(known(user)) }
+        case .addSecret(let user, let password, let allowWeak):
+            changes = try configured { () throws(ConfigurationError) in try new.addSecret(Secret(password), to: known(user), allowWeak: allowWeak) }
+        case .retireSecret(let user, let generation):
+            changes = try configured { () throws(ConfigurationError) in try new.retireSecret(generation == .old ? .old : .new, of: known(user)) }
+        case .generateSecret(let user, _):
+            guard case .drawn(let secret) = outcome else { preconditionFailure("a secret is drawn before it is anybody's") }
+            changes = try configured { () throws(ConfigurationError) in
+                let name = try AccountName(user)
+                return try new.account(name) == nil ? new.newAccount(name, secret: secret) : new.addSecret(secret, to: name)
+            }
         case .bindAccount(let binding):
             let id = try binding.tid.map { tid throws(Refusal) in try target(tid, new).id }
-            changes = try configured { () throws(ConfigurationError) in try new.bindAccount(known(binding.user), to: id, outgoing: binding.outgoing) }
+            changes = try configured { () throws(ConfigurationError) in
+                try new.bindAccount(known(binding.user), to: id, outgoing: binding.outgoing, for: binding.initiatorName())
+            }
         case .unbindAccount(let binding):
             let id = try binding.tid.map { tid throws(Refusal) in try target(tid, new).id }
-            changes = try configured { () throws(ConfigurationError) in try new.unbindAccount(known(binding.user), from: id, outgoing: binding.outgoing) }
+            changes = try configured { () throws(ConfigurationError) in
+                try new.unbindAccount(known(binding.user), from: id, outgoing: binding.outgoing, for: binding.initiatorName())
+            }
 
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals,
              .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers, .deleteConnection, .startDriver, .stopDriver,
@@ -256,6 +280,15 @@ private struct NewUnit {
         }
         guard flags.isEmpty || kind == .rdwr else { throw Refusal(.invalidRequest, "\(kind) takes no bsoflags") }
         store = BackingStore(kind: kind, path: path, flags: flags)
+    }
+}
+
+extension AdminRequest.AccountBinding {
+    fileprivate func initiatorName() throws(ConfigurationError) -> ISCSIName? {
+        guard let initiator else { return nil }
+        do throws(ISCSIName.NameError) { return try ISCSIName(initiator) } catch {
+            throw ConfigurationError(.invalid, "“\(escaped(initiator))” is no initiator name")
+        }
     }
 }
 

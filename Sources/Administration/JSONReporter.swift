@@ -27,6 +27,7 @@ struct JSONReporter {
                 writer.objects("accounts", configuration.accounts) { writer, account in
                     writer.field("tenant", account.tenant.name)
                     writer.field("name", account.name.description)
+                    writer.field("secrets", account.secrets.count)
                 }
             }
         case .showPortals:
@@ -144,6 +145,10 @@ struct JSONReporter {
         writer.object(name) { writer in
             writer.strings("incoming", bindings.incoming.map(\.description))
             writer.field("outgoing", bindings.outgoing?.description)
+            writer.objects("initiators", bindings.incomingBindings.filter { $0.initiator != nil }) { writer, binding in
+                writer.field("account", binding.name.description)
+                writer.field("initiator", binding.initiator?.spelling)
+            }
         }
     }
 

@@ -1,3 +1,4 @@
+import Crypto
 import Management
 import Model
 
@@ -49,6 +50,8 @@ public enum Effect: Hashable, Sendable {
     case listen(Portal)
     /// Stop listening. → `.done`
     case close(Portal)
+    /// Draw a secret of so many printable characters. → `.drawn`
+    case drawSecret(characters: Int)
 }
 
 /// How an effect went.
@@ -56,6 +59,7 @@ public enum EffectOutcome: Sendable {
     case done
     case opened(StoreFacts)
     case listening(Portal)
+    case drawn(Secret)
     /// Why not: the number for the administrator, and a sentence for the log.
     case failed(TgtError, String)
 }
@@ -64,6 +68,8 @@ public enum EffectOutcome: Sendable {
 public struct Continuation: Sendable {
     let request: AdminRequest
     public let effect: Effect
+    /// Of what the answer reports.
+    let format: OutputFormat
 }
 
 /// A refusal on its way out.

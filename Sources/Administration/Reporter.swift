@@ -17,7 +17,8 @@ struct Reporter {
         case .showTargets: return TargetReport.render(configuration.sortedTargets.map(report))
         case .showTarget(let tid): return parameters(of: try target(tid))
         case .showConnections(let tid): return SessionReport.renderConnections(view.sessions(of: try target(tid).id).map(report))
-        case .showAccounts: return AccountsReport.renderList(configuration.accounts.reversed().map(\.name.description))
+        case .showAccounts:
+            return AccountsReport.renderList(configuration.accounts.reversed().map { $0.name.description + ($0.secrets.count > 1 ? " (two secrets)" : "") })
         case .showPortals:
             return renderPortals(configuration.portals.reversed().map { ($0.description, $0.groupTag) })
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
@@ -108,7 +109,8 @@ struct Reporter {
     }
 
     private func accounts(_ bindings: AccountBindings) -> AccountsReport {
-        AccountsReport(incoming: bindings.incoming.map(\.description), outgoing: bindings.outgoing?.description)
+        let incoming = bindings.incomingBindings.map { binding in "\(binding.name)" + (binding.initiator.map { " (for \($0.spelling))" } ?? "") }
+        return AccountsReport(incoming: incoming, outgoing: bindings.outgoing?.description)
     }
 
     private func parameters(of target: TargetConfiguration) -> [UInt8] {

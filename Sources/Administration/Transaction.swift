@@ -130,7 +130,8 @@ private struct TransactionWalk {
     mutating func take(_ index: Int, _ request: AdminRequest) throws(Refusal) {
         try Administrator.checkDriver(request)
         switch request.action {
-        case .updateSystem, .newTarget, .updateTarget, .bindInitiators, .unbindInitiators, .newAccount, .deleteAccount, .bindAccount, .unbindAccount:
+        case .updateSystem, .newTarget, .updateTarget, .bindInitiators, .unbindInitiators, .newAccount, .deleteAccount, .addSecret, .retireSecret,
+             .bindAccount, .unbindAccount:
             try apply(request)
         case .newLogicalUnit, .updateLogicalUnit:
             guard case .openStore(let store)? = try Administrator.effect(request, new, view) else {
@@ -170,7 +171,7 @@ private struct TransactionWalk {
             try apply(request, outcome)
         case .deletePortal: try apply(request)
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals, .showAccounts,
-             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess:
+             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess, .generateSecret:
             throw Refusal(.invalidRequest, "only changes of the configuration can be part of a transaction")
         }
     }

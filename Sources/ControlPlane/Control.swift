@@ -246,6 +246,7 @@ public final class Control {
         case .close(let portal):
             closePortal(portal)
             whenDone(.done, nil)
+        case .drawSecret(let characters): whenDone(.drawn(.printable(characters: characters)), nil)
         }
     }
 
@@ -381,7 +382,8 @@ public final class Control {
     private func applyRules(of changed: Set<TargetID>, _ rest: Countdown) {
         for (tsih, record) in sessions.records where changed.contains(record.tid) {
             guard let target = configuration.targets[record.tid] else { continue }
-            let decision = decideLogin(configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network)
+            let decision = decideLogin(
+                configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network, account: record.account)
             guard case .refused(let reason) = decision, reason != .offline else {
                 if let mask = decide(target, initiator: record.initiatorName, address: record.peer.network).mask, mask != record.mask {
                     log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record))
@@ -451,7 +453,7 @@ public final class Control {
         if let record = sessions.records[tsih] {
             // In a normal session only its own target may be asked for (RFC 7143 appendix C).
             found = LoginDesk.targets(
-                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, current: configuration.targets[record.tid]?.name,
+                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, account: record.account, current: configuration.targets[record.tid]?.name,
                 peer: record.peer, local: record.local, configuration
             ).filter { $0.name == configuration.targets[record.tid]?.name }
         }

@@ -15,6 +15,8 @@ package struct LoginDesk {
         let peer: SocketAddress
         let local: SocketAddress
         let offered: SessionParameters
+        /// Whose secret it has proved to know; nil: nobody's.
+        var account: AccountName?
     }
 
     /// Applicants remembered at once: no fewer than the login process may have connections (`unauthenticated-connections`).
@@ -43,7 +45,7 @@ package struct LoginDesk {
         _ sessions: SessionTable
     ) -> Beginning {
         guard applicants.count < Self.mostApplicants else { return .refuse(.outOfResources, "too many logins at once") }
-        let result = decide(question, peer: peer, configuration, sessions)
+        let result = decide(question, account: nil, peer: peer, configuration, sessions)
         if case .proceed(let parameters, _) = result {
             applicants[id] = Applicant(
                 phase: question.sessionType == .discovery ? .discovering : .negotiating, question: question, peer: peer, local: local,
@@ -52,20 +54,36 @@ package struct LoginDesk {
         return result
     }
 
+    /// It has proved to know the secret of an account: may it go on as that?
+    package mutating func authenticated(
+        _ id: ConnectionID, as account: AccountName, _ configuration: Configuration, _ sessions: SessionTable
+    ) -> Beginning {
+        guard let applicant = applicants[id] else { return .refuse(.initiatorError, "nobody has begun") }
+        let result = decide(applicant.question, account: account, peer: applicant.peer, configuration, sessions)
+        if case .proceed = result { applicants[id]?.account = account } else { applicants[id] = nil }
+        return result
+    }
+
     private func decide(
-        _ question: LoginQuestion, peer: SocketAddress, _ configuration: Configuration, _ sessions: SessionTable
+        _ question: LoginQuestion, account: AccountName?, peer: SocketAddress, _ configuration: Configuration, _ sessions: SessionTable
     ) -> Beginning {
         guard let name = question.targetName, question.sessionType == .normal else {
-            if let refusal = Self.refusal(decideDiscovery(configuration)) { return refusal }
+            if let refusal = Self.refusal(decideDiscovery(configuration, initiator: question.initiatorName, account: account)) { return refusal }
             guard question.tsih == 0 else { return .refuse(.sessionDoesNotExist, "a discovery session has one connection") }
             return .proceed(SessionParameters(), portalGroupTag: Self.portalGroupTag)
         }
-        let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network)
+        let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network, account: account)
         if let refusal = Self.refusal(decision) { return refusal }
         guard let target = configuration.target(named: name) else { return .refuse(.notFound, "there is no such target") }
         if question.tsih != 0 {
             guard let record = sessions.continues(question, tid: target.id) else { return .refuse(.sessionDoesNotExist, "there is no such session") }
+            guard record.account == account else { return .refuse(.sessionDoesNotExist, "the session is another account's") }
             guard record.cid == question.cid else { return .refuse(.tooManyConnections, "a session has one connection") }
+        }
+        // Whoever takes the place of a session (RFC 7143 §6.3.5) has to be who that session's initiator has shown to be; for others it looks
+        // like a target that they may not log in to.
+        guard sessions.ofSamePort(as: question, tid: target.id).allSatisfy({ $0.account == account }) else {
+            return .refuse(.notFound, "its name and ISID have a session of another account")
         }
         return .proceed(target.parameters, portalGroupTag: Self.portalGroupTag)
     }
@@ -93,7 +111,7 @@ package struct LoginDesk {
         guard peer == applicant.peer else { throw .outOfPhase("finish on another connection than began") }
         guard outcome.identity == applicant.question else { throw .outOfPhase("finish for somebody else than began") }
         guard outcome.negotiated.isWithin(applicant.offered) else { throw .outOfPhase("finish with more than was offered") }
-        if case .refuse(let status, let reason) = decide(applicant.question, peer: applicant.peer, configuration, sessions) {
+        if case .refuse(let status, let reason) = decide(applicant.question, account: applicant.account, peer: applicant.peer, configuration, sessions) {
             return .refuse(status, reason)
         }
         guard let name = applicant.question.targetName, let target = configuration.target(named: name),
@@ -102,7 +120,7 @@ package struct LoginDesk {
         guard sessions.admits(applicant.question, tid: target.id, atMost: sessionsPerTarget) else {
             return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
-        guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, mask: mask) else {
+        guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, account: applicant.account, mask: mask) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
         }
         let grant = SessionGrant(
@@ -113,17 +131,19 @@ package struct LoginDesk {
 
     /// What a discovery session may see.
     package func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
-        guard let applicant = applicants[id], Self.refusal(decideDiscovery(configuration)) == nil else { return [] }
+        guard let applicant = applicants[id],
+            Self.refusal(decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.account)) == nil
+        else { return [] }
         return Self.targets(
-            scope, initiator: applicant.question.initiatorName, current: nil, peer: applicant.peer, local: applicant.local, configuration)
+            scope, initiator: applicant.question.initiatorName, account: applicant.account, current: nil, peer: applicant.peer, local: applicant.local, configuration)
     }
 
     /// The targets of `scope` that this initiator may log in to, at the address where it has reached us (RFC 7143 appendix C).
     static func targets(
-        _ scope: TextRequest.Selection, initiator: ISCSIName, current: ISCSIName?, peer: SocketAddress, local: SocketAddress,
+        _ scope: TextRequest.Selection, initiator: ISCSIName, account: AccountName?, current: ISCSIName?, peer: SocketAddress, local: SocketAddress,
         _ configuration: Configuration
     ) -> [DiscoveredTarget] {
-        discoverable(configuration, initiator: initiator, address: peer.network)
+        discoverable(configuration, initiator: initiator, address: peer.network, account: account)
             .filter { target in
                 switch scope {
                 case .all: true
@@ -136,8 +156,12 @@ package struct LoginDesk {
 
     /// The discovery sessions that the rules of today do not admit any more.
     func unwelcomeDiscoveries(_ configuration: Configuration) -> [ConnectionID] {
-        guard case .refused(let reason) = decideDiscovery(configuration), reason != .offline else { return [] }
-        return applicants.filter { $0.value.phase == .discovering }.map(\.key)
+        applicants.filter { _, applicant in
+            guard applicant.phase == .discovering else { return false }
+            let decision = decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.account)
+            guard case .refused(let reason) = decision else { return false }
+            return reason != .offline
+        }.map(\.key)
     }
 
     package mutating func gone(_ id: ConnectionID) { applicants[id] = nil }

@@ -13,6 +13,8 @@ package struct SessionRecord {
     /// The initiator's address, and ours that it has reached.
     var peer: SocketAddress
     var local: SocketAddress
+    /// Whose secret its initiator has proved to know; nil: nobody's.
+    var account: AccountName?
     /// What it may see and write, as data has been told.
     var mask: LUNMask
     /// Grants on their way: data has not said yet what became of them.
@@ -29,8 +31,16 @@ package struct SessionTable {
 
     package private(set) var records: [UInt16: SessionRecord] = [:]
     private var perTarget: [TargetID: Int] = [:]
+    /// TSIHs by initiator port and target.
+    private var perPort: [Port: Set<UInt16>] = [:]
     private var lastTSIH: UInt16 = 0
     private var orders: UInt64 = 0
+
+    private struct Port: Hashable {
+        let tid: TargetID
+        let initiatorName: ISCSIName
+        let isid: ISID
+    }
 
     package init() {}
 
@@ -53,11 +63,18 @@ package struct SessionTable {
     func admits(_ question: LoginQuestion, tid: TargetID, atMost limit: Int) -> Bool {
         guard question.tsih == 0, perTarget[tid, default: 0] >= limit else { return true }
         // One that takes the place of its initiator port's session (RFC 7143 §6.3.5) is no more; but one at a time.
-        return records.values.count { $0.tid == tid && $0.isid == question.isid && $0.initiatorName == question.initiatorName } == 1
+        return ofSamePort(as: question, tid: tid).count == 1
+    }
+
+    /// The sessions whose place this one would take: those of its initiator port.
+    func ofSamePort(as question: LoginQuestion, tid: TargetID) -> [SessionRecord] {
+        perPort[Port(tid: tid, initiatorName: question.initiatorName, isid: question.isid), default: []].compactMap { records[$0] }
     }
 
     /// Enters a granted session; nil if there are too many.
-    package mutating func grant(_ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, mask: LUNMask = .all) -> UInt16? {
+    package mutating func grant(
+        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, account: AccountName? = nil, mask: LUNMask = .all
+    ) -> UInt16? {
         orders += 1
         if question.tsih != 0 {
             records[question.tsih]?.pendingGrants += 1
@@ -71,8 +88,9 @@ package struct SessionTable {
         repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
         records[lastTSIH] = SessionRecord(
             tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
-            peer: peer, local: local, mask: mask, order: orders)
+            peer: peer, local: local, account: account, mask: mask, order: orders)
         perTarget[tid, default: 0] += 1
+        perPort[Port(tid: tid, initiatorName: question.initiatorName, isid: question.isid), default: []].insert(lastTSIH)
         return lastTSIH
     }
 
@@ -98,6 +116,9 @@ package struct SessionTable {
             records[tsih] = nil
             let left = perTarget[record.tid, default: 1] - 1
             perTarget[record.tid] = left == 0 ? nil : left
+            let port = Port(tid: record.tid, initiatorName: record.initiatorName, isid: record.isid)
+            perPort[port]?.remove(tsih)
+            if perPort[port]?.isEmpty == true { perPort[port] = nil }
         }
         return true
     }
@@ -106,5 +127,6 @@ package struct SessionTable {
     package mutating func removeAll() {
         records = [:]
         perTarget = [:]
+        perPort = [:]
     }
 }

@@ -29,6 +29,16 @@ import COpenSSL
         unsafe made(count: count) { unsafe Random.fill($0, count: count, private: true) }
     }
 
+    /// So many printable characters that nothing treats specially, each with 6 bits from OpenSSL's generator.
+    public static func printable(characters: Int) -> Secret {
+        let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._".utf8)
+        return unsafe made(count: characters) { start in
+            unsafe Random.fill(start, count: characters, private: true)
+            let bytes = unsafe UnsafeMutableRawBufferPointer(start: start, count: characters)
+            for index in 0..<characters { unsafe bytes[index] = alphabet[Int(bytes[index] & 0x3f)] }
+        }
+    }
+
     /// One whose bytes `fill` writes.
     static func made(count: Int, _ fill: (UnsafeMutableRawPointer) -> Void) -> Secret {
         let secret = Secret(uninitialized: count)

@@ -39,9 +39,15 @@ public struct AdminRequest: Hashable, Sendable {
         case deletePortal([UInt8])
         case showPortals
 
-        case newAccount(user: [UInt8], password: [UInt8])
+        /// - Parameter allowWeak: whether the secret may have less than 96 bits
+        case newAccount(user: [UInt8], password: [UInt8], allowWeak: Bool)
         case deleteAccount(user: [UInt8])
         case showAccounts
+        /// - Parameter allowWeak: whether the secret may have less than 96 bits
+        case addSecret(user: [UInt8], password: [UInt8], allowWeak: Bool)
+        case retireSecret(user: [UInt8], SecretGeneration)
+        /// Draws a secret for an account, new or there already, and shows it.
+        case generateSecret(user: [UInt8], bits: UInt32)
         case bindAccount(AccountBinding)
         case unbindAccount(AccountBinding)
 
@@ -101,13 +107,19 @@ public struct AdminRequest: Hashable, Sendable {
         public init() {}
     }
 
+    /// Which of an account's two secrets.
+    public enum SecretGeneration: UInt8, Sendable { case old = 0, new = 1 }
+
     public struct AccountBinding: Hashable, Sendable {
         public var user: [UInt8]
+        /// The one that it is for; nil: all.
+        public var initiator: [UInt8]?
         /// nil: discovery.
         public var tid: Int32?
         public var outgoing: Bool
-        public init(user: [UInt8], tid: Int32?, outgoing: Bool) {
+        public init(user: [UInt8], tid: Int32?, outgoing: Bool, initiator: [UInt8]? = nil) {
             self.user = user
+            self.initiator = initiator
             self.tid = tid
             self.outgoing = outgoing
         }
@@ -159,7 +171,8 @@ extension AdminRequest {
 
         case (.account, .new):
             let items = try text.items(["user", "password"], lastTakesRest: true)
-            action = .newAccount(user: try items.required("user"), password: try items.required("password"))
+            // tgt's header has a flag for force, which tgt does not look at here.
+            action = .newAccount(user: try items.required("user"), password: try items.required("password"), allowWeak: request.force)
         case (.account, .delete): action = .deleteAccount(user: try text.items(["user"]).required("user"))
         case (.account, .show): action = .showAccounts
         case (.account, .bind): action = .bindAccount(try text.accountBinding(request))

@@ -28,7 +28,12 @@ public struct TgtadmOption: Sendable {
     /// What stands for the options without a letter.
     static let json: UInt8 = 0x80
     static let transaction: UInt8 = 0x81
+    static let allowWeak: UInt8 = 0x82
     static let luns: UInt8 = 0x90
+    static let passwordFile: UInt8 = 0x91
+    static let addSecret: UInt8 = 0x92
+    static let retireSecret: UInt8 = 0x93
+    static let bits: UInt8 = 0x94
 
     public static let all: [TgtadmOption] = [
         TgtadmOption("d", "debug", long: false, short: false),
@@ -62,7 +67,12 @@ public struct TgtadmOption: Sendable {
         TgtadmOption("C", "control-port"),
         TgtadmOption(longOnly: json, "json", takesArgument: false),
         TgtadmOption(longOnly: transaction, "transaction", takesArgument: true),
+        TgtadmOption(longOnly: allowWeak, "allow-weak", takesArgument: false),
         TgtadmOption(longOnly: luns, "luns", takesArgument: true),
+        TgtadmOption(longOnly: passwordFile, "password-file", takesArgument: true),
+        TgtadmOption(longOnly: addSecret, "add-secret", takesArgument: false),
+        TgtadmOption(longOnly: retireSecret, "retire-secret", takesArgument: true),
+        TgtadmOption(longOnly: bits, "bits", takesArgument: true),
     ]
 
     /// The words with tgt's long options written out where ours, for getopt_long, have made an abbreviation of one ambiguous: what
@@ -182,12 +192,26 @@ public struct TgtadmExit: Error, Hashable, Sendable {
 public struct TgtadmCommandLine: Sendable {
     /// What the command line comes to.
     public struct Command: Hashable, Sendable {
-        /// In tgt's words; what they cannot say is left out.
-        public var request: TgtRequest
-        /// In ours, if tgt's are not enough: a daemon that does not know them cannot carry it out.
-        public var own: AdminRequest?
-        /// Which words those are.
-        public var ownWords = ""
+        public enum Content: Hashable, Sendable {
+            /// What tgt's protocol can say.
+            case tgt(TgtRequest)
+            /// What only ours can say, and the words that tgt's lacks.
+            case own(AdminRequest, words: String)
+        }
+        public var content: Content
+        /// nil: tgt's protocol cannot say it.
+        public var request: TgtRequest? {
+            if case .tgt(let request) = content { request } else { nil }
+        }
+        /// As the daemon understands it; nil if it is no request.
+        public var understood: AdminRequest? {
+            switch content {
+            case .tgt(let request): try? AdminRequest(request)
+            case .own(let request, _): request
+            }
+        }
+        /// For standard error, before anything is sent.
+        public var warnings: [String] = []
         /// Which daemon: the number behind the socket's name.
         public var controlPort: Int
         public var isDebugging: Bool
@@ -201,7 +225,7 @@ public struct TgtadmCommandLine: Sendable {
         public func endsDaemon(_ answer: NativeAnswer) -> Bool { endsDaemon(answer.error) }
 
         private func endsDaemon(_ error: UInt32) -> Bool {
-            (request.mode, request.operation) == (.system, .delete) && error == TgtError.success.rawValue
+            request?.mode == .system && request?.operation == .delete && error == TgtError.success.rawValue
         }
     }
 
@@ -216,7 +240,17 @@ public struct TgtadmCommandLine: Sendable {
         public var format: OutputFormat
     }
 
+    /// Where a secret is to come from that is not on the command line.
+    public enum SecretSource: Hashable, Sendable {
+        /// `-` is standard input.
+        case file([UInt8])
+        /// Asked for at the terminal; without one, the end is this.
+        case terminal(user: String, otherwise: TgtadmExit)
+    }
+
     public enum Outcome: Hashable, Sendable {
+        /// `supply` it, then `finish` again.
+        case needsSecret(SecretSource)
         case send(Command)
         case transact(Transaction)
         case exit(TgtadmExit)
@@ -234,8 +268,25 @@ public struct TgtadmCommandLine: Sendable {
     private var host: UInt64 = 0
     private var deviceType: DeviceType?
     private var controlPort: UInt64 = 0
+    private var bits: UInt64 = 96
+    /// Not from the command line, where others see it.
+    private var secretIsSupplied = false
 
     public init() {}
+
+    /// The secret that was asked for.
+    public mutating func supply(secret: [UInt8]) {
+        texts[UInt8(ascii: "p")] = secret
+        secretIsSupplied = true
+    }
+
+    /// The secret that a file has: its text, without the end of the line behind it.
+    public static func secret(fromFile bytes: [UInt8]) -> [UInt8] {
+        guard bytes.last == UInt8(ascii: "\n") else { return bytes }
+        return bytes.dropLast().last == UInt8(ascii: "\r") ? bytes.dropLast(2) : bytes.dropLast()
+    }
+    /// Bytes of such a file: no secret is longer.
+    public static let greatestSecretFile = 1024
 
     /// Takes the next option, with its argument if it has one.
     /// - Returns: nil to go on, or the end
@@ -265,6 +316,12 @@ public struct TgtadmCommandLine: Sendable {
         case "c": return number(text, letter, atMost: UInt64(UInt32.max)) { $0.cid = $1 }
         case "H": return number(text, letter, atMost: UInt64(Int32.max)) { $0.host = $1 }
         case "C": return number(text, letter, atMost: Self.greatestControlPort) { $0.controlPort = $1 }
+        case Unicode.Scalar(TgtadmOption.bits):
+            guard let bits = Number.decimal(text), bits <= UInt64(UInt32.max) else { return .usage("--bits takes a number, not '\(Self.shown(text))'") }
+            self.bits = bits
+        case Unicode.Scalar(TgtadmOption.retireSecret):
+            guard Self.generations.contains(where: { text.elementsEqual($0.word.utf8) }) else { return .usage("--retire-secret takes old or new") }
+            texts[letter] = text
         case "?": return TgtadmExit(errors: [TgtadmExit.tryHelp], code: TgtadmExit.invalid)
         default: texts[letter] = text
         }
@@ -279,6 +336,7 @@ public struct TgtadmCommandLine: Sendable {
         }
         let isDebugging = given.contains(UInt8(ascii: "d"))
         let format: OutputFormat = given.contains(TgtadmOption.json) ? .json : .text
+        if texts[TgtadmOption.passwordFile] != nil, given.contains(UInt8(ascii: "p")) { return .exit(.usage("--password and --password-file do not go together")) }
         if let path = texts[TgtadmOption.transaction] {
             let allowed = [TgtadmOption.transaction, TgtadmOption.json] + Array("dCL".utf8)
             if let letter = given.first(where: { !allowed.contains($0) }) {
@@ -288,50 +346,64 @@ public struct TgtadmCommandLine: Sendable {
         }
         guard let operation else { return .exit(.usage("specify the operation type")) }
         guard let mode else { return .exit(.usage("specify the mode")) }
-        if let complaint = complaint(mode, operation) { return .exit(.usage(complaint)) }
-        if format == .json, ![.tgt(.show), .tgt(.stat), .explain].contains(operation) {
-            return .exit(.usage("--json goes with the operations show, stat and explain, and with --transaction"))
+        let complaint = complaint(mode, operation)
+        if complaint == nil || complaint == Self.secretIsMissing, let source = secretSource(mode, operation) { return .needsSecret(source) }
+        if let complaint { return .exit(.usage(complaint)) }
+        if format == .json, ![.tgt(.show), .tgt(.stat), .explain, .generate].contains(operation) {
+            return .exit(.usage("--json goes with the operations show, stat, explain and generate, and with --transaction"))
         }
-        var command = Command(request: TgtRequest(.system, .show), controlPort: Int(controlPort), isDebugging: isDebugging, format: format)
-        guard case .tgt(let tgtMode) = mode, case .tgt(let tgtOperation) = operation else {
-            command.own = own(mode, operation)
-            command.ownWords = "--op \(word(operation)) --mode \(word(mode))"
+        func command(_ content: Command.Content) -> Outcome {
+            var command = Command(content: content, controlPort: Int(controlPort), isDebugging: isDebugging, format: format)
+            if given.contains(UInt8(ascii: "p")) {
+                command.warnings.append("tgtadm: warning: others on this host can see a secret on the command line; see --password-file")
+            }
             return .send(command)
         }
-        command.request = request(tgtMode, tgtOperation)
-        guard command.request.encoded() != nil else {
+        if let (action, words) = own(mode, operation) { return command(.own(AdminRequest(lld: lld, action), words: words)) }
+        guard case .tgt(let mode) = mode, case .tgt(let operation) = operation else { return .exit(.usage(TgtError.invalidRequest.text)) }
+        let request = request(mode, operation)
+        guard request.encoded() != nil else {
             return .exit(.usage("the request is too long: at most \(TgtRequest.greatestPayload) bytes of text and a driver's name of 63"))
         }
-        if let word = given.first(where: Self.ownOptions.contains) {
-            do throws(TgtError) { command.own = try own(AdminRequest(command.request)) } catch { return .exit(.usage(error.text)) }
-            command.ownWords = Self.shown(letter: word)
-        }
-        return .send(command)
+        return command(.tgt(request))
     }
 
-    /// Options that tgt's protocol cannot say.
-    private static let ownOptions = [TgtadmOption.luns]
-
-    /// A request that tgt's protocol has no words for, whose options are there.
-    private func own(_ mode: Mode, _ operation: Operation) -> AdminRequest? {
-        func text(_ letter: Unicode.Scalar) -> [UInt8] { texts[UInt8(ascii: letter)] ?? [] }
+    /// What tgt's protocol has no words for, whose options are there; and those words.
+    private func own(_ mode: Mode, _ operation: Operation) -> (AdminRequest.Action, words: String)? {
+        func text(_ letter: Unicode.Scalar) -> [UInt8]? { texts[UInt8(ascii: letter)] }
+        let number = tid.map { Int32(truncatingIfNeeded: $0) }
+        let user = text("u") ?? []
         switch (mode, operation) {
         case (.access, .explain):
-            return AdminRequest(lld: lld, .explainAccess(AdminRequest.AccessQuestion(
-                tid: Int32(truncatingIfNeeded: tid ?? 0), name: text("Q"), address: text("I"), user: texts[UInt8(ascii: "u")])))
+            return (.explainAccess(.init(tid: number ?? 0, name: text("Q") ?? [], address: text("I") ?? [], user: text("u"))), "--mode access")
+        case (.tgt(.target), .tgt(.bind)):
+            guard let luns = texts[TgtadmOption.luns] else { return nil }
+            return (.bindInitiators(tid: number ?? 0, .init(address: text("I"), name: text("Q")), luns: luns), "--luns")
+        case (.tgt(.account), .generate): return (.generateSecret(user: user, bits: UInt32(truncatingIfNeeded: bits)), "--op generate")
+        case (.tgt(.account), .tgt(.update)):
+            if let word = texts[TgtadmOption.retireSecret], let generation = Self.generations.first(where: { word.elementsEqual($0.word.utf8) })?.generation {
+                return (.retireSecret(user: user, generation), "--retire-secret")
+            }
+            return (.addSecret(user: user, password: text("p") ?? [], allowWeak: given.contains(TgtadmOption.allowWeak)), "--add-secret")
+        case (.tgt(.account), .tgt(.bind)), (.tgt(.account), .tgt(.unbind)):
+            guard let initiator = text("Q") else { return nil }
+            let binding = AdminRequest.AccountBinding(user: user, tid: number, outgoing: given.contains(UInt8(ascii: "O")), initiator: initiator)
+            return (operation == .tgt(.bind) ? .bindAccount(binding) : .unbindAccount(binding), "--initiator-name with accounts")
         default: return nil
         }
     }
 
-    /// What our options add to a request of tgt's.
-    private func own(_ request: AdminRequest) -> AdminRequest {
-        var request = request
-        switch request.action {
-        case .bindInitiators(let tid, let initiators, _): request.action = .bindInitiators(tid: tid, initiators, luns: texts[TgtadmOption.luns])
-        default: break
-        }
-        return request
+    private static let generations: [(word: String, generation: AdminRequest.SecretGeneration)] = [("old", .old), ("new", .new)]
+
+    /// Whether a secret has to come from elsewhere than the command line.
+    private func secretSource(_ mode: Mode, _ operation: Operation) -> SecretSource? {
+        let wantsSecret = operation == .tgt(.new) || operation == .tgt(.update) && given.contains(TgtadmOption.addSecret)
+        guard mode == .tgt(.account), wantsSecret, texts[UInt8(ascii: "p")] == nil, let user = texts[UInt8(ascii: "u")] else { return nil }
+        if let path = texts[TgtadmOption.passwordFile] { return .file(path) }
+        return .terminal(user: Self.shown(user), otherwise: .usage(Self.secretIsMissing))
     }
+
+    private static let secretIsMissing = "'user' and 'password' options are required"
 
     /// All options of a transaction's line are taken.
     /// - Returns: its request, or why it is none
@@ -344,8 +416,10 @@ public struct TgtadmCommandLine: Sendable {
         case .exit(let end): return .failure(end)
         case .transact: return .failure(.usage("a transaction cannot be part of one"))
         case .send(let command):
-            if let own = command.own { return .success(own) }
-            do throws(TgtError) { return .success(try AdminRequest(command.request)) } catch { return .failure(.usage(error.text)) }
+            guard let request = command.understood else { return .failure(.usage(TgtError.invalidRequest.text)) }
+            return .success(request)
+        case .needsSecret(.terminal(_, let end)): return .failure(end)
+        case .needsSecret(.file): return .failure(.usage("the secret's file has not been read"))
         }
     }
 
@@ -360,11 +434,12 @@ public struct TgtadmCommandLine: Sendable {
     public static let socketVariable = "TGT_IPC_SOCKET"
     static let greatestControlPort: UInt64 = 32767
 
-    private enum Operation: Hashable, Sendable { case tgt(TgtRequest.Operation), explain }
+    private enum Operation: Hashable, Sendable { case tgt(TgtRequest.Operation), explain, generate }
 
     private static let operations: [(word: String, operation: Operation)] = [
         ("new", .tgt(.new)), ("delete", .tgt(.delete)), ("bind", .tgt(.bind)), ("unbind", .tgt(.unbind)), ("show", .tgt(.show)),
         ("update", .tgt(.update)), ("stat", .tgt(.stat)), ("start", .tgt(.start)), ("stop", .tgt(.stop)), ("explain", .explain),
+        ("generate", .generate),
     ]
 
     private enum Mode: Hashable, Sendable { case tgt(TgtRequest.Mode), access }
@@ -398,7 +473,7 @@ public struct TgtadmCommandLine: Sendable {
     // MARK: Checks
 
     /// What an operation asks for besides.
-    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user, nameAndAddress }
+    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user, nameAndAddress, secretChange }
 
     private struct Rule: Sendable {
         let mode: Mode
@@ -451,11 +526,13 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.portal, .new, "LmoCP", .portal),
         Rule(.portal, .delete, "LmoCP", .portal),
         Rule(.portal, .show, "LmoC", nil, .notSupported),
-        Rule(.account, .new, "LmoupfC", .userAndPassword),
+        Rule(.account, .new, "LmoupfC", own: [TgtadmOption.passwordFile, TgtadmOption.allowWeak], .userAndPassword),
+        Rule(.account, .update, "LmoupC", own: [TgtadmOption.addSecret, TgtadmOption.retireSecret, TgtadmOption.passwordFile, TgtadmOption.allowWeak], .secretChange),
+        Rule(.tgt(.account), .generate, "LmouC", own: [TgtadmOption.bits], .user),
         Rule(.account, .show, "LmoC"),
         Rule(.account, .delete, "LmouC"),
-        Rule(.account, .bind, "LmotuOC", .user),
-        Rule(.account, .unbind, "LmotuOC", .user),
+        Rule(.account, .bind, "LmotuOQC", .user),
+        Rule(.account, .unbind, "LmotuOQC", .user),
         Rule(.lld, .start, "LmoC"),
         Rule(.lld, .stop, "LmoC"),
         Rule(.lld, .show, "LmoC"),
@@ -476,7 +553,9 @@ public struct TgtadmCommandLine: Sendable {
             if tid == 0 { return "'tid' must not be 0" }
             if lun == nil { return "'lun' option is necessary" }
         }
-        guard let rule = Self.rules.first(where: { $0.mode == mode && $0.operation == operation }) else {
+        // Without our options, an account is updated no more than in tgt.
+        let changesSecret = given.contains(TgtadmOption.addSecret) || given.contains(TgtadmOption.retireSecret)
+        guard let rule = Self.rules.first(where: { $0.mode == mode && $0.operation == operation && ($0.requirement != .secretChange || changesSecret) }) else {
             if mode == .tgt(.lld), case .tgt(let operation) = operation { return "option \(operation.rawValue) not supported in lld mode" }
             return "operation \(word(operation)) not supported in \(word(mode)) mode"
         }
@@ -495,8 +574,18 @@ public struct TgtadmCommandLine: Sendable {
         case .nameAndValue: has("n") && has("v") ? nil : "update operation requires 'name' and 'value' options"
         case .backingStore: has("b") || deviceType?.needsStore != true ? nil : "'backing-store' option is necessary"
         case .portal: has("P") ? nil : "you must specify --param portal=<portal>"
-        case .userAndPassword: has("u") && has("p") ? nil : "'user' and 'password' options are required"
+        case .userAndPassword: has("u") && has("p") ? nil : Self.secretIsMissing
         case .user: has("u") ? nil : "'user' option is necessary"
+        case .secretChange:
+            if !has("u") {
+                "'user' option is necessary"
+            } else if given.contains(TgtadmOption.addSecret), given.contains(TgtadmOption.retireSecret) {
+                "'add-secret' and 'retire-secret' do not go together"
+            } else if given.contains(TgtadmOption.retireSecret), has("p") || texts[TgtadmOption.passwordFile] != nil || given.contains(TgtadmOption.allowWeak) {
+                "'retire-secret' takes no secret"
+            } else {
+                nil
+            }
         case .nameAndAddress: has("Q") && has("I") ? nil : "'initiator-name' and 'initiator-address' options are required"
         }
     }
@@ -533,7 +622,7 @@ public struct TgtadmCommandLine: Sendable {
         request.hostNumber = UInt32(truncatingIfNeeded: host)
         request.deviceType = deviceType?.code ?? 0
         request.accountDirection = given.contains(UInt8(ascii: "O")) ? .outgoing : .incoming
-        request.force = given.contains(UInt8(ascii: "F"))
+        request.force = given.contains(UInt8(ascii: "F")) || given.contains(TgtadmOption.allowWeak)
         request.payload = text(mode)
         return request
     }
@@ -627,7 +716,9 @@ extension TgtadmCommandLine {
           --mode logicalunit --op stat --tid ID --lun LUN
 
         Accounts
-          --mode account --op new --user NAME --password SECRET
+          --mode account --op new --user NAME [--password-file FILE] [--allow-weak]
+                the secret is the text of FILE (-: standard input), or asked for at the terminal. It has at
+                least 12 characters, with --allow-weak 1. With --password SECRET others on this host see it
           --mode account --op delete --user NAME
           --mode account --op show
           --mode account --op bind|unbind --user NAME [--tid ID] [--outgoing]
@@ -653,6 +744,14 @@ extension TgtadmCommandLine {
           --mode target --op bind --tid ID ... --luns LIST
                 what the rule shows of the target: numbers and ranges like 0,2-5:ro,7, with :ro for
                 reading only; all, all:ro. Without it: everything. A rule that is there gets the list
+          --mode account --op generate --user NAME [--bits BITS]
+                draws a secret for the account, new or there already, and shows it this once: 16 printable
+                characters (96 bits), or as many as BITS take
+          --mode account --op update --user NAME --add-secret [--password-file FILE] [--allow-weak]
+          --mode account --op update --user NAME --retire-secret old|new
+                an account may have two secrets while one takes the place of the other
+          --mode account --op bind|unbind --user NAME --tid ID --initiator-name NAME
+                for this initiator alone; no other account may use its name there then
           --mode access --op explain --tid ID --initiator-name NAME --initiator-address ADDRESS [--user USER]
                 whether this initiator may log in, having authenticated as USER, and by which rules
           --json                with show, stat and explain: print JSON

@@ -107,6 +107,7 @@ extension AdminRequest {
         case newLogicalUnit = 20, deleteLogicalUnit, statLogicalUnit, updateLogicalUnit
         case newPortal = 30, deletePortal, showPortals
         case newAccount = 40, deleteAccount, showAccounts, bindAccount, unbindAccount
+        case addSecret = 45, retireSecret, generateSecret, bindAccountToInitiator, unbindAccountFromInitiator
         case statSession = 50, showConnections, deleteConnection, statConnections
         case startDriver = 60, stopDriver, showDrivers
         case explainAccess = 70
@@ -176,19 +177,33 @@ extension AdminRequest {
             writer.write(portal)
         case .showPortals: begin(.showPortals)
 
-        case .newAccount(let user, let password):
+        case .newAccount(let user, let password, let allowWeak):
             begin(.newAccount)
             writer.write(user)
             writer.write(password)
+            writer.write(allowWeak)
         case .deleteAccount(let user):
             begin(.deleteAccount)
             writer.write(user)
         case .showAccounts: begin(.showAccounts)
+        case .addSecret(let user, let password, let allowWeak):
+            begin(.addSecret)
+            writer.write(user)
+            writer.write(password)
+            writer.write(allowWeak)
+        case .retireSecret(let user, let generation):
+            begin(.retireSecret)
+            writer.write(user)
+            writer.write(generation.rawValue)
+        case .generateSecret(let user, let bits):
+            begin(.generateSecret)
+            writer.write(user)
+            writer.write(bits)
         case .bindAccount(let binding):
-            begin(.bindAccount)
+            begin(binding.initiator == nil ? .bindAccount : .bindAccountToInitiator)
             binding.encode(into: &writer)
         case .unbindAccount(let binding):
-            begin(.unbindAccount)
+            begin(binding.initiator == nil ? .unbindAccount : .unbindAccountFromInitiator)
             binding.encode(into: &writer)
 
         case .statSession(let tid, let sid):
@@ -244,11 +259,16 @@ extension AdminRequest {
         case .deletePortal: action = .deletePortal(try reader.text())
         case .showPortals: action = .showPortals
 
-        case .newAccount: action = .newAccount(user: try reader.text(), password: try reader.text())
+        case .newAccount: action = .newAccount(user: try reader.text(), password: try reader.text(), allowWeak: try reader.bool())
         case .deleteAccount: action = .deleteAccount(user: try reader.text())
         case .showAccounts: action = .showAccounts
         case .bindAccount: action = .bindAccount(try AccountBinding(&reader))
         case .unbindAccount: action = .unbindAccount(try AccountBinding(&reader))
+        case .bindAccountToInitiator: action = .bindAccount(try AccountBinding(&reader, forInitiator: true))
+        case .unbindAccountFromInitiator: action = .unbindAccount(try AccountBinding(&reader, forInitiator: true))
+        case .addSecret: action = .addSecret(user: try reader.text(), password: try reader.text(), allowWeak: try reader.bool())
+        case .retireSecret: action = .retireSecret(user: try reader.text(), try reader.enumeration())
+        case .generateSecret: action = .generateSecret(user: try reader.text(), bits: try reader.uint32())
 
         case .statSession: action = .statSession(tid: try reader.int32(), sid: try reader.uint64())
         case .showConnections: action = .showConnections(tid: try reader.int32())
@@ -319,10 +339,12 @@ extension AdminRequest.AccountBinding {
         writer.write(user)
         writer.write(tid) { $0.write($1) }
         writer.write(outgoing)
+        if let initiator { writer.write(initiator) }
     }
-    fileprivate init(_ reader: inout ByteReader) throws(ByteReaderError) {
+    fileprivate init(_ reader: inout ByteReader, forInitiator: Bool = false) throws(ByteReaderError) {
         user = try reader.text()
         tid = try reader.optional { reader throws(ByteReaderError) in try reader.int32() }
         outgoing = try reader.bool()
+        initiator = forInitiator ? try reader.text() : nil
     }
 }

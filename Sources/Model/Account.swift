@@ -1,4 +1,5 @@
 import Bytes
+import Crypto
 import ISCSI
 
 /// The name of an account, as it stands in CHAP_N: 1…255 bytes of printable ASCII without blanks and commas. Case matters.
@@ -18,10 +19,58 @@ public struct AccountName: Hashable, Sendable, CustomStringConvertible {
     public var description: String { String(decoding: bytes, as: UTF8.self) }
 }
 
-/// Who may authenticate. Its secret is not kept yet: until CHAP exists, a bound account refuses every login.
+/// Who can prove who it is: an initiator to us, or, bound as outgoing, one of our targets to initiators.
 public struct Account: Hashable, Sendable {
-    public let tenant: Tenant
-    public let name: AccountName
+    /// Accounts of two tenants may have the same name.
+    public struct Key: Hashable, Sendable {
+        public let tenant: Tenant
+        public let name: AccountName
+    }
+    public let key: Key
+    /// CHAP secrets (RFC 7143 §9.2.1). While one takes the place of another there are two, the older one first; each of them is right.
+    public internal(set) var secrets: [Secret]
+
+    public var tenant: Tenant { key.tenant }
+    public var name: AccountName { key.name }
+
+    /// - Parameter allowWeak: whether a secret may be shorter than `Limits.strongSecretLength`
+    init(_ key: Key, secret: Secret, allowWeak: Bool) throws(ConfigurationError) {
+        try Self.check(secret, allowWeak: allowWeak)
+        self.key = key
+        secrets = [secret]
+    }
+
+    /// Whether a secret may be entered.
+    static func check(_ secret: Secret, allowWeak: Bool) throws(ConfigurationError) {
+        guard (1...Limits.secretLength).contains(secret.count) else {
+            throw ConfigurationError(.invalid, "a secret has 1 to \(Limits.secretLength) bytes")
+        }
+        guard allowWeak || secret.count >= Limits.strongSecretLength else {
+            throw ConfigurationError(
+                .invalid, "the secret has less than 96 bits: take one of at least \(Limits.strongSecretLength) characters, or say --allow-weak")
+        }
+    }
+
+    /// Which of two live secrets.
+    public enum Generation: String, CaseIterable, Sendable { case old, new }
+
+    /// A second secret beside the one it has.
+    mutating func add(_ secret: Secret, allowWeak: Bool) throws(ConfigurationError) {
+        try Self.check(secret, allowWeak: allowWeak)
+        guard let only = secrets.first, secrets.count == 1 else {
+            throw ConfigurationError(.invalid, "account \(name) has two secrets already; retire one of them")
+        }
+        guard only != secret else { throw ConfigurationError(.invalid, "account \(name) has this secret already") }
+        secrets.append(secret)
+    }
+
+    mutating func retire(_ generation: Generation) throws(ConfigurationError) {
+        guard secrets.count == 2 else { throw ConfigurationError(.invalid, "account \(name) has one secret; add another before one goes") }
+        secrets.remove(at: generation == .old ? 0 : 1)
+    }
+
+    /// Whether one of its secrets is one of the other's.
+    public func sharesSecret(with other: Account) -> Bool { secrets.contains { other.secrets.contains($0) } }
 }
 
 /// The accounts bound to a target, or to discovery.
@@ -46,10 +95,15 @@ public struct AccountBindings: Hashable, Sendable {
     }
     public var isEmpty: Bool { incomingBindings.isEmpty && outgoing == nil }
 
-    /// Whether an initiator that has authenticated with this account may come in.
+    /// Whether an initiator that has authenticated with this account may come in. A name that accounts are bound for is theirs alone: others,
+    /// whoever they are bound for, do not come in with it.
     public func admits(_ name: AccountName, _ initiator: ISCSIName) -> Bool {
-        slots.contains { $0?.name == name && ($0?.initiator == nil || $0?.initiator == initiator) }
+        let isOwned = slots.contains { $0?.initiator == initiator }
+        return slots.contains { $0?.name == name && $0?.initiator == (isOwned ? initiator : nil) }
     }
+
+    /// Whether this account is bound for some initiator.
+    public func admits(_ name: AccountName) -> Bool { slots.contains { $0?.name == name } }
 
     /// - Parameter initiator: the one that an incoming account is for; nil: all
     mutating func bind(_ name: AccountName, outgoing isOutgoing: Bool, for initiator: ISCSIName? = nil) throws(ConfigurationError) {
@@ -60,7 +114,7 @@ public struct AccountBindings: Hashable, Sendable {
         }
         // One secret must not serve both directions (RFC 7143 §9.2.1).
         let binding = Incoming(name: name, initiator: initiator)
-        guard outgoing != name, isOutgoing ? !incoming.contains(name) : !slots.contains(binding) else {
+        guard outgoing != name, isOutgoing ? !admits(name) : !slots.contains(binding) else {
             throw ConfigurationError(.accountExists, "account \(name) is bound there already")
         }
         if isOutgoing {
@@ -96,7 +150,7 @@ public struct AccountBindings: Hashable, Sendable {
             outgoing = nil
             return true
         }
-        guard direction(false), incoming.contains(name) else { return false }
+        guard direction(false), admits(name) else { return false }
         for index in slots.indices where slots[index]?.name == name { slots[index] = nil }
         return true
     }

@@ -1,4 +1,5 @@
 import Bytes
+import Crypto
 import ISCSI
 import SCSI
 
@@ -11,10 +12,9 @@ public struct Configuration: Hashable, Sendable {
     public private(set) var isDebugging: Bool
     public private(set) var targets: [TargetID: TargetConfiguration] = [:]
     private var numbers: [ISCSIName: TargetID] = [:]
-    /// In the order they were made.
-    public private(set) var accounts: [Account] = []
-    /// The same, to look them up.
-    private var accountSet: Set<Account> = []
+    private var accountTable: [Account.Key: Account] = [:]
+    /// Accounts in the order they were made.
+    private var accountOrder: [Account.Key] = []
     public private(set) var discoveryAccounts = AccountBindings()
     /// In the order they were opened.
     public private(set) var portals: [Portal] = []
@@ -32,6 +32,11 @@ public struct Configuration: Hashable, Sendable {
         guard let target = targets[id] else { throw ConfigurationError(.noSuchTarget, "there is no target \(id)") }
         return target
     }
+
+    /// In the order they were made.
+    public var accounts: [Account] { accountOrder.compactMap { accountTable[$0] } }
+
+    public func account(_ name: AccountName, tenant: Tenant = .default) -> Account? { accountTable[Account.Key(tenant: tenant, name: name)] }
 
     public func target(named name: ISCSIName) -> TargetConfiguration? { numbers[name].flatMap { targets[$0] } }
 
@@ -198,20 +203,23 @@ public struct Configuration: Hashable, Sendable {
 
     // MARK: Accounts
 
-    public mutating func newAccount(_ name: AccountName, tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
-        guard !accountSet.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.accountExists, "account \(name) exists already") }
-        guard accounts.count < Limits.accounts else { throw ConfigurationError(.tooManyAccounts, "there are \(Limits.accounts) accounts already") }
-        accounts.append(Account(tenant: tenant, name: name))
-        accountSet.insert(Account(tenant: tenant, name: name))
+    /// - Parameter allowWeak: whether the secret may have less than 96 bits
+    public mutating func newAccount(
+        _ name: AccountName, secret: Secret, allowWeak: Bool = false, tenant: Tenant = .default
+    ) throws(ConfigurationError) -> [Change] {
+        let key = Account.Key(tenant: tenant, name: name)
+        guard accountTable[key] == nil else { throw ConfigurationError(.accountExists, "account \(name) exists already") }
+        guard accountOrder.count < Limits.accounts else { throw ConfigurationError(.tooManyAccounts, "there are \(Limits.accounts) accounts already") }
+        accountTable[key] = try Account(key, secret: secret, allowWeak: allowWeak)
+        accountOrder.append(key)
         return [.accountListChanged]
     }
 
     /// Takes the account away wherever it is bound, too.
     public mutating func deleteAccount(_ name: AccountName, tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
-        guard let index = accounts.firstIndex(where: { $0.name == name && $0.tenant == tenant }) else {
-            throw ConfigurationError(.noSuchAccount, "there is no account \(name)")
-        }
-        accountSet.remove(accounts.remove(at: index))
+        let key = Account.Key(tenant: tenant, name: name)
+        guard accountTable.removeValue(forKey: key) != nil else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+        accountOrder.removeAll { $0 == key }
         var changes: [Change] = [.accountListChanged]
         let bound = targets.values.filter { $0.tenant == tenant && !$0.accounts.isEmpty }.map(\.id).sorted()
         for id in bound where targets[id]?.accounts.remove(name) == true { changes.append(.accountsChanged(id)) }
@@ -225,11 +233,50 @@ public struct Configuration: Hashable, Sendable {
     public mutating func bindAccount(
         _ name: AccountName, to id: TargetID?, outgoing: Bool, for initiator: ISCSIName? = nil
     ) throws(ConfigurationError) -> [Change] {
-        let accounts = accountSet
+        let table = accountTable
         return try changeBindings(of: id) { bindings, tenant throws(ConfigurationError) in
-            guard accounts.contains(Account(tenant: tenant, name: name)) else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+            func lookUp(_ name: AccountName) -> Account? { table[Account.Key(tenant: tenant, name: name)] }
+            guard let account = lookUp(name) else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+            // Who knows a secret by which somebody proves itself to us could prove itself as the target (RFC 7143 §9.2.1).
+            let others = outgoing ? bindings.incoming : bindings.outgoing.map { [$0] } ?? []
+            for other in others where other != name && lookUp(other)?.sharesSecret(with: account) == true { throw Self.sameSecret(as: other) }
+            guard !outgoing || account.secrets.count == 1 else {
+                throw ConfigurationError(.invalid, "account \(name) has two secrets; one that is outgoing has one: retire the other")
+            }
             try bindings.bind(name, outgoing: outgoing, for: initiator)
         }
+    }
+
+    private static func sameSecret(as other: AccountName) -> ConfigurationError {
+        ConfigurationError(.invalid, "account \(other), bound there for the other direction, has the same secret")
+    }
+
+    /// Begins to take the place of an account's secret: from now on it has two, and either is right. Ends nobody's session.
+    /// - Parameter allowWeak: whether the secret may have less than 96 bits
+    public mutating func addSecret(
+        _ secret: Secret, to name: AccountName, allowWeak: Bool = false, tenant: Tenant = .default
+    ) throws(ConfigurationError) -> [Change] {
+        let key = Account.Key(tenant: tenant, name: name)
+        guard var account = accountTable[key] else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+        try account.add(secret, allowWeak: allowWeak)
+        for bindings in targets.values.filter({ $0.tenant == tenant }).map(\.accounts) + [discoveryAccounts] {
+            guard bindings.outgoing != name else { throw ConfigurationError(.invalid, "account \(name) is bound as outgoing, and has one secret") }
+            guard bindings.admits(name), let outgoing = bindings.outgoing, let other = self.account(outgoing, tenant: tenant) else { continue }
+            guard !other.sharesSecret(with: account) else { throw Self.sameSecret(as: outgoing) }
+        }
+        accountTable[key] = account
+        return [.accountListChanged]
+    }
+
+    /// Takes one of an account's two secrets away.
+    public mutating func retireSecret(
+        _ generation: Account.Generation, of name: AccountName, tenant: Tenant = .default
+    ) throws(ConfigurationError) -> [Change] {
+        let key = Account.Key(tenant: tenant, name: name)
+        guard var account = accountTable[key] else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+        try account.retire(generation)
+        accountTable[key] = account
+        return [.accountListChanged]
     }
 
     public mutating func unbindAccount(

@@ -11,6 +11,10 @@ public enum Limits {
     public static let boundAccounts = 64
     /// Bytes of an account name: CHAP_N is a text value of at most 255 bytes (RFC 7143 §6.1).
     public static let accountNameLength = 255
+    /// Bytes of a secret: what a CHAP peer has to store, and no more than a text value has (RFC 7143 §6.1).
+    public static let secretLength = 255
+    /// Bytes of 96 bits, below which a secret can be guessed from one login that was overheard (RFC 7143 §9.2.1).
+    public static let strongSecretLength = 12
     /// Listening sockets.
     public static let portals = 64
     /// Bytes of a path: PATH_MAX without its terminating zero.

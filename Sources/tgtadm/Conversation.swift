@@ -100,7 +100,8 @@ func receive(from descriptor: Int32, into buffer: inout [UInt8], atMost limit: I
 }
 
 /// The file's bytes, or standard input's for `-`; nil after saying why not.
-func readAll(_ path: [UInt8], limit: Int) -> [UInt8]? {
+/// - Parameter what: it is, for who reads that it is too long
+func readAll(_ path: [UInt8], _ what: String, limit: Int) -> [UInt8]? {
     let isInput = path.elementsEqual("-".utf8)
     let descriptor = isInput ? STDIN_FILENO : unsafe (path + [0]).withUnsafeBytes { name in
         unsafe open(name.assumingMemoryBound(to: CChar.self).baseAddress!, O_RDONLY | O_CLOEXEC)
@@ -118,6 +119,6 @@ func readAll(_ path: [UInt8], limit: Int) -> [UInt8]? {
         }
         bytes += buffer[..<count]
     }
-    writeAll(Array("tgtadm: ".utf8) + path + Array(": a transaction has at most \(limit) bytes\n".utf8), to: STDERR_FILENO)
+    writeAll(Array("tgtadm: ".utf8) + path + Array(": \(what) has at most \(limit) bytes\n".utf8), to: STDERR_FILENO)
     return nil
 }

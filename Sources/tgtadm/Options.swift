@@ -45,7 +45,10 @@ import Management
     /// - Parameter place: where the line stands
     func request(of line: TransactionText.Line, place: String) -> Result<AdminRequest, TgtadmExit> {
         var command = TgtadmCommandLine()
-        return take(Array("tgtadm: \(place)".utf8), line.words, &command).flatMap { command.finishLine(strays: $0) }
+        return take(Array("tgtadm: \(place)".utf8), line.words, &command).flatMap { strays in
+            if case .needsSecret(.file(let path)) = command.finish(strays: strays) { command.supply(secret: secret(inFile: path)) }
+            return command.finishLine(strays: strays)
+        }
     }
 }
 

@@ -17,7 +17,8 @@ func waitForTheEnd(of path: [UInt8]) {
 func carryOut(_ command: TgtadmCommandLine.Command) -> Never {
     let path = socketPath(command.controlPort)
     // What is no request is left to the daemon to refuse, in tgt's words.
-    if let request = try? command.own ?? AdminRequest(command.request), let bytes = NativeRequest(.single(request), format: command.format).encoded() {
+    for warning in command.warnings { writeAll(Array((warning + "\n").utf8), to: STDERR_FILENO) }
+    if let request = command.understood, let bytes = NativeRequest(.single(request), format: command.format).encoded() {
         switch ask(bytes, at: path) {
         case .answer(let answer):
             debug(command.isDebugging, "sent \(bytes.count) bytes to tgtd")
@@ -27,12 +28,12 @@ func carryOut(_ command: TgtadmCommandLine.Command) -> Never {
         case .noDaemon: finish(.noDaemon)
         case .lost: finish(TgtadmExit(.reset))
         case .notSpoken(let versions):
-            if command.own != nil { finish(.notSpoken(command.ownWords, versions: versions)) }
+            if case .own(_, let words) = command.content { finish(.notSpoken(words, versions: versions)) }
             if command.format == .json { finish(.notSpoken("--json", versions: versions)) }
             debug(command.isDebugging, "tgtd speaks tgt's protocol")
         }
     }
-    guard let request = command.request.encoded(), let daemon = connect(to: path), sendAll(request, to: daemon) else { finish(.noDaemon) }
+    guard let request = command.request?.encoded(), let daemon = connect(to: path), sendAll(request, to: daemon) else { finish(.noDaemon) }
     debug(command.isDebugging, "sent \(request.count) bytes to tgtd")
     let reply = receiveReply(from: daemon)
     close(daemon)

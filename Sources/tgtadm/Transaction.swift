@@ -3,7 +3,7 @@ import Management
 
 /// The transaction's requests with their lines' numbers; ends the program at the first line that is none.
 func requests(of transaction: TgtadmCommandLine.Transaction, name: String, _ options: Options) -> [(number: Int, request: AdminRequest)] {
-    guard let text = readAll(transaction.path, limit: TransactionText.greatestLength) else { finish(TgtadmExit(code: TgtadmExit.invalid)) }
+    guard let text = readAll(transaction.path, "a transaction", limit: TransactionText.greatestLength) else { finish(TgtadmExit(code: TgtadmExit.invalid)) }
     let lines: [TransactionText.Line]
     do throws(TransactionText.Malformed) { lines = try TransactionText(text).lines } catch {
         finish(TgtadmExit(errors: ["tgtadm: \(name):\(error.line): \(error.reason)"], code: TgtadmExit.invalid))

@@ -9,7 +9,8 @@ let words = unsafe (0..<Int(CommandLine.argc)).compactMap { unsafe CommandLine.u
 switch options.take(words.first ?? Array("tgtadm".utf8), Array(words.dropFirst()), &line) {
 case .failure(let end): finish(end)
 case .success(let strays):
-    switch line.finish(strays: strays) {
+    switch finish(&line, strays) {
+    case .needsSecret: finish(TgtadmExit(code: TgtadmExit.invalid))
     case .send(let command): carryOut(command)
     case .transact(let transaction): carryOut(transaction, options)
     case .exit(let end): finish(end)

@@ -1,3 +1,4 @@
+import Crypto
 import ISCSI
 import Model
 import SCSI
@@ -115,7 +116,7 @@ struct LoginTests {
     func authenticated() throws {
         var configuration = try configuration(["ALL"], ["iqn.*"])
         let (user, other) = (try AccountName(utf8("u")), try AccountName(utf8("o")))
-        for account in [user, other] { _ = try configuration.newAccount(account) }
+        for account in [user, other] { _ = try configuration.newAccount(account, secret: Secret(utf8("a secret of \(account)"))) }
         func decide(_ account: AccountName?, _ initiator: String = "iqn.i") throws -> AccessDecision {
             decideLogin(configuration, targetName: try name("iqn.t"), initiator: try name(initiator), address: address("::1"), account: account)
         }
@@ -128,6 +129,12 @@ struct LoginTests {
         #expect(try decide(user, "iqn.j").isAdmitted && decide(user, "iqn.k") == .refused(.account))
         _ = try configuration.bindAccount(other, to: one, outgoing: true)
         #expect(try decide(other) == .refused(.account))
+        _ = try configuration.unbindAccount(other, from: one, outgoing: true)
+        // Bound for all, but not with a name that is somebody's.
+        _ = try configuration.bindAccount(other, to: one, outgoing: false)
+        #expect(try decide(other, "iqn.k").isAdmitted && decide(other) == .refused(.account) && decide(other, "iqn.J") == .refused(.account))
+        #expect(try decide(user).isAdmitted && decide(user, "iqn.k") == .refused(.account))
+        _ = try configuration.unbindAccount(other, from: one, outgoing: false)
         _ = try configuration.unbindAccount(user, from: one, outgoing: false, for: try name("iqn.j"))
         #expect(try decide(user, "iqn.j") == .refused(.account) && decide(user).isAdmitted)
         _ = try configuration.updateTarget(one, name: utf8("state"), value: utf8("offline"))
@@ -138,14 +145,46 @@ struct LoginTests {
     func accounts(outgoing: Bool) throws {
         var configuration = try configuration(["ALL"], [])
         let user = try AccountName(utf8("u"))
-        _ = try configuration.newAccount(user)
+        _ = try configuration.newAccount(user, secret: Secret(utf8("a secret of users")))
         _ = try configuration.bindAccount(user, to: one, outgoing: outgoing)
         #expect(decideLogin(configuration, targetName: try name("iqn.t"), initiator: try name("iqn.i"), address: address("::1")) == .refused(.authenticationRequired))
-        #expect(decideDiscovery(configuration).isAdmitted)
+        #expect(decideDiscovery(configuration, initiator: try name("iqn.i")).isAdmitted)
         _ = try configuration.unbindAccount(user, from: one, outgoing: outgoing)
         #expect(decideLogin(configuration, targetName: try name("iqn.t"), initiator: try name("iqn.i"), address: address("::1")).isAdmitted)
         _ = try configuration.bindAccount(user, to: nil, outgoing: outgoing)
-        #expect(decideDiscovery(configuration) == .refused(.authenticationRequired))
+        #expect(decideDiscovery(configuration, initiator: try name("iqn.i")) == .refused(.authenticationRequired))
+    }
+
+    @Test("discovery wants its account, and lists what the initiator could log in to with the account that it has")
+    func discoveryAccounts() throws {
+        var configuration = try configuration(["ALL"], [])
+        let (two, three) = (TargetID(rawValue: 2)!, TargetID(rawValue: 3)!)
+        for (tid, target) in [(two, "iqn.2"), (three, "iqn.3")] {
+            _ = try configuration.newTarget(tid, name: utf8(target))
+            _ = try configuration.bind([try AddressRule(parsing: utf8("ALL"))], [], to: tid)
+        }
+        let (a, b, key) = (try AccountName(utf8("a")), try AccountName(utf8("b")), try AccountName(utf8("key")))
+        for account in [a, b, key] { _ = try configuration.newAccount(account, secret: Secret(utf8("a secret of \(account)"))) }
+        _ = try configuration.bindAccount(a, to: two, outgoing: false, for: try name("iqn.a"))
+        _ = try configuration.bindAccount(b, to: three, outgoing: false)
+        func listed(_ initiator: String, _ account: AccountName?) throws -> [TargetID] {
+            discoverable(configuration, initiator: try name(initiator), address: address("::1"), account: account).map(\.id)
+        }
+        #expect(try listed("iqn.a", nil) == [one, two, three] && listed("iqn.x", nil) == [one, three])
+        #expect(try listed("iqn.a", key) == [one, two, three] && listed("iqn.x", key) == [one, three])
+        #expect(try listed("iqn.a", a) == [one, two] && listed("iqn.x", a) == [one])
+        // Tenant B with tenant A's name.
+        #expect(try listed("iqn.a", b) == [one, three])
+        #expect(decideDiscovery(configuration, initiator: try name("iqn.a")).isAdmitted)
+        _ = try configuration.bindAccount(key, to: nil, outgoing: false)
+        _ = try configuration.bindAccount(a, to: nil, outgoing: false, for: try name("iqn.a"))
+        func decide(_ initiator: String, _ account: AccountName?) throws -> AccessDecision {
+            decideDiscovery(configuration, initiator: try name(initiator), account: account)
+        }
+        #expect(try decide("iqn.a", nil) == .refused(.authenticationRequired) && decide("iqn.a", b) == .refused(.account))
+        #expect(try decide("iqn.a", a).isAdmitted && decide("iqn.b", a) == .refused(.account) && decide("iqn.b", key).isAdmitted)
+        _ = try configuration.bindAccount(b, to: one, outgoing: true)
+        #expect(try listed("iqn.a", nil) == [two, three])
     }
 
     @Test("discovery lists the targets that admit, offline ones too, and nothing else")
@@ -165,7 +204,7 @@ struct LoginTests {
         _ = try configuration.updateTarget(one, name: utf8("state"), value: utf8("offline"))
         #expect(try listed("iqn.x", "10.0.0.1") == [one])
         _ = try configuration.updateSystem(name: utf8("State"), value: utf8("offline"))
-        #expect(decideDiscovery(configuration) == .refused(.offline))
+        #expect(decideDiscovery(configuration, initiator: try name("iqn.i")) == .refused(.offline))
     }
 }
 

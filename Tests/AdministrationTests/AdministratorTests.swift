@@ -1,5 +1,6 @@
 import Administration
 import Bytes
+import Crypto
 import ISCSI
 import Management
 import Model
@@ -143,6 +144,47 @@ struct PlanTests {
         let json = text(try rig.call("--op show --mode target --json").output)
         #expect(json.contains(#""rules":{"addresses":["ALL","10.0.0.0/8"],"names":["iqn.x"],"masks":[{"address":"10.0.0.0/8","name":null,"luns":"0,2-5:ro,7"},{"address":null,"name":"iqn.x","luns":"all:ro"}]}"#))
         #expect(try rig.call("--op unbind --mode target --tid 1 -Q iqn.x").code == 0)
+    }
+
+    @Test("a secret is drawn for an account, new or there, and shown in the answer alone")
+    func generated() throws {
+        var rig = try busyRig()
+        let first = text(try rig.call("--mode account --op generate --user alice").output)
+        #expect(first.utf8.count == 17 && rig.effects == [.drawSecret(characters: 16)] && rig.changes == [.accountListChanged])
+        let alice = try AccountName(utf8("alice"))
+        #expect(rig.configuration.account(alice)?.secrets == [Secret(utf8(String(first.dropLast())))])
+        let second = text(try rig.call("--mode account --op generate --user alice --bits 256 --json").output)
+        #expect(second.hasPrefix(#"{"schemaVersion":1,"account":{"name":"alice","secret":""#) && second.utf8.count == 43 + 59)
+        #expect(rig.configuration.account(alice)?.secrets.map(\.count) == [16, 43])
+        #expect(try rig.call("--mode account --op generate --user alice").errors == ["tgtadm: invalid request"])
+        #expect(text(try rig.call("--op show --mode account").output) == "Account list:\n    alice (two secrets)\n")
+        #expect(text(try rig.call("--op show --mode account --json").output).contains(#"[{"tenant":"default","name":"alice","secrets":2}]"#))
+        #expect(try rig.call("--mode account --op update --user alice --retire-secret old").code == 0 && rig.changes == [.accountListChanged])
+        #expect(rig.configuration.account(alice)?.secrets.map(\.count) == [43])
+        #expect(try rig.call("--mode account --op update --user alice --add-secret -p long-enough-1").code == 0)
+        #expect(try rig.call("--mode account --op update --user alice --retire-secret new").code == 0)
+        for bits in [0, 95, 1531, 4_294_967_295] { #expect(try rig.call("--mode account --op generate --user bob --bits \(bits)").errors == ["tgtadm: invalid request"]) }
+        #expect(try rig.call("--mode account --op update --user bob --retire-secret new").errors == ["tgtadm: can't find the account"])
+        var all: Set<Secret> = []
+        for _ in 0..<100 { all.insert(.printable(characters: 16)) }
+        #expect(all.count == 100)
+    }
+
+    @Test("an account is bound for one initiator, and shown so")
+    func boundForInitiator() throws {
+        var rig = try busyRig()
+        for user in ["alice", "bob"] { #expect(try rig.call("--op new --mode account --user \(user) --password secret-of-\(user)").code == 0) }
+        #expect(try rig.call("--op bind --mode account --tid 1 --user alice -Q iqn.X").code == 0)
+        #expect(rig.changes == [.accountsChanged(one)])
+        #expect(try rig.call("--op bind --mode account --tid 1 --user bob").code == 0)
+        #expect(text(try rig.call("--op show --mode target").output).contains("    Account information:\n        alice (for iqn.X)\n        bob\n    ACL"))
+        #expect(text(try rig.call("--op show --mode target --json").output).contains(
+            #""accounts":{"incoming":["alice","bob"],"outgoing":null,"initiators":[{"account":"alice","initiator":"iqn.X"}]}"#))
+        #expect(text(try rig.call("--mode access --op explain --tid 1 -Q iqn.y -I ::1 --user alice").output).hasPrefix("refused"))
+        #expect(text(try rig.call("--mode access --op explain --tid 1 -Q iqn.x -I ::1 --user alice").output).hasPrefix("admitted"))
+        #expect(try rig.call("--op bind --mode account --tid 1 --user alice -Q not_a_name").errors == ["tgtadm: invalid request"])
+        #expect(try rig.call("--op unbind --mode account --tid 1 --user alice -Q iqn.y").errors == ["tgtadm: can't find the account"])
+        #expect(try rig.call("--op unbind --mode account --tid 1 --user alice -Q iqn.x").code == 0)
     }
 
     @Test("explain says what would decide, in text and JSON")

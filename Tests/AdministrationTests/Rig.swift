@@ -1,5 +1,6 @@
 import Administration
 import Bytes
+import Crypto
 import ISCSI
 import Management
 import Model
@@ -36,17 +37,14 @@ struct Rig {
             if let end = command.take(option.letter, argument.map(utf8)) { return end }
         }
         switch command.finish(strays: []) {
-        case .exit(let end): return end
-        case .transact: throw TgtError.invalidRequest
+        case .exit(let end), .needsSecret(.terminal(_, let end)): return end
+        case .needsSecret, .transact: throw TgtError.invalidRequest
         case .send(let command):
-            if let own = try command.own ?? (command.format == .json ? AdminRequest(command.request) : nil) {
-                let response = serve(own, format: command.format)
-                let request = NativeRequest(.single(own), format: command.format)
-                #expect(request.encoded() != nil)
-                return TgtadmExit(.response(response))
+            guard let asked = command.request, command.format == .text else {
+                return TgtadmExit(.response(serve(try #require(command.understood), format: command.format)))
             }
             var decoder = TgtRequestDecoder()
-            let bytes = try #require(command.request.encoded())
+            let bytes = try #require(asked.encoded())
             let request = try decoder.feed(bytes.span)
             let answer = serve(try #require(request)).encoded()
             var answers = TgtResponseDecoder()
@@ -92,6 +90,7 @@ struct Rig {
             guard let path = request.store.path, let size = stores[text(path.bytes)] else { return .failed(.invalidRequest, "no such file") }
             return .opened(StoreFacts(byteCount: size, isWritable: !request.readOnly))
         case .listen(let portal): return .listening(portal)
+        case .drawSecret(let characters): return .drawn(.printable(characters: characters))
         default: return .done
         }
     }

@@ -57,7 +57,7 @@ struct TransactionTests {
     func build() throws {
         var run = TransactionRig(try Rig())
         #expect(try run.run([
-            "--mode account --op new --user u --password p", "--mode target --op new --tid 2 -T iqn.two", "--mode lu --op new --tid 2 --lun 1 -b /tmp/pcx/disk1",
+            "--mode account --op new --user u --password long-enough-1", "--mode target --op new --tid 2 -T iqn.two", "--mode lu --op new --tid 2 --lun 1 -b /tmp/pcx/disk1",
             "--mode lu --op new --tid 2 --lun 2 --bstype null -b x", "--mode target --op bind --tid 2 -I ALL", "--mode account --op bind --tid 2 --user u",
             "--mode lu --op update --tid 2 --lun 1 --params thin_provisioning=1", "--mode portal --op new --params portal=127.0.0.1:0",
             "--mode target --op update --tid 2 --name nop_interval --value 5",
@@ -233,7 +233,7 @@ struct JSONReportTests {
     static func rig() throws -> Rig {
         var rig = try busyRig()
         for line in [
-            "--op new --mode account --user secretive --password p", "--op bind --mode account --tid 1 --user secretive", "--op bind --mode target --tid 1 -Q iqn.x*",
+            "--op new --mode account --user secretive --password long-enough-1", "--op bind --mode account --tid 1 --user secretive", "--op bind --mode target --tid 1 -Q iqn.x*",
             "--op new --mode lu --tid 1 --lun 2 -b /tmp/pcx/disk2 -f sync:direct -y 4096",
         ] { #expect(try rig.call(line).code == 0) }
         rig.view.limits = [("some limit", "12")]
@@ -247,7 +247,7 @@ struct JSONReportTests {
         let system = try Self.report(rig, .showSystem)["system"] as? [String: Any]
         #expect(Self.members(system) == ["backingStores", "debug", "deviceTypes", "discoveryAccounts", "limits", "state", "version"])
         #expect(system?["limits"] as? [String: String] == ["some limit": "12"])
-        #expect(Self.members(system?["discoveryAccounts"]) == ["incoming", "outgoing"])
+        #expect(Self.members(system?["discoveryAccounts"]) == ["incoming", "initiators", "outgoing"])
 
         let shown = try Self.report(rig, .showTargets)
         #expect(NSDictionary(dictionary: shown) == NSDictionary(dictionary: try Self.report(rig, .showTarget(tid: 1))))
@@ -275,7 +275,8 @@ struct JSONReportTests {
 
         #expect(try Self.first(Self.report(rig, .showConnections(tid: 1))["connections"]).keys.sorted() == ["address", "cid", "initiatorAlias", "initiatorName", "sid", "tid"])
         #expect(try Self.first(Self.report(rig, .showPortals)["portals"]).keys.sorted() == ["address", "groupTag", "port"])
-        #expect(try Self.first(Self.report(rig, .showAccounts)["accounts"]) as? [String: String] == ["name": "secretive", "tenant": "default"])
+        let account = try Self.first(Self.report(rig, .showAccounts)["accounts"])
+        #expect(NSDictionary(dictionary: account) == ["name": "secretive", "tenant": "default", "secrets": 1])
         #expect(try Self.first(Self.report(rig, .showDrivers)["drivers"]).keys.sorted() == ["name", "state", "targets"])
     }
 

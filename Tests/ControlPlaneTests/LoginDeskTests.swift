@@ -1,3 +1,4 @@
+import Crypto
 import Door
 import ISCSI
 import Model
@@ -82,12 +83,62 @@ private final class World {
     func accounts() throws {
         let world = try World()
         let account = try AccountName(Array("u".utf8))
-        _ = try world.configuration.newAccount(account)
+        _ = try world.configuration.newAccount(account, secret: Secret(Array("a secret of users".utf8)))
         _ = try world.configuration.bindAccount(account, to: world.tid, outgoing: false)
         #expect(world.begin(world.question()) == .authenticationFailure)
         #expect(world.begin(world.question(target: nil), id: 2) == nil)
         _ = try world.configuration.bindAccount(account, to: nil, outgoing: false)
         #expect(world.begin(world.question(target: nil), id: 3) == .authenticationFailure)
+    }
+
+    @Test("Whoever takes the place of a session, or joins it, is who that session's initiator has shown to be; the session lives on untouched")
+    func identity() throws {
+        let world = try World(addresses: ["ALL"], names: [])
+        let (a, b) = (try AccountName(Array("a".utf8)), try AccountName(Array("b".utf8)))
+        func authenticated(_ id: UInt64, as account: AccountName) -> LoginStatus? {
+            switch world.desk.authenticated(ConnectionID(rawValue: id), as: account, world.configuration, world.sessions) {
+            case .proceed: nil
+            case .refuse(let status, _): status
+            }
+        }
+        func finish(_ question: LoginQuestion, id: UInt64) throws -> (tsih: UInt16, refusal: LoginStatus?) {
+            switch try world.finish(world.outcome(question), id: id) {
+            case .grant(let grant): (grant.tsih, nil)
+            case .refuse(let status, _): (0, status)
+            }
+        }
+        let (mine, elsewhere, theirs) = (world.question(), world.question(isid: 2), world.question("iqn.b"))
+        for (id, question) in [(1, mine), (2, mine), (3, mine), (4, theirs), (5, elsewhere), (6, mine)] as [(UInt64, LoginQuestion)] {
+            #expect(world.begin(question, id: id) == nil)
+        }
+        for account in [a, b] {
+            _ = try world.configuration.newAccount(account, secret: Secret(Array("a secret of \(account)".utf8)))
+            _ = try world.configuration.bindAccount(account, to: world.tid, outgoing: false)
+        }
+        #expect(authenticated(1, as: a) == nil)
+        let tsih = try finish(mine, id: 1).tsih
+        #expect(tsih != 0 && world.sessions.began(tsih))
+        // B with A's name and ISID.
+        #expect(authenticated(2, as: b) == .notFound)
+        #expect(throws: DoorError.self) { try finish(mine, id: 2) }
+        // Nobody with them.
+        #expect(try finish(mine, id: 3).refusal == .authenticationFailure)
+        // B as itself.
+        #expect(authenticated(4, as: b) == nil)
+        #expect(try finish(theirs, id: 4).refusal == nil)
+        // B with A's name and another ISID: until the name is A's.
+        #expect(authenticated(5, as: b) == nil)
+        _ = try world.configuration.bindAccount(a, to: world.tid, outgoing: false, for: name("iqn.a"))
+        #expect(try finish(elsewhere, id: 5).refusal == .notFound)
+        #expect(world.sessions.records.count == 2)
+        // A itself takes its place again.
+        #expect(authenticated(6, as: a) == nil)
+        #expect(try finish(mine, id: 6).refusal == nil)
+        // Without accounts, the session stays that of who has shown to be A.
+        for account in [a, b] { _ = try world.configuration.unbindAccount(account, from: world.tid, outgoing: false) }
+        #expect(world.begin(mine, id: 7) == .notFound)
+        #expect(world.begin(world.question(tsih: tsih), id: 8) == .sessionDoesNotExist)
+        #expect(world.begin(elsewhere, id: 9) == nil)
     }
 
     @Test("A TSIH is that of the initiator's own session with the target, and its connection stays the only one")
@@ -199,7 +250,7 @@ private final class World {
         #expect(world.desk.targets(ConnectionID(rawValue: 2), .all, world.configuration).isEmpty)
         #expect(world.desk.unwelcomeDiscoveries(world.configuration).isEmpty)
         let account = try AccountName(Array("u".utf8))
-        _ = try world.configuration.newAccount(account)
+        _ = try world.configuration.newAccount(account, secret: Secret(Array("a secret of users".utf8)))
         _ = try world.configuration.bindAccount(account, to: nil, outgoing: false)
         #expect(world.desk.targets(ConnectionID(rawValue: 1), .all, world.configuration).isEmpty)
         #expect(world.desk.unwelcomeDiscoveries(world.configuration).contains(ConnectionID(rawValue: 1)))

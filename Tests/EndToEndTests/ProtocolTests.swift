@@ -23,7 +23,7 @@ import Testing
         let daemon = try Daemon()
         let folder = daemon.folder
         let files = try (1...4).map { try folder.sparseFile("disk \($0)", size: 8 << 20) }
-        var lines = ["# two targets", "--op new --mode account --user u --password 'p w'"]
+        var lines = ["# two targets", "--op new --mode account --user u --password 'p w of twelve'"]
         for tid in 1...2 {
             lines.append("tgtadm --lld iscsi --op new --mode target --tid \(tid) -T \(Daemon.iqn("t\(tid)"))")
             for lun in 1...2 { lines.append("--op new --mode logicalunit --tid \(tid) --lun \(lun) --backing-store \"\(files[2 * tid + lun - 3])\"") }
@@ -119,7 +119,7 @@ import Testing
     @Test("Every show and stat prints JSON that other parsers take")
     func json() throws {
         let daemon = try Daemon.serving(size: 8 << 20)
-        try daemon.must("--op new --mode account --user u --password p")
+        try daemon.must("--op new --mode account --user u --password long-enough-1")
         let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
         let sessions = try #require(try Self.targets(daemon).first?["sessions"] as? [[String: Any]])
         let sid = try #require(sessions.first?["sid"] as? Int)
@@ -147,7 +147,7 @@ import Testing
         // Each of these fails when it is done a second time.
         let name = Daemon.iqn("x")
         for line in [
-            "--op new --mode target --tid 1 -T \(name)", "--op bind --mode target --tid 1 -I 10.0.0.1", "--op new --mode account --user u --password p",
+            "--op new --mode target --tid 1 -T \(name)", "--op bind --mode target --tid 1 -I 10.0.0.1", "--op new --mode account --user u --password long-enough-1",
             "--op bind --mode account --tid 1 --user u", "--op new --mode lu --tid 1 --lun 1 -b \(try daemon.folder.sparseFile("disk", size: 1 << 20))",
         ] {
             let first = try daemon.admin(line)
@@ -161,6 +161,14 @@ import Testing
         let file = try daemon.folder.write("--op new --mode target --tid 2 -T iqn.y\n", to: "lines")
         let transaction = try daemon.admin("--transaction \(file)")
         #expect(transaction.ending == .exited(22) && transaction.output.contains("--transaction cannot be had"), "\(transaction.evidence)")
+        for (line, words) in [
+            ("--mode access --op explain --tid 1 -Q iqn.x -I ::1", "--mode access"), ("--mode target --op bind --tid 1 -I ::1 --luns 1", "--luns"),
+            ("--mode account --op generate --user u", "--op generate"), ("--mode account --op update --user u --retire-secret old", "--retire-secret"),
+            ("--mode account --op bind --tid 1 --user u -Q iqn.x", "--initiator-name with accounts"),
+        ] {
+            let own = try daemon.admin(line)
+            #expect(own.ending == .exited(22) && own.output == "tgtadm: \(words) cannot be had: this tgtd speaks tgt's protocol only\n", "\(own.evidence)")
+        }
         #expect(try !daemon.admin("--op show --mode target").output.contains("Target 2"))
         for line in ["--op delete --mode lu --tid 1 --lun 1", "--op delete --mode target --tid 1", "--op delete --mode system"] {
             let end = try daemon.admin(line)

@@ -33,7 +33,7 @@ struct AdminRequestTests {
         #expect(try action(.portal, .delete, "portalOps portal=1.2.3.4,") == .deletePortal(utf8("1.2.3.4")))
         #expect(try action(.portal, .show) == .showPortals)
         #expect(try action(.account, .new, "bsoflags=x,user=a,password=b") { $0.payload = utf8("user=a,password=b,c=d") }
-            == .newAccount(user: utf8("a"), password: utf8("b,c=d")))
+            == .newAccount(user: utf8("a"), password: utf8("b,c=d"), allowWeak: false))
         #expect(try action(.account, .delete, "user=a") == .deleteAccount(user: utf8("a")))
         #expect(try action(.account, .show) == .showAccounts)
         #expect(try action(.account, .bind, "user=a") == .bindAccount(.init(user: utf8("a"), tid: nil, outgoing: false)))

@@ -42,7 +42,10 @@ func outcome(_ words: [String]) -> TgtadmCommandLine.Outcome {
 }
 
 func errors(_ words: String) -> [String] {
-    if case .exit(let end) = outcome(words.split(separator: " ").map(String.init)) { end.errors } else { [] }
+    switch outcome(words.split(separator: " ").map(String.init)) {
+    case .exit(let end), .needsSecret(.terminal(_, let end)): end.errors
+    default: []
+    }
 }
 
 func request(_ words: String) -> TgtRequest? {
@@ -97,7 +100,7 @@ struct CommandLineTests {
         #expect(calls.count > 300)
         for call in calls {
             switch outcome(call.words.split(separator: " ").map(String.init)) {
-            case .exit(let end):
+            case .exit(let end), .needsSecret(.terminal(_, let end)):
                 #expect(end.code == call.code, "\(call.words)")
                 // What getopt_long itself says stands before this line, and is not ours.
                 #expect(end.errors.map { $0.trimmingCharacters(in: .whitespaces) } == call.errors.map { $0.trimmingCharacters(in: .whitespaces) }, "\(call.words)")
@@ -105,7 +108,7 @@ struct CommandLineTests {
             case .send(let command):
                 #expect(call.code == 0, "\(call.words)")
                 #expect(command.request == call.request, "\(call.words)")
-            case .transact: Issue.record("tgt has no transactions: \(call.words)")
+            case .transact, .needsSecret: Issue.record("tgt has no transactions: \(call.words)")
             }
         }
     }
@@ -180,13 +183,33 @@ struct CommandLineTests {
             guard case .send(let command) = outcome(words.split(separator: " ").map(String.init)) else { throw TgtError.invalidRequest }
             return command
         }
-        let bind = try command("--op bind --mode target --tid 1 -Q iqn.x --luns 0,2-5:ro,7")
-        #expect(bind.own == AdminRequest(.bindInitiators(tid: 1, .init(name: utf8("iqn.x")), luns: utf8("0,2-5:ro,7"))) && bind.ownWords == "--luns")
-        #expect(try command("--op bind --mode target --tid 1 -Q iqn.x").own == nil)
-        let question = AdminRequest.AccessQuestion(tid: 1, name: utf8("iqn.x"), address: utf8("::1"), user: utf8("u"))
-        let explain = try command("--mode access --op explain --tid 1 -Q iqn.x -I ::1 --user u --json")
-        #expect(explain.own == AdminRequest(.explainAccess(question)) && explain.format == .json)
+        for (words, action, own) in [
+            ("--op bind --mode target --tid 1 -Q iqn.x --luns 0,2-5:ro,7", .bindInitiators(tid: 1, .init(name: utf8("iqn.x")), luns: utf8("0,2-5:ro,7")), "--luns"),
+            ("--mode access --op explain --tid 1 -Q iqn.x -I ::1 -u u", .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("::1"), user: utf8("u"))), "--mode access"),
+            ("--mode account --op generate -u u", .generateSecret(user: utf8("u"), bits: 96), "--op generate"),
+            ("--mode account --op generate -u u --bits 256", .generateSecret(user: utf8("u"), bits: 256), "--op generate"),
+            ("--mode account --op update -u u --add-secret -p p", .addSecret(user: utf8("u"), password: utf8("p"), allowWeak: false), "--add-secret"),
+            ("--mode account --op update -u u --add-secret -p p --allow-weak", .addSecret(user: utf8("u"), password: utf8("p"), allowWeak: true), "--add-secret"),
+            ("--mode account --op update -u u --retire-secret old", .retireSecret(user: utf8("u"), .old), "--retire-secret"),
+            ("--mode account --op update -u u --retire-secret new", .retireSecret(user: utf8("u"), .new), "--retire-secret"),
+            ("--mode account --op bind -u u -t 3 -Q iqn.x", .bindAccount(.init(user: utf8("u"), tid: 3, outgoing: false, initiator: utf8("iqn.x"))), "--initiator-name with accounts"),
+            ("--mode account --op unbind -u u -Q iqn.x", .unbindAccount(.init(user: utf8("u"), tid: nil, outgoing: false, initiator: utf8("iqn.x"))), "--initiator-name with accounts"),
+        ] as [(String, AdminRequest.Action, String)] {
+            #expect(try command(words).content == .own(AdminRequest(action), words: own), "\(words)")
+        }
+        #expect(try command("--op bind --mode target --tid 1 -Q iqn.x").request != nil && command("--mode account --op bind -u u -t 3").request != nil)
+        #expect(try command("--mode access --op explain --tid 1 -Q iqn.x -I ::1 --json").format == .json)
+        #expect(try command("--mode account --op new -u u -p p --allow-weak").request?.force == true)
         for (words, message) in [
+            ("--mode account --op update -u u", "operation update not supported in account mode"),
+            ("--mode account --op update -u u --add-secret --retire-secret old -p p", "'add-secret' and 'retire-secret' do not go together"),
+            ("--mode account --op update --add-secret -p p", "'user' option is necessary"),
+            ("--mode account --op update -u u --retire-secret old -p p", "'retire-secret' takes no secret"),
+            ("--mode account --op update -u u --retire-secret older", "--retire-secret takes old or new"),
+            ("--mode account --op generate", "'user' option is necessary"),
+            ("--mode account --op generate -u u --bits many", "--bits takes a number, not 'many'"),
+            ("--mode account --op generate -u u -p p", "account mode: option '-p' is not allowed/supported"),
+            ("--mode account --op new -u u -p p --password-file f", "--password and --password-file do not go together"),
             ("--mode access --op explain -Q iqn.x -I ::1", "'tid' option is necessary"),
             ("--mode access --op explain --tid 1 -Q iqn.x", "'initiator-name' and 'initiator-address' options are required"),
             ("--mode access --op show --tid 1", "operation show not supported in access mode"),
@@ -196,10 +219,42 @@ struct CommandLineTests {
         ] { #expect(errors(words) == ["tgtadm: " + message]) }
     }
 
+    @Test("a secret comes from a file, or is asked for; on the command line it is taken with a warning")
+    func secrets() throws {
+        func finish(_ words: String, secret: String? = nil) throws -> TgtadmCommandLine.Outcome {
+            var line = TgtadmCommandLine()
+            for word in words.split(separator: " ").map(String.init) {
+                let parts = word.dropFirst(2).split(separator: "=").map(String.init)
+                let option = try #require(TgtadmOption.all.first { $0.name == parts[0] })
+                #expect(line.take(option.letter, parts.count > 1 ? utf8(parts[1]) : nil) == nil)
+            }
+            if let secret { line.supply(secret: utf8(secret)) }
+            return line.finish(strays: [])
+        }
+        let new = "--mode=account --op=new --user=u"
+        #expect(try finish(new + " --password-file=/f") == .needsSecret(.file(utf8("/f"))))
+        #expect(try finish(new) == .needsSecret(.terminal(user: "u", otherwise: TgtadmExit(errors: ["tgtadm: 'user' and 'password' options are required"], code: 22))))
+        #expect(try finish("--mode=account --op=update --user=u --add-secret --password-file=-") == .needsSecret(.file(utf8("-"))))
+        for words in [new, new + " --password-file=/f"] {
+            guard case .send(let command) = try finish(words, secret: "p,q") else {
+                Issue.record("\(words) is not sent")
+                continue
+            }
+            #expect(command.understood == AdminRequest(.newAccount(user: utf8("u"), password: utf8("p,q"), allowWeak: false)) && command.warnings.isEmpty)
+            #expect(command.request?.payload == utf8("user=u,password=p,q"))
+        }
+        guard case .send(let command) = try finish(new + " --password=x") else { throw TgtError.invalidRequest }
+        #expect(command.warnings == ["tgtadm: warning: others on this host can see a secret on the command line; see --password-file"])
+        for (file, secret) in [("a b", "a b"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\n", ""), ("", "")] {
+            #expect(TgtadmCommandLine.secret(fromFile: utf8(file)) == utf8(secret))
+        }
+    }
+
     @Test("abbreviations of tgt's options stay what they were, where ours would make them ambiguous", arguments: [
         ("--lu 1 --mo target", "--lun 1 --mo target"), ("--lu=1", "--lun=1"), ("--lun 1 --luns 2", "--lun 1 --luns 2"), ("--value --lu --lu 1", "--value --lu --lun 1"),
         ("--va=x --lu 1", "--va=x --lun 1"), ("-v --lu --lu 1", "-v --lu --lun 1"), ("-vx --lu 1", "-vx --lun 1"), ("-dv --lu --lu 1", "-dv --lu --lun 1"),
         ("-- --lu 1", "-- --lu 1"), ("--l 1", "--l 1"), ("--force --lu 1", "--force --lun 1"), ("stray --lu 1", "stray --lun 1"), ("--t 1 --lu", "--t 1 --lun"),
+        ("--pass x", "--password x"), ("--passw=x --passwo y", "--password=x --password y"), ("--password x", "--password x"), ("--password-f x", "--password-f x"),
     ])
     func abbreviations(words: String, written: String) {
         #expect(TgtadmOption.unabbreviated(words.split(separator: " ").map { utf8(String($0)) }).map(text) == written.split(separator: " ").map(String.init))
@@ -214,7 +269,7 @@ struct CommandLineTests {
             Issue.record("\(word) is refused")
             return
         }
-        #expect(command.request.tid == tid)
+        #expect(command.request?.tid == tid)
     }
 
     @Test("other numbers are invalid or out of range", arguments: [

@@ -79,7 +79,7 @@ struct TransactionTextTests {
             }
             #expect(command.format == .json)
         }
-        #expect(errors("--op delete --mode target --tid 1 --json") == ["tgtadm: --json goes with the operations show, stat and explain, and with --transaction"])
+        #expect(errors("--op delete --mode target --tid 1 --json") == ["tgtadm: --json goes with the operations show, stat, explain and generate, and with --transaction"])
         guard case .transact(let transaction) = outcome("--transaction /x -C 3 --json -d") else {
             Issue.record("--transaction is refused")
             return

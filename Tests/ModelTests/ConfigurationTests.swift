@@ -1,3 +1,4 @@
+import Crypto
 import ISCSI
 import SCSI
 import Testing
@@ -15,6 +16,7 @@ func example() throws -> Configuration {
 
 let one = TargetID(rawValue: 1)!
 let two = TargetID(rawValue: 2)!
+let secret = Secret(utf8("a secret of users"))
 let disk = LogicalUnitKey(target: one, lun: 1)
 
 func parameters(_ text: String) -> [LogicalUnitParameter] {
@@ -142,8 +144,8 @@ struct ConfigurationTests {
     func accounts() throws {
         var configuration = try example()
         let names = try ["u1", "u2", "u3", "u4"].map { try AccountName(utf8($0)) }
-        for name in names { #expect(try configuration.newAccount(name) == [.accountListChanged]) }
-        #expect(kind { () throws(ConfigurationError) in try configuration.newAccount(names[0]) } == .accountExists)
+        for name in names { #expect(try configuration.newAccount(name, secret: Secret(utf8("a secret of \(name)"))) == [.accountListChanged]) }
+        #expect(kind { () throws(ConfigurationError) in try configuration.newAccount(names[0], secret: secret) } == .accountExists)
         for name in names[..<3] { #expect(try configuration.bindAccount(name, to: one, outgoing: false) == [.accountsChanged(one)]) }
         _ = try configuration.unbindAccount(names[1], from: one, outgoing: false)
         _ = try configuration.bindAccount(names[3], to: one, outgoing: false)
@@ -160,6 +162,61 @@ struct ConfigurationTests {
         #expect(try configuration.deleteAccount(names[0]) == [.accountListChanged, .accountsChanged(one), .accountsChanged(nil)])
         #expect(try configuration.target(one).accounts.incoming == [names[3], names[2]] && configuration.discoveryAccounts.isEmpty)
         #expect(kind { () throws(ConfigurationError) in try configuration.deleteAccount(names[0]) } == .noSuchAccount)
+    }
+
+    @Test("an account has two secrets while one takes the place of the other, and a strong one unless weakness is allowed")
+    func secrets() throws {
+        var configuration = try example()
+        let (user, other) = (try AccountName(utf8("u")), try AccountName(utf8("o")))
+        func secret(_ text: String) -> Secret { Secret(utf8(text)) }
+        func live() -> [Secret]? { configuration.account(user)?.secrets }
+        #expect(kind { () throws(ConfigurationError) in try configuration.newAccount(user, secret: secret("eleven-char")) } == .invalid)
+        #expect(kind { () throws(ConfigurationError) in try configuration.newAccount(user, secret: secret(""), allowWeak: true) } == .invalid)
+        _ = try configuration.newAccount(user, secret: secret("x"), allowWeak: true)
+        #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("x"), to: user, allowWeak: true) } == .invalid)
+        #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("y"), to: user) } == .invalid)
+        #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("twelve-chars"), to: other) } == .noSuchAccount)
+        #expect(kind { () throws(ConfigurationError) in try configuration.retireSecret(.old, of: user) } == .invalid)
+        #expect(try configuration.addSecret(secret("twelve-chars"), to: user) == [.accountListChanged])
+        #expect(live() == [secret("x"), secret("twelve-chars")])
+        #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("another-one-"), to: user) } == .invalid)
+        #expect(kind { () throws(ConfigurationError) in try configuration.bindAccount(user, to: one, outgoing: true) } == .invalid)
+        var back = configuration
+        #expect(try back.retireSecret(.new, of: user) == [.accountListChanged])
+        #expect(back.account(user)?.secrets == [secret("x")])
+        _ = try configuration.retireSecret(.old, of: user)
+        #expect(live() == [secret("twelve-chars")])
+        // One that is outgoing somewhere has one secret, and never that of an incoming one there.
+        _ = try configuration.newAccount(other, secret: secret("of-the-target"))
+        _ = try configuration.bindAccount(other, to: one, outgoing: true)
+        _ = try configuration.bindAccount(user, to: one, outgoing: false)
+        #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("another-one-"), to: other) } == .invalid)
+        #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("of-the-target"), to: user) } == .invalid)
+        #expect(live() == [secret("twelve-chars")])
+        _ = try configuration.addSecret(secret("another-one-"), to: user)
+        #expect(live()?.count == 2)
+    }
+
+    @Test("an account is bound for all initiators or for some; unbinding without a name takes all of its bindings")
+    func boundInitiators() throws {
+        var configuration = try example()
+        let (user, other) = (try AccountName(utf8("u")), try AccountName(utf8("o")))
+        let (i, j) = (try ISCSIName(utf8("iqn.I")), try ISCSIName(utf8("iqn.j")))
+        _ = try configuration.newAccount(user, secret: secret)
+        _ = try configuration.newAccount(other, secret: Secret(utf8("another secret")))
+        _ = try configuration.bindAccount(user, to: one, outgoing: false, for: i)
+        _ = try configuration.bindAccount(user, to: one, outgoing: false, for: j)
+        #expect(kind { () throws(ConfigurationError) in try configuration.bindAccount(user, to: one, outgoing: false, for: i) } == .accountExists)
+        #expect(kind { () throws(ConfigurationError) in try configuration.bindAccount(user, to: one, outgoing: true) } == .accountExists)
+        #expect(kind { () throws(ConfigurationError) in try configuration.bindAccount(other, to: one, outgoing: true, for: i) } == .invalid)
+        #expect(try configuration.target(one).accounts.incoming == [user])
+        #expect(try configuration.target(one).accounts.admits(user, i) && !configuration.target(one).accounts.admits(user, ISCSIName(utf8("iqn.k"))))
+        _ = try configuration.unbindAccount(user, from: one, outgoing: false, for: i)
+        #expect(kind { () throws(ConfigurationError) in try configuration.unbindAccount(user, from: one, outgoing: false, for: i) } == .noSuchAccount)
+        #expect(try !configuration.target(one).accounts.admits(user, i) && configuration.target(one).accounts.admits(user, j))
+        _ = try configuration.bindAccount(user, to: one, outgoing: false)
+        _ = try configuration.unbindAccount(user, from: one, outgoing: false)
+        #expect(try configuration.target(one).accounts.isEmpty)
     }
 
     @Test("account names are 1 to 255 printable characters without blanks and commas, and case matters")

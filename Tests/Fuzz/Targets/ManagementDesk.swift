@@ -1,5 +1,6 @@
 import Administration
 import Bytes
+import Crypto
 import ISCSI
 import Management
 import Model
@@ -92,6 +93,7 @@ struct ManagementDesk {
             precondition((0..<Model.Limits.logicalUnits).contains(key.lun), "the door's messages have 16 bits for it")
             return .done
         case .withdrawTarget, .endConnection, .close: return .done
+        case .drawSecret(let characters): return .drawn(Secret([UInt8](repeating: choice | 0x40, count: characters)))
         }
     }
 
