@@ -42,6 +42,8 @@ public enum AccessDecision: Hashable, Sendable {
         case authenticationRequired
         /// It has authenticated with an account that is not bound there, or not for this initiator.
         case account
+        /// The target has to prove itself, too, and was not asked to.
+        case mutualAuthenticationRequired
         /// The target, or the system, is offline.
         case offline
 
@@ -49,7 +51,7 @@ public enum AccessDecision: Hashable, Sendable {
         public var loginStatus: LoginStatus {
             switch self {
             case .noRules, .address, .name, .noTarget, .account: .notFound
-            case .authenticationRequired: .authenticationFailure
+            case .authenticationRequired, .mutualAuthenticationRequired: .authenticationFailure
             case .offline: .serviceUnavailable
             }
         }
@@ -63,6 +65,7 @@ public enum AccessDecision: Hashable, Sendable {
             case .noTarget: "there is no such target"
             case .authenticationRequired: "an account is bound there, and it has not authenticated"
             case .account: "the account is not bound there for this initiator"
+            case .mutualAuthenticationRequired: "the target wants mutual authentication, and was asked for no proof"
             case .offline: "the target, or the system, is offline"
             }
         }
@@ -98,16 +101,20 @@ public func decide(_ target: TargetConfiguration, initiator: ISCSIName, address:
 }
 
 /// Decides on a login to a target by name: its rules and its accounts have to admit.
-/// - Parameter account: whose secret it has proved to know; nil: nobody's
+/// - Parameters:
+///   - account: whose secret it has proved to know; nil: nobody's
+///   - isMutual: whether it has let the target prove itself, too
 public func decideLogin(
-    _ configuration: Configuration, targetName: ISCSIName, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil
+    _ configuration: Configuration, targetName: ISCSIName, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil,
+    isMutual: Bool = false
 ) -> AccessDecision {
     guard let target = configuration.target(named: targetName) else { return .refused(.noTarget) }
     let decision = decide(target, initiator: initiator, address: address)
     guard decision.isAdmitted else { return decision }
-    if !target.accounts.isEmpty {
+    if !target.accounts.isEmpty || target.requiresMutualCHAP {
         guard let account else { return .refused(.authenticationRequired) }
         guard target.accounts.admits(account, initiator) else { return .refused(.account) }
+        guard isMutual || !target.requiresMutualCHAP else { return .refused(.mutualAuthenticationRequired) }
     }
     guard configuration.state == .ready, target.state == .ready else { return .refused(.offline) }
     return decision

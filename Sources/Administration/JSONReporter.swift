@@ -85,6 +85,7 @@ struct JSONReporter {
                 writer.field("state", target.state.rawValue)
                 writer.field("nopInterval", target.nopInterval)
                 writer.field("nopCount", target.nopCount)
+                writer.field("requireMutualCHAP", target.requiresMutualCHAP)
                 writer.object("parameters") { writer in
                     for (name, value) in target.parameters.shown { writer.field(name, value) }
                 }
@@ -183,6 +184,14 @@ struct JSONReporter {
     private func write(initiator session: RuntimeView.Session, to writer: inout JSONWriter) {
         writer.field("initiatorName", session.initiatorName.spelling)
         writer.field("initiatorAlias", session.initiatorAlias.map { escaped($0, limit: .max) })
+        if let authentication = session.authentication {
+            writer.object("authentication") { writer in
+                writer.field("account", authentication.account.description)
+                writer.field("algorithm", authentication.algorithm.description)
+                writer.field("mutual", authentication.isMutual)
+                writer.field("md5InClear", authentication.isMD5InClear)
+            }
+        }
     }
 
     private func write(_ rows: [CommandStatistics], to writer: inout JSONWriter) {

@@ -84,9 +84,13 @@ struct Reporter {
     }
 
     private func report(_ session: RuntimeView.Session) -> SessionReport {
-        SessionReport(
+        var report = SessionReport(
             tsih: session.tsih, initiatorName: session.initiatorName.spelling, alias: session.initiatorAlias.map { escaped($0) },
             connections: session.connections.map { SessionReport.Connection(cid: $0.cid, address: $0.address.description) })
+        report.authentication = session.authentication.map {
+            "\($0.account), CHAP with \($0.algorithm)\($0.isMutual ? ", mutual" : "")\($0.isMD5InClear ? ", in clear" : "")"
+        }
+        return report
     }
 
     private func report(_ unit: LogicalUnitConfiguration, _ target: TargetConfiguration) -> LogicalUnitReport {
@@ -114,7 +118,9 @@ struct Reporter {
     }
 
     private func parameters(of target: TargetConfiguration) -> [UInt8] {
-        renderParameters([("nop_interval", String(target.nopInterval)), ("nop_count", String(target.nopCount))] + target.parameters.shown)
+        // Only where it is set: tgt knows no such parameter.
+        let own = target.requiresMutualCHAP ? [("RequireMutualCHAP", "Yes")] : []
+        return renderParameters([("nop_interval", String(target.nopInterval)), ("nop_count", String(target.nopCount))] + target.parameters.shown + own)
     }
 
     /// Every logical unit of a target with every session: by LUN, then in the order of the logins.

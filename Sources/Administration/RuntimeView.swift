@@ -22,6 +22,8 @@ public struct RuntimeView: Sendable {
         /// InitiatorAlias as it came: bytes from outside.
         public var initiatorAlias: [UInt8]?
         public var connections: [Connection]
+        /// How its initiator has proved who it is; nil: not at all.
+        public var authentication: Authentication?
 
         public init(target: TargetID, tsih: UInt16, initiatorName: ISCSIName, initiatorAlias: [UInt8]? = nil, connections: [Connection]) {
             self.target = target
@@ -29,6 +31,21 @@ public struct RuntimeView: Sendable {
             self.initiatorName = initiatorName
             self.initiatorAlias = initiatorAlias
             self.connections = connections
+        }
+    }
+
+    public struct Authentication: Sendable {
+        public var account: AccountName
+        public var algorithm: CHAPAlgorithm
+        public var isMutual: Bool
+        /// Whether whoever overheard it may try secrets at a great rate.
+        public var isMD5InClear: Bool
+
+        public init(account: AccountName, algorithm: CHAPAlgorithm, isMutual: Bool, isMD5InClear: Bool) {
+            self.account = account
+            self.algorithm = algorithm
+            self.isMutual = isMutual
+            self.isMD5InClear = isMD5InClear
         }
     }
 

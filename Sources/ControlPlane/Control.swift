@@ -85,7 +85,7 @@ public final class Control {
         self.options = options
         self.log = log
         openings = StoreOpenings(loop: loop)
-        desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget)
+        desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget, judge: CHAPJudge(md5: options.settings.md5))
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
             isDebugging: options.settings.logLevel == .debug)
@@ -383,7 +383,8 @@ public final class Control {
         for (tsih, record) in sessions.records where changed.contains(record.tid) {
             guard let target = configuration.targets[record.tid] else { continue }
             let decision = decideLogin(
-                configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network, account: record.account)
+                configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network, account: record.account,
+                isMutual: record.proof?.isMutual ?? false)
             guard case .refused(let reason) = decision, reason != .offline else {
                 if let mask = decide(target, initiator: record.initiatorName, address: record.peer.network).mask, mask != record.mask {
                     log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record))
@@ -445,7 +446,12 @@ public final class Control {
     }
 
     private func metadata(_ tsih: UInt16, _ record: SessionRecord) -> Logger.Metadata {
-        ["initiator": "\(record.initiatorName)", "address": "\(record.peer)", "tid": "\(record.tid)", "tsih": "\(tsih)"]
+        var metadata: Logger.Metadata = ["initiator": "\(record.initiatorName)", "address": "\(record.peer)", "tid": "\(record.tid)", "tsih": "\(tsih)"]
+        if let proof = record.proof {
+            metadata["account"] = "\(proof.account)"
+            metadata["chap"] = "\(proof.algorithm)\(proof.isMutual ? ", mutual" : "")"
+        }
+        return metadata
     }
 
     private func sendTargets(_ id: RequestID, _ tsih: UInt16, _ scope: TextRequest.Selection) {
@@ -478,6 +484,7 @@ public final class Control {
             try desk.admit(question)
             switch question {
             case .begin(let id, let login): begin(id, login, descriptors.take())
+            case .authenticate(let id, let answer): try authenticate(id, answer)
             case .finish(let id, let outcome): try finish(id, outcome, descriptors.take())
             case .sendTargets(let id, let scope):
                 for (page, isLast) in pages(desk.targets(id, scope, configuration)) { login?.send(.targets(id, page, isLast: isLast)) }
@@ -497,8 +504,25 @@ public final class Control {
             return
         }
         switch desk.begin(id, question, peer: peer, local: local, configuration, sessions) {
-        case .proceed(let parameters, let tag): login?.send(.proceed(id, parameters, portalGroupTag: tag))
+        case .proceed(let parameters, let tag, let authentication): login?.send(.proceed(id, parameters, portalGroupTag: tag, authentication))
         case .refuse(let status, let reason): refuse(id, question, peer, status, reason)
+        }
+    }
+
+    private func authenticate(_ id: ConnectionID, _ answer: CHAPAnswer) throws(DoorError) {
+        guard let applicant = desk.applicant(id) else { throw .outOfPhase("authenticate") }
+        switch try desk.authenticate(id, answer, configuration, sessions) {
+        case .authenticated(let parameters, let proof):
+            if answer.algorithm == .md5 {
+                log.notice(
+                    "an initiator authenticates by MD5 in clear: whoever listens may try secrets at a great rate",
+                    metadata: ["initiator": "\(applicant.question.initiatorName)", "address": "\(applicant.peer)"])
+            }
+            login?.send(.authenticated(id, parameters, proof))
+        case .refuse(let status, let reason): refuse(id, applicant.question, applicant.peer, status, reason)
+        case .drop(let reason):
+            logRefusal(applicant.question, applicant.peer, "closed", reason)
+            login?.send(.drop(id))
         }
     }
 
@@ -535,13 +559,17 @@ public final class Control {
     }
 
     private func refuse(_ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String) {
+        logRefusal(question, peer, String(status.rawValue, radix: 16), reason)
+        login?.send(.refuse(id, status))
+    }
+
+    private func logRefusal(_ question: LoginQuestion, _ peer: SocketAddress, _ status: String, _ reason: String) {
         log.notice(
             "a login is refused: \(reason)",
             metadata: [
                 "initiator": "\(question.initiatorName)", "target": "\(question.targetName?.spelling ?? "discovery")", "address": "\(peer)",
-                "status": "\(String(status.rawValue, radix: 16))",
+                "status": "\(status)",
             ])
-        login?.send(.refuse(id, status))
     }
 
     // MARK: What is going on

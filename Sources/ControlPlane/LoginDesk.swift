@@ -1,9 +1,20 @@
 import Access
+import Bytes
 import Door
 import ISCSI
 import Logging
 import Model
 import Reactor
+
+/// What an initiator has proved.
+package struct LoginProof: Hashable, Sendable {
+    package var account: AccountName
+    var algorithm: CHAPAlgorithm
+    /// Whether the target has proved itself, too.
+    var isMutual: Bool
+    /// Whether whoever overheard it may try secrets at a great rate: there is no TLS yet.
+    var isMD5InClear: Bool { algorithm == .md5 }
+}
 
 /// Decides on logins, as the login process asks: it believes nothing that process says but what was negotiated, and that
 /// only within what was offered. Addresses come from the connection itself.
@@ -14,18 +25,31 @@ package struct LoginDesk {
         let question: LoginQuestion
         let peer: SocketAddress
         let local: SocketAddress
-        let offered: SessionParameters
-        /// Whose secret it has proved to know; nil: nobody's.
-        var account: AccountName?
+        /// What it may negotiate within; nil as long as it has to prove who it is.
+        var offered: SessionParameters?
+        /// What it has to answer, once.
+        var demand: CHAPDemand?
+        /// What it has proved; nil: nothing.
+        var proof: LoginProof?
+
+        /// It has shown all that it has to: it may negotiate.
+        mutating func proceed(_ parameters: SessionParameters) {
+            phase = question.sessionType == .discovery ? .discovering : .negotiating
+            offered = parameters
+        }
     }
 
     /// Applicants remembered at once: no fewer than the login process may have connections (`unauthenticated-connections`).
     static let mostApplicants = 16_384
 
     private let sessionsPerTarget: Int
+    private let judge: CHAPJudge
     private var applicants: [ConnectionID: Applicant] = [:]
 
-    package init(sessionsPerTarget: Int = Limits().sessionsPerTarget) { self.sessionsPerTarget = sessionsPerTarget }
+    package init(sessionsPerTarget: Int = Limits().sessionsPerTarget, judge: CHAPJudge = CHAPJudge()) {
+        self.sessionsPerTarget = sessionsPerTarget
+        self.judge = judge
+    }
 
     /// Checks that a question may be asked now of its connection. Whoever asks out of phase is not our login process any more.
     package func admit(_ message: LoginQuestionMessage) throws(DoorError) {
@@ -35,7 +59,7 @@ package struct LoginDesk {
     }
 
     package enum Beginning {
-        case proceed(SessionParameters, portalGroupTag: UInt16)
+        case proceed(SessionParameters, portalGroupTag: UInt16, Authentication)
         case refuse(LoginStatus, String)
     }
 
@@ -45,56 +69,110 @@ package struct LoginDesk {
         _ sessions: SessionTable
     ) -> Beginning {
         guard applicants.count < Self.mostApplicants else { return .refuse(.outOfResources, "too many logins at once") }
-        let result = decide(question, account: nil, peer: peer, configuration, sessions)
-        if case .proceed(let parameters, _) = result {
-            applicants[id] = Applicant(
-                phase: question.sessionType == .discovery ? .discovering : .negotiating, question: question, peer: peer, local: local,
-                offered: parameters)
+        var applicant = Applicant(phase: .proving, question: question, peer: peer, local: local)
+        switch decide(question, nil, peer: peer, configuration, sessions) {
+        case .admitted(let parameters):
+            applicant.proceed(parameters)
+            applicants[id] = applicant
+            return .proceed(parameters, portalGroupTag: Self.portalGroupTag, .none)
+        // Where anybody can prove anything, what is not permitted looks just like what is not there: both have to prove who they are first.
+        case .refused(.authenticationFailure, _) where !configuration.accounts.isEmpty, .refused(.notFound, _) where !configuration.accounts.isEmpty:
+            let demand = judge.demand()
+            applicant.demand = demand
+            applicants[id] = applicant
+            return .proceed(SessionParameters(), portalGroupTag: Self.portalGroupTag, .chap(demand))
+        case .refused(let status, let reason): return .refuse(status, reason)
         }
-        return result
     }
 
-    /// It has proved to know the secret of an account: may it go on as that?
-    package mutating func authenticated(
-        _ id: ConnectionID, as account: AccountName, _ configuration: Configuration, _ sessions: SessionTable
-    ) -> Beginning {
-        guard let applicant = applicants[id] else { return .refuse(.initiatorError, "nobody has begun") }
-        let result = decide(applicant.question, account: account, peer: applicant.peer, configuration, sessions)
-        if case .proceed = result { applicants[id]?.account = account } else { applicants[id] = nil }
-        return result
+    /// Who asks and from where, for the log.
+    func applicant(_ id: ConnectionID) -> (question: LoginQuestion, peer: SocketAddress)? { applicants[id].map { ($0.question, $0.peer) } }
+
+    package enum Judgement {
+        /// With our own proof, if it has asked for one.
+        case authenticated(SessionParameters, CHAPProof?)
+        case refuse(LoginStatus, String)
+        /// Close it without a word.
+        case drop(String)
+    }
+
+    /// `authenticate`: is its answer right, and may it go on as whom it has proved to be?
+    ///
+    /// First comes who it is, then what it may: what is not permitted is told only to whoever has an account here, and nothing of a target.
+    package mutating func authenticate(
+        _ id: ConnectionID, _ answer: CHAPAnswer, _ configuration: Configuration, _ sessions: SessionTable
+    ) throws(DoorError) -> Judgement {
+        guard var applicant = applicants.removeValue(forKey: id), let demand = applicant.demand, demand.algorithms.contains(answer.algorithm)
+        else { throw .outOfPhase("authenticate") }
+        applicant.demand = nil
+        let target = applicant.question.sessionType == .normal ? applicant.question.targetName.flatMap { configuration.target(named: $0) } : nil
+        let tenant = target?.tenant ?? .default
+        func account(_ name: AccountName?) -> Account? { name.flatMap { configuration.account($0, tenant: tenant) } }
+        let bindings = applicant.question.sessionType == .normal ? target?.accounts : configuration.discoveryAccounts
+        let outgoing = account(bindings?.outgoing)
+        let incoming = account(try? AccountName(answer.name))
+        if let counterdemand = answer.counterdemand, judge.isOurs(counterdemand.challenge) { return .drop("it sends us a challenge of our own") }
+        guard judge.isRight(answer, to: demand, account: incoming, outgoing: outgoing), let incoming else {
+            return .refuse(.authenticationFailure, "\(incoming == nil ? "there is no account" : "a wrong response for account") “\(escaped(answer.name))”")
+        }
+        let proof = LoginProof(account: incoming.name, algorithm: answer.algorithm, isMutual: answer.counterdemand != nil)
+        switch decide(applicant.question, proof, peer: applicant.peer, configuration, sessions) {
+        case .refused(let status, let reason): return .refuse(status, reason)
+        case .admitted(let parameters):
+            let ours = answer.counterdemand.map { counterdemand in outgoing.flatMap { Self.proof(of: $0, counterdemand, answer.algorithm) } }
+            if case .some(.none) = ours { return .refuse(.authenticationFailure, "it wants a proof from us, and no outgoing account is bound there") }
+            applicant.proof = proof
+            applicant.proceed(parameters)
+            applicants[id] = applicant
+            return .authenticated(parameters, ours ?? nil)
+        }
+    }
+
+    /// By which a target shows that it knows the outgoing account's secret.
+    private static func proof(of account: Account, _ demand: CHAPAnswer.Counterdemand, _ algorithm: CHAPAlgorithm) -> CHAPProof? {
+        account.secrets.first.map { secret in
+            CHAPProof(name: account.name.bytes, response: CHAPJudge.response(algorithm, demand.identifier, secret, demand.challenge))
+        }
+    }
+
+    private enum Verdict {
+        case admitted(SessionParameters)
+        case refused(LoginStatus, String)
     }
 
     private func decide(
-        _ question: LoginQuestion, account: AccountName?, peer: SocketAddress, _ configuration: Configuration, _ sessions: SessionTable
-    ) -> Beginning {
+        _ question: LoginQuestion, _ proof: LoginProof?, peer: SocketAddress, _ configuration: Configuration, _ sessions: SessionTable
+    ) -> Verdict {
+        let account = proof?.account
         guard let name = question.targetName, question.sessionType == .normal else {
             if let refusal = Self.refusal(decideDiscovery(configuration, initiator: question.initiatorName, account: account)) { return refusal }
-            guard question.tsih == 0 else { return .refuse(.sessionDoesNotExist, "a discovery session has one connection") }
-            return .proceed(SessionParameters(), portalGroupTag: Self.portalGroupTag)
+            guard question.tsih == 0 else { return .refused(.sessionDoesNotExist, "a discovery session has one connection") }
+            return .admitted(SessionParameters())
         }
-        let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network, account: account)
+        let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network, account: account,
+            isMutual: proof?.isMutual ?? false)
         if let refusal = Self.refusal(decision) { return refusal }
-        guard let target = configuration.target(named: name) else { return .refuse(.notFound, "there is no such target") }
+        guard let target = configuration.target(named: name) else { return .refused(.notFound, "there is no such target") }
         if question.tsih != 0 {
-            guard let record = sessions.continues(question, tid: target.id) else { return .refuse(.sessionDoesNotExist, "there is no such session") }
-            guard record.account == account else { return .refuse(.sessionDoesNotExist, "the session is another account's") }
-            guard record.cid == question.cid else { return .refuse(.tooManyConnections, "a session has one connection") }
+            guard let record = sessions.continues(question, tid: target.id) else { return .refused(.sessionDoesNotExist, "there is no such session") }
+            guard record.account == account else { return .refused(.sessionDoesNotExist, "the session is another account's") }
+            guard record.cid == question.cid else { return .refused(.tooManyConnections, "a session has one connection") }
         }
         // Whoever takes the place of a session (RFC 7143 §6.3.5) has to be who that session's initiator has shown to be; for others it looks
         // like a target that they may not log in to.
         guard sessions.ofSamePort(as: question, tid: target.id).allSatisfy({ $0.account == account }) else {
-            return .refuse(.notFound, "its name and ISID have a session of another account")
+            return .refused(.notFound, "its name and ISID have a session of another account")
         }
-        return .proceed(target.parameters, portalGroupTag: Self.portalGroupTag)
+        return .admitted(target.parameters)
     }
 
     /// There is one portal group (RFC 7143 §13.9).
     static let portalGroupTag: UInt16 = 1
 
     /// Not permitted and not there look the same to the initiator (RFC 7143 §11.13.5); the log tells them apart.
-    private static func refusal(_ decision: AccessDecision) -> Beginning? {
+    private static func refusal(_ decision: AccessDecision) -> Verdict? {
         guard case .refused(let reason) = decision else { return nil }
-        return .refuse(reason.loginStatus, reason.description)
+        return .refused(reason.loginStatus, reason.description)
     }
 
     package enum Finish {
@@ -110,8 +188,8 @@ package struct LoginDesk {
         // The address was decided on: the connection that is served must be the one that was shown then.
         guard peer == applicant.peer else { throw .outOfPhase("finish on another connection than began") }
         guard outcome.identity == applicant.question else { throw .outOfPhase("finish for somebody else than began") }
-        guard outcome.negotiated.isWithin(applicant.offered) else { throw .outOfPhase("finish with more than was offered") }
-        if case .refuse(let status, let reason) = decide(applicant.question, account: applicant.account, peer: applicant.peer, configuration, sessions) {
+        guard let offered = applicant.offered, outcome.negotiated.isWithin(offered) else { throw .outOfPhase("finish with more than was offered") }
+        if case .refused(let status, let reason) = decide(applicant.question, applicant.proof, peer: applicant.peer, configuration, sessions) {
             return .refuse(status, reason)
         }
         guard let name = applicant.question.targetName, let target = configuration.target(named: name),
@@ -120,7 +198,8 @@ package struct LoginDesk {
         guard sessions.admits(applicant.question, tid: target.id, atMost: sessionsPerTarget) else {
             return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
-        guard let tsih = sessions.grant(applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, account: applicant.account, mask: mask) else {
+        guard let tsih = sessions.grant(
+            applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, proof: applicant.proof, mask: mask) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
         }
         let grant = SessionGrant(
@@ -132,10 +211,10 @@ package struct LoginDesk {
     /// What a discovery session may see.
     package func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
         guard let applicant = applicants[id],
-            Self.refusal(decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.account)) == nil
+            Self.refusal(decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.proof?.account)) == nil
         else { return [] }
         return Self.targets(
-            scope, initiator: applicant.question.initiatorName, account: applicant.account, current: nil, peer: applicant.peer, local: applicant.local, configuration)
+            scope, initiator: applicant.question.initiatorName, account: applicant.proof?.account, current: nil, peer: applicant.peer, local: applicant.local, configuration)
     }
 
     /// The targets of `scope` that this initiator may log in to, at the address where it has reached us (RFC 7143 appendix C).
@@ -158,7 +237,7 @@ package struct LoginDesk {
     func unwelcomeDiscoveries(_ configuration: Configuration) -> [ConnectionID] {
         applicants.filter { _, applicant in
             guard applicant.phase == .discovering else { return false }
-            let decision = decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.account)
+            let decision = decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.proof?.account)
             guard case .refused(let reason) = decision else { return false }
             return reason != .offline
         }.map(\.key)

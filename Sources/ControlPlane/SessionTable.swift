@@ -13,8 +13,9 @@ package struct SessionRecord {
     /// The initiator's address, and ours that it has reached.
     var peer: SocketAddress
     var local: SocketAddress
-    /// Whose secret its initiator has proved to know; nil: nobody's.
-    var account: AccountName?
+    /// What its initiator has proved; nil: nothing.
+    var proof: LoginProof?
+    var account: AccountName? { proof?.account }
     /// What it may see and write, as data has been told.
     var mask: LUNMask
     /// Grants on their way: data has not said yet what became of them.
@@ -73,7 +74,7 @@ package struct SessionTable {
 
     /// Enters a granted session; nil if there are too many.
     package mutating func grant(
-        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, account: AccountName? = nil, mask: LUNMask = .all
+        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, proof: LoginProof? = nil, mask: LUNMask = .all
     ) -> UInt16? {
         orders += 1
         if question.tsih != 0 {
@@ -81,6 +82,7 @@ package struct SessionTable {
             records[question.tsih]?.peer = peer
             records[question.tsih]?.local = local
             records[question.tsih]?.cid = question.cid
+            records[question.tsih]?.proof = proof
             records[question.tsih]?.mask = mask
             return question.tsih
         }
@@ -88,7 +90,7 @@ package struct SessionTable {
         repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
         records[lastTSIH] = SessionRecord(
             tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
-            peer: peer, local: local, account: account, mask: mask, order: orders)
+            peer: peer, local: local, proof: proof, mask: mask, order: orders)
         perTarget[tid, default: 0] += 1
         perPort[Port(tid: tid, initiatorName: question.initiatorName, isid: question.isid), default: []].insert(lastTSIH)
         return lastTSIH

@@ -19,6 +19,8 @@ public struct Settings: Sendable, Equatable {
     /// Directory of the installation identity and all that must survive a restart; nil: `/var/lib/tgt`.
     public var state: String?
     public var logLevel = LogLevel.info
+    /// When CHAP may use MD5.
+    public var md5 = MD5Use.always
     public var limits = Limits()
 
     public enum LogLevel: String, CaseIterable, Sendable { case debug, info, notice, warning, error }
@@ -101,6 +103,13 @@ extension Settings {
         ("state", { settings, node in
             guard let value = node.scalar?.string, value.hasPrefix("/") else { return "an absolute directory is wanted" }
             settings.state = value
+            return nil
+        }),
+        ("chap.md5", { settings, node in
+            guard let value = node.scalar.flatMap({ MD5Use(rawValue: $0.string) }) else {
+                return "one of \(MD5Use.allCases.map(\.rawValue).joined(separator: ", ")) is wanted"
+            }
+            settings.md5 = value
             return nil
         }),
         ("log.level", { settings, node in

@@ -134,9 +134,13 @@ extension RuntimeView {
         logicalUnits = survey.logicalUnits.mapValues(LogicalUnitCondition.init)
         sessions = served.map { tsih, record in
             let traffic = survey.connections[.init(tsih: tsih, cid: record.cid)] ?? Traffic()
-            return Session(
+            var session = Session(
                 target: record.tid, tsih: tsih, initiatorName: record.initiatorName, initiatorAlias: record.initiatorAlias,
                 connections: [Connection(cid: record.cid, address: record.peer.network, counters: ConnectionCounters(traffic))])
+            session.authentication = record.proof.map {
+                Authentication(account: $0.account, algorithm: $0.algorithm, isMutual: $0.isMutual, isMD5InClear: $0.isMD5InClear)
+            }
+            return session
         }
         let targets = Dictionary(uniqueKeysWithValues: served.map { ($0.tsih, $0.record.tid) })
         statistics = survey.nexuses.compactMap { key, activity in

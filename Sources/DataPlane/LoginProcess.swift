@@ -68,8 +68,10 @@ public final class LoginProcess {
             listen(portal, descriptor)
         case .stopListening(let portal): listeners.removeValue(forKey: portal)?.close()
         case .setOnline(let isOnline): self.isOnline = isOnline
-        case .proceed(let id, let parameters, let tag):
-            connections[id]?.answer(.proceed(parameters: parameters, portalGroupTag: tag, authentication: .none))
+        case .proceed(let id, let parameters, let tag, let authentication):
+            connections[id]?.answer(.proceed(parameters: parameters, portalGroupTag: tag, authentication: authentication))
+        case .authenticated(let id, let parameters, let proof): connections[id]?.answer(.authenticated(parameters: parameters, proof: proof))
+        case .drop(let id): connections[id]?.close(tellControl: true)
         case .refuse(let id, let status): connections[id]?.answer(.refuse(status))
         case .granted(let id): connections[id]?.close(tellControl: false)
         case .targets(let id, let targets, let isLast): connections[id]?.discovered(targets, isLast: isLast)
@@ -200,6 +202,7 @@ final class LoginConnection: EventHandler {
         switch machine.state {
         case .needsInput: break
         case .asks(let question): ask(.begin(id, question))
+        case .proves(let answer): process.link?.send(.authenticate(id, answer))
         case .succeeded(let outcome):
             stage = .finishing(outcome)
             ask(.finish(id, outcome))
@@ -274,7 +277,7 @@ final class LoginConnection: EventHandler {
     func answer(_ answer: LoginAnswer) {
         switch stage {
         case .login(var machine):
-            guard case .asks = machine.state else { return }
+            guard machine.expects(answer) else { return }
             machine.answer(answer)
             proceed(machine)
         case .finishing(let outcome):

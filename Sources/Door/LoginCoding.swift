@@ -6,8 +6,9 @@ extension LoginQuestionMessage: DoorMessage {
         DoorRow(1, "begin", descriptors: 1...1, perSecond: 20_000, in: [.unknown]),
         DoorRow(2, "finish", limit: 32 << 10, descriptors: 1...1, perSecond: 20_000, in: [.negotiating]),
         DoorRow(3, "sendTargets", perSecond: 5_000, in: [.discovering]),
-        DoorRow(4, "gone", limit: 16, perSecond: 50_000, in: [.unknown, .beginning, .negotiating, .discovering, .finishing]),
+        DoorRow(4, "gone", limit: 16, perSecond: 50_000, in: Set(LoginPhase.allCases)),
         DoorRow(5, "heartbeat", limit: 16, perSecond: 100),
+        DoorRow(6, "authenticate", perSecond: 20_000, in: [.proving]),
     ]
 
     public var code: UInt8 {
@@ -17,6 +18,7 @@ extension LoginQuestionMessage: DoorMessage {
         case .sendTargets: 3
         case .gone: 4
         case .heartbeat: 5
+        case .authenticate: 6
         }
     }
 
@@ -33,6 +35,9 @@ extension LoginQuestionMessage: DoorMessage {
             scope.encode(into: &writer)
         case .gone(let id): writer.write(id.rawValue)
         case .heartbeat(let count): writer.write(count)
+        case .authenticate(let id, let answer):
+            writer.write(id.rawValue)
+            answer.encode(into: &writer)
         }
     }
 
@@ -43,6 +48,7 @@ extension LoginQuestionMessage: DoorMessage {
         case 3: self = .sendTargets(ConnectionID(rawValue: try reader.uint64()), try TextRequest.Selection(from: &reader))
         case 4: self = .gone(ConnectionID(rawValue: try reader.uint64()))
         case 5: self = .heartbeat(try reader.uint64())
+        case 6: self = .authenticate(ConnectionID(rawValue: try reader.uint64()), try CHAPAnswer(from: &reader))
         default: throw .invalid
         }
     }
@@ -50,7 +56,7 @@ extension LoginQuestionMessage: DoorMessage {
     /// The connection that it is about.
     public var connection: ConnectionID? {
         switch self {
-        case .begin(let id, _), .finish(let id, _), .sendTargets(let id, _), .gone(let id): id
+        case .begin(let id, _), .authenticate(let id, _), .finish(let id, _), .sendTargets(let id, _), .gone(let id): id
         case .heartbeat: nil
         }
     }
@@ -66,6 +72,8 @@ extension LoginAnswerMessage: DoorMessage {
         DoorRow(6, "granted", limit: 16),
         DoorRow(7, "targets", limit: DoorLimits.message),
         DoorRow(8, "heartbeat", limit: 16),
+        DoorRow(9, "authenticated", limit: 16 << 10),
+        DoorRow(10, "drop", limit: 16),
     ]
 
     public var code: UInt8 {
@@ -78,6 +86,8 @@ extension LoginAnswerMessage: DoorMessage {
         case .granted: 6
         case .targets: 7
         case .heartbeat: 8
+        case .authenticated: 9
+        case .drop: 10
         }
     }
 
@@ -85,14 +95,19 @@ extension LoginAnswerMessage: DoorMessage {
         switch self {
         case .listen(let portal), .stopListening(let portal): writer.write(portal)
         case .setOnline(let isOnline): writer.write(isOnline)
-        case .proceed(let id, let parameters, let tag):
+        case .proceed(let id, let parameters, let tag, let authentication):
             writer.write(id.rawValue)
             parameters.encode(into: &writer)
             writer.write(tag)
+            authentication.encode(into: &writer)
         case .refuse(let id, let status):
             writer.write(id.rawValue)
             writer.write(status.rawValue)
-        case .granted(let id): writer.write(id.rawValue)
+        case .granted(let id), .drop(let id): writer.write(id.rawValue)
+        case .authenticated(let id, let parameters, let proof):
+            writer.write(id.rawValue)
+            parameters.encode(into: &writer)
+            writer.write(proof) { $1.encode(into: &$0) }
         case .targets(let id, let targets, let isLast):
             writer.write(id.rawValue)
             writer.write(targets) { $1.encode(into: &$0) }
@@ -108,11 +123,17 @@ extension LoginAnswerMessage: DoorMessage {
         case 3: self = .setOnline(try reader.bool())
         case 4:
             self = .proceed(
-                ConnectionID(rawValue: try reader.uint64()), try SessionParameters(from: &reader), portalGroupTag: try reader.uint16())
+                ConnectionID(rawValue: try reader.uint64()), try SessionParameters(from: &reader), portalGroupTag: try reader.uint16(),
+                try Authentication(from: &reader))
         case 5: self = .refuse(ConnectionID(rawValue: try reader.uint64()), try reader.loginStatus())
         case 6: self = .granted(ConnectionID(rawValue: try reader.uint64()))
         case 7: self = .targets(ConnectionID(rawValue: try reader.uint64()), try reader.discoveredTargets(), isLast: try reader.bool())
         case 8: self = .heartbeat(try reader.uint64())
+        case 9:
+            self = .authenticated(
+                ConnectionID(rawValue: try reader.uint64()), try SessionParameters(from: &reader),
+                try reader.optional { reader throws(ByteReaderError) in try CHAPProof(from: &reader) })
+        case 10: self = .drop(ConnectionID(rawValue: try reader.uint64()))
         default: throw .invalid
         }
     }

@@ -18,6 +18,8 @@ public struct RequestID: Hashable, Sendable {
 public enum LoginQuestionMessage: Sendable {
     /// May this begin? With the connection's descriptor, from which control takes the addresses itself.
     case begin(ConnectionID, LoginQuestion)
+    /// This is its answer to the challenge: is it right?
+    case authenticate(ConnectionID, CHAPAnswer)
     /// It has negotiated these: let it in. With the connection's descriptor, which goes on to data.
     case finish(ConnectionID, LoginOutcome)
     case sendTargets(ConnectionID, TextRequest.Selection)
@@ -33,7 +35,11 @@ public enum LoginAnswerMessage: Sendable {
     case stopListening(portal: UInt32)
     /// Accept and close at once (system state offline), or serve.
     case setOnline(Bool)
-    case proceed(ConnectionID, SessionParameters, portalGroupTag: UInt16)
+    case proceed(ConnectionID, SessionParameters, portalGroupTag: UInt16, Authentication)
+    /// Its answer was right: it may go on, with our own proof if it has asked for one.
+    case authenticated(ConnectionID, SessionParameters, CHAPProof?)
+    /// It has done what only an attacker does: close it without a word.
+    case drop(ConnectionID)
     case refuse(ConnectionID, LoginStatus)
     /// The session is data's: forget the connection.
     case granted(ConnectionID)

@@ -1,11 +1,15 @@
 import Bytes
 
 /// Where a connection that logs in stands, as control remembers it: what may be asked of it next.
-public enum LoginPhase: UInt8, Hashable, Sendable {
+public enum LoginPhase: UInt8, CaseIterable, Hashable, Sendable {
     /// Nothing has been asked yet.
     case unknown
     /// `begin` waits for control's answer.
     case beginning
+    /// Has been given a challenge.
+    case proving
+    /// `authenticate` waits for control's answer.
+    case judged
     /// Told to proceed to a normal session.
     case negotiating
     /// Told to proceed to a discovery session.

@@ -1,4 +1,4 @@
-/// Every key of RFC 7143 §13, of RFC 7145 §6 (which TCP declines), and tgt's two local ones. The first 24, up to
+/// Every key of RFC 7143 §12 and §13, of RFC 7145 §6 (which TCP declines), and tgt's two local ones. The first 24, up to
 /// `maxQueueCmd`, are what an administrator configures, in the order in which tgt shows them.
 enum Key: Int, CaseIterable, Sendable {
     case maxRecvDataSegmentLength, headerDigest, dataDigest, initialR2T, maxOutstandingR2T, immediateData
@@ -8,7 +8,8 @@ enum Key: Int, CaseIterable, Sendable {
     case maxXmitDataSegmentLength, maxQueueCmd
     case initiatorName, initiatorAlias, targetName, sessionType
     case targetAlias, targetAddress, targetPortalGroupTag, sendTargets
-    case authMethod, taskReporting, nodeArchitecture
+    case authMethod, chapA, chapI, chapC, chapN, chapR
+    case taskReporting, nodeArchitecture
 
     static let configurable = allCases[...Key.maxQueueCmd.rawValue]
 }
@@ -37,8 +38,10 @@ extension Key {
         case constant(StaticString)
         /// Stated by the initiator in its first request, nothing to answer.
         case initial
-        /// Handled by a stage of login.
-        case stage
+        /// Handled by `SecurityNegotiation`.
+        case security
+        /// What the list of protocol features must contain.
+        case feature(StaticString)
     }
 
     /// In which sessions a key means something.
@@ -104,12 +107,30 @@ extension Key {
         Description("TargetAddress", .text, .constant("Reject")),
         Description("TargetPortalGroupTag", .text, .constant("Reject")),
         Description("SendTargets", .text, .constant("Reject")),
-        Description("AuthMethod", .text, .stage),
-        Description("TaskReporting", .text, .stage, .normalSessions),
+        Description("AuthMethod", .text, .security),
+        Description("CHAP_A", .text, .security),
+        Description("CHAP_I", .text, .security),
+        Description("CHAP_C", .text, .security),
+        Description("CHAP_N", .text, .security),
+        Description("CHAP_R", .text, .security),
+        Description("TaskReporting", .text, .feature("RFC3720"), .normalSessions),
         Description("X#NodeArchitecture", .text, .declared),
     ]
 
     var description: Description { Self.table[rawValue] }
+
+    var isSecurityKey: Bool { if case .security = description.result { true } else { false } }
+
+    /// Whether the answer to it says something about the target.
+    var isNegotiated: Bool {
+        switch description.result {
+        case .minimum, .maximum, .and, .or, .list: true
+        default: false
+        }
+    }
+
+    /// Bytes of its longest value (RFC 7143 §6.1, §12.1.3).
+    var longestValue: Int { self == .chapC || self == .chapR ? BinaryValue.longestSpelling : KeyValue.longestValue }
 
     /// The key of that name as it stands on the wire, where upper and lower case differ. Keys of ours alone do not exist there.
     init?(onWire name: ArraySlice<UInt8>) {

@@ -41,7 +41,7 @@ struct LoginRefusal: Error {
 
 /// The negotiation of keys in one login (RFC 7143 §6.2): what was mentioned, what we asked for, what came of it.
 struct KeyNegotiation {
-    private let offered: SessionParameters
+    private var offered: SessionParameters
     private let sessionType: SessionType
     private(set) var negotiated = NegotiatedParameters()
     private var mentioned: Set<Key> = []
@@ -54,17 +54,24 @@ struct KeyNegotiation {
     init(_ offered: SessionParameters, _ sessionType: SessionType) {
         self.offered = offered
         self.sessionType = sessionType
-        negotiated.queueDepth = offered.maxQueueCmd
+        offer(offered)
+    }
+
+    /// From now on these are offered; nothing has been agreed on before.
+    mutating func offer(_ parameters: SessionParameters) {
+        offered = parameters
+        negotiated.queueDepth = parameters.maxQueueCmd
         limitSegments()
     }
 
     /// Takes in all the pairs of one text and returns our answers to them.
-    mutating func answers(to pairs: [KeyValue], stage: LoginStage, isFirst: Bool) throws(LoginRefusal) -> [UInt8] {
+    /// - Parameter mayNegotiate: whether keys may come already whose answer depends on the target
+    mutating func answers(to pairs: [KeyValue], mayNegotiate: Bool, isFirst: Bool) throws(LoginRefusal) -> [UInt8] {
         var text: [UInt8] = []
         // FirstBurstLength must not exceed MaxBurstLength, so it is decided behind it (RFC 7143 §13.14).
         for bursts in [false, true] {
             for pair in pairs where (Key(onWire: pair.name) == .firstBurstLength) == bursts {
-                guard let answer = try answer(to: pair, stage: stage, isFirst: isFirst) else { continue }
+                guard let answer = try answer(to: pair, mayNegotiate: mayNegotiate, isFirst: isFirst) else { continue }
                 Self.append(pair.name, answer, to: &text)
             }
         }
@@ -136,7 +143,7 @@ struct KeyNegotiation {
     }
 
     /// Our answer to one pair, nil if there is none to give.
-    private mutating func answer(to pair: KeyValue, stage: LoginStage, isFirst: Bool) throws(LoginRefusal) -> String.UTF8View? {
+    private mutating func answer(to pair: KeyValue, mayNegotiate: Bool, isFirst: Bool) throws(LoginRefusal) -> String.UTF8View? {
         keyCount += 1
         guard keyCount <= LoginLimits.keys else { throw LoginRefusal(status: .initiatorError) }
         guard let key = Key(onWire: pair.name) else {
@@ -144,7 +151,7 @@ struct KeyNegotiation {
             unknown.append(pair.name)
             return "NotUnderstood".utf8
         }
-        guard pair.value.count <= KeyValue.longestValue else { throw LoginRefusal(status: .initiatorError) }
+        guard pair.value.count <= key.longestValue else { throw LoginRefusal(status: .initiatorError) }
         if awaited.remove(key) != nil {
             // The answer to our demand: it must be one that the demand permits.
             guard let value = agreed(key, pair.value) else {
@@ -157,12 +164,13 @@ struct KeyNegotiation {
         }
         guard mentioned.insert(key).inserted else { throw LoginRefusal(status: .initiatorError) }
         guard appliesHere(key) else { return "Irrelevant".utf8 }
+        // What a target offers is for those who have proved who they are.
+        guard mayNegotiate || !key.isNegotiated else { throw LoginRefusal(status: .initiatorError) }
         switch key.description.result {
         case .constant(let answer): return answer.description.utf8
         case .initial:
             guard isFirst else { throw LoginRefusal(status: .initiatorError) }
             return nil
-        case .stage: return try answerInStage(key, pair.value, stage)
         case .declared:
             guard key == .maxRecvDataSegmentLength else { return nil }
             guard let value = agreed(key, pair.value) else { return "Reject".utf8 }
@@ -175,20 +183,12 @@ struct KeyNegotiation {
             }
             apply(value, to: key)
             return show(value, of: key).utf8
+        case .security: return nil
+        case .feature(let feature):
+            let features = pair.value.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
+            return features.contains { $0.elementsEqual(feature.description.utf8) } ? feature.description.utf8 : "Reject".utf8
         case .local: preconditionFailure("a local key is never found on the wire")
         }
-    }
-
-    private func answerInStage(_ key: Key, _ value: ArraySlice<UInt8>, _ stage: LoginStage) throws(LoginRefusal) -> String.UTF8View {
-        func offers(_ choice: String) -> Bool {
-            value.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false).contains { $0.elementsEqual(choice.utf8) }
-        }
-        if key == .authMethod {
-            guard stage == .securityNegotiation else { throw LoginRefusal(status: .initiatorError) }
-            guard offers("None") else { throw LoginRefusal(status: .authenticationFailure) }
-            return "None".utf8
-        }
-        return offers("RFC3720") ? "RFC3720".utf8 : "Reject".utf8
     }
 
     /// What the initiator's value and ours make together; nil if its value is none or nothing suits both.

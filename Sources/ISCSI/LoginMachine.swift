@@ -20,6 +20,8 @@ public struct LoginMachine: Sendable {
         case needsInput
         /// Call `answer`; nothing is negotiated before.
         case asks(LoginQuestion)
+        /// Call `answer`: is this the response of who it says it is?
+        case proves(CHAPAnswer)
         /// A normal session may begin. The final response is not in the output: see `LoginOutcome.finalResponseBytes`.
         case succeeded(LoginOutcome)
         /// The same for a discovery session.
@@ -54,6 +56,7 @@ public struct LoginMachine: Sendable {
     private var current: LoginRequest?
     private var statSN: UInt32 = 0
     private var question: LoginQuestion?
+    private var security = SecurityNegotiation(.none)
     private var negotiation: KeyNegotiation?
     private var portalGroupTag: UInt16 = 0
     private var tagIsAnnounced = false
@@ -75,22 +78,35 @@ public struct LoginMachine: Sendable {
             case .succeeded, .discovery:
                 // An initiator waits for the response before it sends more.
                 refuse(.initiatorError)
-            case .asks, .failed, .closed: return offset
+            case .asks, .proves, .failed, .closed: return offset
             }
         }
         return offset
     }
 
-    /// Answers the question asked.
+    /// Whether this answers the question asked.
+    public func expects(_ answer: LoginAnswer) -> Bool {
+        switch (state, answer) {
+        case (.asks, .refuse), (.proves, .refuse), (.asks, .proceed), (.proves, .authenticated): true
+        default: false
+        }
+    }
+
+    /// Answers the question asked: with what it `expects`.
     public mutating func answer(_ answer: LoginAnswer) {
-        guard case .asks(let question) = state else { preconditionFailure("nothing was asked") }
-        switch answer {
-        case .refuse(let status): refuse(status)
-        case .proceed(let parameters, let portalGroupTag, .none):
+        switch (state, answer) {
+        case (.asks, .refuse(let status)), (.proves, .refuse(let status)): refuse(status)
+        case (.asks(let question), .proceed(let parameters, let portalGroupTag, let authentication)):
             self.portalGroupTag = portalGroupTag
+            security = SecurityNegotiation(authentication)
             negotiation = KeyNegotiation(parameters, question.sessionType)
             state = .needsInput
-            negotiate(isFirst: true)
+            secure(isFirst: true)
+        case (.proves, .authenticated(let parameters, let proof)):
+            negotiation?.offer(parameters)
+            state = .needsInput
+            negotiate(isFirst: false, security.succeed(proof))
+        default: preconditionFailure("this was not asked")
         }
     }
 
@@ -163,7 +179,7 @@ public struct LoginMachine: Sendable {
         } else if question == nil {
             ask()
         } else {
-            negotiate(isFirst: false)
+            secure(isFirst: false)
         }
     }
 
@@ -180,12 +196,27 @@ public struct LoginMachine: Sendable {
         do throws(KeyValue.TextError) { return try KeyValue.pairs(text, atMost: LoginLimits.keys) } catch { throw LoginRefusal(status: .initiatorError) }
     }
 
-    private mutating func negotiate(isFirst: Bool) {
+    /// Who it is comes before what it wants.
+    private mutating func secure(isFirst: Bool) {
+        do throws(LoginRefusal) {
+            switch try security.take(pairs(), stage: stage) {
+            case .answers(let answers): negotiate(isFirst: isFirst, answers)
+            case .asks(let answer): state = .proves(answer)
+            }
+        } catch { refuse(error.status) }
+    }
+
+    private mutating func negotiate(isFirst: Bool, _ security: [UInt8]) {
         guard let request = current, var negotiation else { preconditionFailure("the question is answered") }
         do throws(LoginRefusal) {
-            var answers = try negotiation.answers(to: pairs(), stage: stage, isFirst: isFirst)
+            var answers = try security + negotiation.answers(to: pairs(), mayNegotiate: self.security.isSatisfied, isFirst: isFirst)
             text = []
             var next = request.transit ? LoginStage(rawValue: request.nextStage) : nil
+            if next != nil, !self.security.isSatisfied {
+                guard self.security.isUnderWay else { throw LoginRefusal(status: .authenticationFailure) }
+                // It would go on, and is not done here.
+                next = nil
+            }
             if !tagIsAnnounced, question?.sessionType == .normal {
                 KeyNegotiation.append(Key.targetPortalGroupTag.description.wireName[...], String(portalGroupTag).utf8, to: &answers)
                 tagIsAnnounced = true

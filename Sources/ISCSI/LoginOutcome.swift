@@ -30,6 +30,7 @@ public struct LoginQuestion: Hashable, Sendable {
 public enum Authentication: Hashable, Sendable {
     /// Not at all: AuthMethod=None.
     case none
+    case chap(CHAPDemand)
 }
 
 /// What is to become of a login.
@@ -39,6 +40,11 @@ public enum LoginAnswer: Hashable, Sendable {
     ///   - parameters: what the target (or discovery) offers
     ///   - portalGroupTag: announced in normal sessions (RFC 7143 §13.9)
     case proceed(parameters: SessionParameters, portalGroupTag: UInt16, authentication: Authentication)
+    /// It is who it says it is.
+    /// - Parameters:
+    ///   - parameters: what it is offered now that this is known
+    ///   - proof: our own, if it has asked for one
+    case authenticated(parameters: SessionParameters, proof: CHAPProof?)
 }
 
 /// The fields of the final Login Response, which is sent by whoever takes the session over: its TSIH is known only there.

@@ -133,7 +133,7 @@ public struct JSONWriter: Sendable {
 /// |---|---|
 /// | `--mode system --op show` | `system`: `version`, `state` (`ready`, `offline`), `debug`, `backingStores` [string], `deviceTypes` [string], `discoveryAccounts` (accounts), `limits` {name: value as text} |
 /// | `--mode target --op show` | `targets` [target], with `--tid` the one |
-/// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `address`] |
+/// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `authentication` (as of a session), `address`] |
 /// | `--mode account --op show` | `accounts` [`tenant`, `name`, `secrets`: how many are live] |
 /// | `--mode account --op generate` | `account`: `name`, `secret` |
 /// | `--mode portal --op show` | `portals` [`address`, `port`, `groupTag`] |
@@ -147,8 +147,8 @@ public struct JSONWriter: Sendable {
 ///
 /// | value | members |
 /// |---|---|
-/// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string], `masks` [`address` or `name`, `luns` as `--luns` takes them] of the rules that do not show everything |
-/// | session | `sid`, `initiatorName`, `initiatorAlias`, `connections` [`cid`, `address`] |
+/// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `requireMutualCHAP` (true or false), `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string], `masks` [`address` or `name`, `luns` as `--luns` takes them] of the rules that do not show everything |
+/// | session | `sid`, `initiatorName`, `initiatorAlias`, `authentication` (only if there is any: `account`, `algorithm`, `mutual`, `md5InClear`), `connections` [`cid`, `address`] |
 /// | logical unit | `lun`, `type` (`disk`, `controller`), `identity`: `scsiId`, `serialNumber`, `naa` (hexadecimal digits), `vendor`, `product`, `revision`; `size`, `blockSize`, `online`, `removable`, `preventRemoval`, `readOnly`, `softwareWriteProtected`, `thinProvisioning`, `flushFailed`, `backingStore`: `type`, `path`, `flags` [string] |
 /// | accounts | `incoming` [string], `outgoing`, `initiators` [`account`, `initiator`] of those that are for one initiator |
 /// | statistics | `tid`, `lun`, `sid`, `reads` and `writes`: `submittedBytes`, `submittedCommands`, `doneBytes`, `doneCommands`; `errors` |

@@ -60,6 +60,7 @@ public struct TargetReport: Sendable {
         for session in sessions {
             text.line(2, "I_T nexus: \(session.tsih)")
             text.line(3, "Initiator: \(session.initiatorName) alias: \(session.alias ?? "none")")
+            if let authentication = session.authentication { text.line(3, "Account: \(authentication)") }
             for connection in session.connections {
                 text.line(3, "Connection: \(connection.cid)")
                 text.line(4, "IP Address: \(connection.address)")
@@ -81,6 +82,8 @@ public struct SessionReport: Sendable {
     /// Escaped: it is what the initiator has sent.
     public var alias: String?
     public var connections: [Connection]
+    /// By which account and how; shown only if there is any, since tgt has no such line.
+    public var authentication: String?
 
     public struct Connection: Sendable {
         public var cid: UInt16

@@ -30,6 +30,8 @@ public struct TargetConfiguration: Hashable, Sendable {
     public internal(set) var addressRules: [AddressRule] = []
     public internal(set) var nameRules: [NameRule] = []
     public internal(set) var accounts = AccountBindings()
+    /// Whether initiators have to let the target prove itself (`RequireMutualCHAP`).
+    public internal(set) var requiresMutualCHAP = false
 
     /// The logical units in the order of their numbers.
     public var sortedLogicalUnits: [LogicalUnitConfiguration] { logicalUnits.values.sorted { $0.key < $1.key } }
@@ -43,12 +45,18 @@ public struct TargetConfiguration: Hashable, Sendable {
         logicalUnits = [0: LogicalUnitConfiguration(controllerOf: id)]
     }
 
-    /// `--op update --mode target --name … --value …`: an iSCSI key, `state`, `nop_interval` or `nop_count`.
+    /// `--op update --mode target --name … --value …`: an iSCSI key, `state`, `nop_interval`, `nop_count` or `RequireMutualCHAP`.
     mutating func update(name: [UInt8], value: [UInt8]) throws(ConfigurationError) -> Change {
         switch name {
         case Array("state".utf8):
             state = try ServiceState(parsing: value)
             return .targetStateChanged(id)
+        case Array("RequireMutualCHAP".utf8):
+            guard let isRequired = ["Yes": true, "No": false][String(decoding: value, as: UTF8.self)] else {
+                throw ConfigurationError(.invalid, "RequireMutualCHAP=\(escaped(value)): write Yes or No")
+            }
+            requiresMutualCHAP = isRequired
+            return .rulesChanged(id)
         case Array("nop_interval".utf8):
             nopInterval = try Self.number(value, atMost: Limits.nopInterval)
         case Array("nop_count".utf8):

@@ -252,7 +252,7 @@ struct JSONReportTests {
         let shown = try Self.report(rig, .showTargets)
         #expect(NSDictionary(dictionary: shown) == NSDictionary(dictionary: try Self.report(rig, .showTarget(tid: 1))))
         let target = try Self.first(shown["targets"])
-        #expect(target.keys.sorted() == ["accounts", "logicalUnits", "name", "nopCount", "nopInterval", "parameters", "rules", "sessions", "state", "tenant", "tid"])
+        #expect(target.keys.sorted() == ["accounts", "logicalUnits", "name", "nopCount", "nopInterval", "parameters", "requireMutualCHAP", "rules", "sessions", "state", "tenant", "tid"])
         #expect((target["parameters"] as? [String: String])?["MaxBurstLength"] == "262144")
         let rules = try #require(target["rules"] as? [String: Any])
         #expect(rules.keys.sorted() == ["addresses", "masks", "names"])

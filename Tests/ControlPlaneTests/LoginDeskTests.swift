@@ -37,9 +37,37 @@ private final class World {
 
     func begin(_ question: LoginQuestion, id: UInt64 = 1, peer: SocketAddress = peer) -> LoginStatus? {
         switch desk.begin(ConnectionID(rawValue: id), question, peer: peer, local: here, configuration, sessions) {
-        case .proceed: nil
+        case .proceed(_, _, .none): nil
+        case .proceed(_, _, .chap(let demand)): demanded(demand, id)
         case .refuse(let status, _): status
         }
+    }
+
+    /// Challenges that have not been answered.
+    var demands: [UInt64: CHAPDemand] = [:]
+
+    private func demanded(_ demand: CHAPDemand, _ id: UInt64) -> LoginStatus? {
+        demands[id] = demand
+        return nil
+    }
+
+    /// Answers the challenge of a connection, once.
+    func authenticate(
+        _ id: UInt64, as account: String, secret: String? = nil, _ algorithm: CHAPAlgorithm = .sha256, challenge: [UInt8]? = nil,
+        change: (inout CHAPAnswer) -> Void = { _ in }
+    ) throws -> LoginDesk.Judgement {
+        let remembered = demands.removeValue(forKey: id)
+        let demand = try #require(remembered, "connection \(id) has a challenge")
+        let response = CHAPJudge.response(algorithm, demand.identifier, Secret(Array((secret ?? "a secret of \(account)").utf8)), challenge ?? demand.challenge)
+        var answer = CHAPAnswer(algorithm: algorithm, name: Array(account.utf8), response: response, counterdemand: nil)
+        change(&answer)
+        return try desk.authenticate(ConnectionID(rawValue: id), answer, configuration, sessions)
+    }
+
+    func newAccount(_ name: String, boundTo tid: TargetID?, outgoing: Bool = false, for initiator: String? = nil) throws {
+        let account = try AccountName(Array(name.utf8))
+        if configuration.account(account) == nil { _ = try configuration.newAccount(account, secret: Secret(Array("a secret of \(name)".utf8))) }
+        _ = try configuration.bindAccount(account, to: tid, outgoing: outgoing, for: initiator.map { ControlPlaneTests.name($0) })
     }
 
     func outcome(_ question: LoginQuestion) -> LoginOutcome {
@@ -85,22 +113,17 @@ private final class World {
         let account = try AccountName(Array("u".utf8))
         _ = try world.configuration.newAccount(account, secret: Secret(Array("a secret of users".utf8)))
         _ = try world.configuration.bindAccount(account, to: world.tid, outgoing: false)
-        #expect(world.begin(world.question()) == .authenticationFailure)
-        #expect(world.begin(world.question(target: nil), id: 2) == nil)
+        #expect(world.begin(world.question()) == nil && world.demands[1] != nil)
+        #expect(world.begin(world.question(target: nil), id: 2) == nil && world.demands[2] == nil)
         _ = try world.configuration.bindAccount(account, to: nil, outgoing: false)
-        #expect(world.begin(world.question(target: nil), id: 3) == .authenticationFailure)
+        #expect(world.begin(world.question(target: nil), id: 3) == nil && world.demands[3] != nil)
+        #expect(throws: DoorError.self) { try world.finish(world.outcome(world.question())) }
     }
 
     @Test("Whoever takes the place of a session, or joins it, is who that session's initiator has shown to be; the session lives on untouched")
     func identity() throws {
         let world = try World(addresses: ["ALL"], names: [])
-        let (a, b) = (try AccountName(Array("a".utf8)), try AccountName(Array("b".utf8)))
-        func authenticated(_ id: UInt64, as account: AccountName) -> LoginStatus? {
-            switch world.desk.authenticated(ConnectionID(rawValue: id), as: account, world.configuration, world.sessions) {
-            case .proceed: nil
-            case .refuse(let status, _): status
-            }
-        }
+        func authenticated(_ id: UInt64, as account: String) throws -> LoginStatus? { try world.authenticate(id, as: account).refusal }
         func finish(_ question: LoginQuestion, id: UInt64) throws -> (tsih: UInt16, refusal: LoginStatus?) {
             switch try world.finish(world.outcome(question), id: id) {
             case .grant(let grant): (grant.tsih, nil)
@@ -108,35 +131,33 @@ private final class World {
             }
         }
         let (mine, elsewhere, theirs) = (world.question(), world.question(isid: 2), world.question("iqn.b"))
+        for account in ["a", "b"] { try world.newAccount(account, boundTo: world.tid) }
         for (id, question) in [(1, mine), (2, mine), (3, mine), (4, theirs), (5, elsewhere), (6, mine)] as [(UInt64, LoginQuestion)] {
             #expect(world.begin(question, id: id) == nil)
         }
-        for account in [a, b] {
-            _ = try world.configuration.newAccount(account, secret: Secret(Array("a secret of \(account)".utf8)))
-            _ = try world.configuration.bindAccount(account, to: world.tid, outgoing: false)
-        }
-        #expect(authenticated(1, as: a) == nil)
+        #expect(try authenticated(1, as: "a") == nil)
         let tsih = try finish(mine, id: 1).tsih
         #expect(tsih != 0 && world.sessions.began(tsih))
         // B with A's name and ISID.
-        #expect(authenticated(2, as: b) == .notFound)
+        #expect(try authenticated(2, as: "b") == .notFound)
         #expect(throws: DoorError.self) { try finish(mine, id: 2) }
         // Nobody with them.
-        #expect(try finish(mine, id: 3).refusal == .authenticationFailure)
+        #expect(throws: DoorError.self) { try finish(mine, id: 3) }
         // B as itself.
-        #expect(authenticated(4, as: b) == nil)
+        #expect(try authenticated(4, as: "b") == nil)
         #expect(try finish(theirs, id: 4).refusal == nil)
         // B with A's name and another ISID: until the name is A's.
-        #expect(authenticated(5, as: b) == nil)
-        _ = try world.configuration.bindAccount(a, to: world.tid, outgoing: false, for: name("iqn.a"))
+        #expect(try authenticated(5, as: "b") == nil)
+        _ = try world.configuration.bindAccount(AccountName(Array("a".utf8)), to: world.tid, outgoing: false, for: name("iqn.a"))
         #expect(try finish(elsewhere, id: 5).refusal == .notFound)
         #expect(world.sessions.records.count == 2)
         // A itself takes its place again.
-        #expect(authenticated(6, as: a) == nil)
+        #expect(try authenticated(6, as: "a") == nil)
         #expect(try finish(mine, id: 6).refusal == nil)
         // Without accounts, the session stays that of who has shown to be A.
-        for account in [a, b] { _ = try world.configuration.unbindAccount(account, from: world.tid, outgoing: false) }
-        #expect(world.begin(mine, id: 7) == .notFound)
+        for account in ["a", "b"] { _ = try world.configuration.unbindAccount(AccountName(Array(account.utf8)), from: world.tid, outgoing: false) }
+        #expect(world.begin(mine, id: 7) == nil)
+        #expect(try authenticated(7, as: "b") == .notFound)
         #expect(world.begin(world.question(tsih: tsih), id: 8) == .sessionDoesNotExist)
         #expect(world.begin(elsewhere, id: 9) == nil)
     }
@@ -299,5 +320,172 @@ private final class World {
     func torn(text: String) {
         #expect(Installation.parse(Array(text.utf8)) == nil)
         #expect(Installation.parse(Array("000102030405060708090a0b0c0d0eff\n".utf8)) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255])
+    }
+}
+
+extension LoginDesk.Judgement {
+    fileprivate var refusal: LoginStatus? { if case .refuse(let status, _) = self { status } else { nil } }
+    fileprivate var isDropped: Bool { if case .drop = self { true } else { false } }
+    fileprivate var proof: CHAPProof? { if case .authenticated(_, let proof) = self { proof } else { nil } }
+    fileprivate var isAdmitted: Bool { if case .authenticated = self { true } else { false } }
+}
+
+/// What CHAP lets in. World's target has the accounts “a” (incoming) and “t” (outgoing), each with a secret of its own.
+@Suite struct CHAPDeskTests {
+    private func world() throws -> World {
+        let world = try World()
+        try world.newAccount("a", boundTo: world.tid)
+        try world.newAccount("t", boundTo: world.tid, outgoing: true)
+        #expect(world.begin(world.question()) == nil)
+        return world
+    }
+
+    private static func mutual(_ challenge: [UInt8] = [1, 2, 3]) -> (inout CHAPAnswer) -> Void {
+        { $0.counterdemand = CHAPAnswer.Counterdemand(identifier: 9, challenge: challenge) }
+    }
+
+    @Test("The right response lets in, by each algorithm, one-way and mutual", arguments: CHAPAlgorithm.allCases, [false, true])
+    func right(algorithm: CHAPAlgorithm, isMutual: Bool) throws {
+        let world = try world()
+        let judgement = try world.authenticate(1, as: "a", algorithm) { if isMutual { Self.mutual()(&$0) } }
+        #expect(judgement.isAdmitted)
+        let ours = CHAPJudge.response(algorithm, 9, Secret(Array("a secret of t".utf8)), [1, 2, 3])
+        #expect(judgement.proof == (isMutual ? CHAPProof(name: Array("t".utf8), response: ours) : nil))
+        guard case .grant(let grant) = try world.finish(world.outcome(world.question())) else { Issue.record("no grant"); return }
+        #expect(world.sessions.records[grant.tsih]?.proof == LoginProof(account: try AccountName(Array("a".utf8)), algorithm: algorithm, isMutual: isMutual))
+    }
+
+    static let wrong: [(String, account: String, secret: String, change: @Sendable (inout CHAPAnswer) -> Void)] = [
+        ("another secret", "a", "a secret of b", { _ in }),
+        ("no secret", "a", "", { _ in }),
+        ("an unknown user", "b", "a secret of a", { _ in }),
+        ("a user with another case", "A", "a secret of a", { _ in }),
+        ("a name that no account can have", " ", "a secret of a", { _ in }),
+        ("the target's own account", "t", "a secret of t", { _ in }),
+        ("the target's secret for the account", "a", "a secret of t", { _ in }),
+        ("one bit changed", "a", "a secret of a", { $0.response[31] ^= 1 }),
+        ("another algorithm than the digest's", "a", "a secret of a", { $0.algorithm = .sha3_256 }),
+    ]
+
+    @Test("What is not right is refused, all of it with one status, and the challenge is used up", arguments: wrong.indices, [false, true])
+    func refused(index: Int, isMutual: Bool) throws {
+        let (what, account, secret, change) = Self.wrong[index]
+        let world = try world()
+        let judgement = try world.authenticate(1, as: account, secret: secret) { answer in
+            if isMutual { Self.mutual()(&answer) }
+            change(&answer)
+        }
+        #expect(judgement.refusal == .authenticationFailure, "\(what)")
+        #expect(throws: DoorError.self) { try world.finish(world.outcome(world.question())) }
+        let answer = CHAPAnswer(algorithm: .sha256, name: Array("a".utf8), response: [UInt8](repeating: 0, count: 32), counterdemand: nil)
+        #expect(throws: DoorError.self) { try world.desk.admit(.authenticate(ConnectionID(rawValue: 1), answer)) }
+        #expect(throws: DoorError.self) { try world.desk.authenticate(ConnectionID(rawValue: 1), answer, world.configuration, world.sessions) }
+    }
+
+    @Test("A response for another connection's challenge is wrong")
+    func replayed() throws {
+        let world = try world()
+        #expect(world.begin(world.question(isid: 2), id: 2) == nil)
+        let (first, second) = (try #require(world.demands[1]), try #require(world.demands[2]))
+        #expect(first.challenge != second.challenge && first.challenge.count == 48)
+        #expect(try world.authenticate(1, as: "a").isAdmitted)
+        #expect(try world.authenticate(2, as: "a", challenge: first.challenge).refusal == .authenticationFailure)
+    }
+
+    @Test("A challenge of ours that comes back closes the connection, whichever it was for and however long ago, and even with a right response")
+    func reflected() throws {
+        let world = try world()
+        for id: UInt64 in 2...4 { #expect(world.begin(world.question(isid: id), id: id) == nil) }
+        let old = try #require(world.demands[2]?.challenge)
+        #expect(try world.authenticate(2, as: "a", secret: "wrong").refusal == .authenticationFailure)
+        let own = try #require(world.demands[1]?.challenge)
+        #expect(try world.authenticate(1, as: "a", change: Self.mutual(own)).isDropped)
+        #expect(try world.authenticate(3, as: "a", change: Self.mutual(old)).isDropped)
+        var almost = old
+        almost[0] ^= 1
+        #expect(try world.authenticate(4, as: "a", change: Self.mutual(almost)).isAdmitted)
+    }
+
+    @Test("The target proves itself only if an outgoing account is bound, and demands it where it is required")
+    func mutual() throws {
+        let world = try world()
+        _ = try world.configuration.updateTarget(world.tid, name: Array("RequireMutualCHAP".utf8), value: Array("Yes".utf8))
+        #expect(try world.authenticate(1, as: "a").refusal == .authenticationFailure)
+        #expect(world.begin(world.question(), id: 2) == nil)
+        #expect(try world.authenticate(2, as: "a", change: Self.mutual()).isAdmitted)
+        #expect(world.begin(world.question(isid: 3), id: 3) == nil)
+        _ = try world.configuration.unbindAccount(AccountName(Array("t".utf8)), from: world.tid, outgoing: true)
+        #expect(try world.authenticate(3, as: "a", change: Self.mutual()).refusal == .authenticationFailure)
+    }
+
+    @Test("Either of two secrets is right while one takes the place of the other")
+    func rotation() throws {
+        let world = try world()
+        let account = try AccountName(Array("a".utf8))
+        _ = try world.configuration.addSecret(Secret(Array("another secret of a".utf8)), to: account)
+        for (id, secret, isRight) in [(2, "a secret of a", true), (3, "another secret of a", true), (4, "some secret of a", false)] as [(UInt64, String, Bool)] {
+            #expect(world.begin(world.question(isid: id), id: id) == nil)
+            #expect(try world.authenticate(id, as: "a", secret: secret).isAdmitted == isRight)
+        }
+        _ = try world.configuration.retireSecret(.old, of: account)
+        #expect(try world.authenticate(1, as: "a").refusal == .authenticationFailure)
+    }
+
+    @Test("Where anybody can authenticate, an unknown target and one that is not permitted look like one that is: until a right response, and then both are not found")
+    func unknown() throws {
+        let world = try world()
+        try world.newAccount("b", boundTo: nil)
+        for (index, question) in [world.question(target: "iqn.absent"), world.question("iqn.b"), world.question()].enumerated() {
+            for (step, account) in ["a", "b", "c"].enumerated() {
+                let id = UInt64(10 * index + step + 2)
+                #expect(world.begin(question, id: id) == nil)
+                #expect(world.demands[id] != nil)
+                let judgement = try world.authenticate(id, as: account)
+                if account == "c" {
+                    #expect(judgement.refusal == .authenticationFailure)
+                } else if index == 2, account == "a" {
+                    #expect(judgement.isAdmitted)
+                } else {
+                    #expect(judgement.refusal == .notFound)
+                }
+            }
+        }
+    }
+
+    @Test("An account that is unbound before the login's end lets nobody in")
+    func unbound() throws {
+        let world = try world()
+        #expect(try world.authenticate(1, as: "a").isAdmitted)
+        _ = try world.configuration.unbindAccount(AccountName(Array("a".utf8)), from: world.tid, outgoing: false)
+        guard case .refuse(let status, _) = try world.finish(world.outcome(world.question())) else { Issue.record("it is let in"); return }
+        #expect(status == .notFound)
+    }
+
+    @Test("An account that is for one initiator is no use to another")
+    func otherInitiator() throws {
+        let world = try World(names: [])
+        try world.newAccount("a", boundTo: world.tid, for: "iqn.a")
+        try world.newAccount("b", boundTo: world.tid, for: "iqn.b")
+        for (id, initiator, account, isAdmitted) in [(1, "iqn.a", "a", true), (2, "iqn.a", "b", false), (3, "iqn.b", "a", false), (4, "iqn.b", "b", true), (5, "iqn.c", "a", false)]
+            as [(UInt64, String, String, Bool)]
+        {
+            #expect(world.begin(world.question(initiator, isid: id), id: id) == nil)
+            #expect(try world.authenticate(id, as: account).refusal == (isAdmitted ? nil : .notFound))
+        }
+    }
+
+    @Test("MD5 is offered as the setting says", arguments: [(MD5Use.always, true), (.tlsOnly, false), (.never, false)])
+    func md5(use: MD5Use, isOffered: Bool) throws {
+        let demand = CHAPJudge(md5: use).demand()
+        #expect(demand.algorithms == Set(CHAPAlgorithm.allCases.filter { $0 != .md5 || isOffered }))
+    }
+
+    /// Of the digest of 07, “a secret of chap” and the bytes 0 to 15, by Python's hashlib.
+    @Test("Responses are what other programs make them", arguments: [
+        (CHAPAlgorithm.md5, "1f3cc7a4e0a999f3208a442a04681bb4"), (.sha1, "2565de99662121d4bcbb43f1c323ec759fead079"), (.sha256, "7c319196f78c788ea6eebd246556ed424eda303ca5fb72d8b04630c078256470"), (.sha3_256, "b8934d2d25e24fd21a55f2a67f51faa7c300535fb7017b305519299ed8498606"),
+    ])
+    func vectors(algorithm: CHAPAlgorithm, hexadecimal: String) {
+        let response = CHAPJudge.response(algorithm, 7, Secret(Array("a secret of chap".utf8)), Array(0..<16))
+        #expect(response.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined() == hexadecimal)
     }
 }

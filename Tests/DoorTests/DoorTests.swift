@@ -66,9 +66,18 @@ private let findings: [SurveyEntry] = [
 private let loginQuestions: [LoginQuestionMessage] = [
     .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
     .gone(connection), .heartbeat(1),
+    .authenticate(
+        connection,
+        CHAPAnswer(
+            algorithm: .sha256, name: [UInt8](repeating: 0x61, count: 255), response: [UInt8](repeating: 1, count: 32),
+            counterdemand: CHAPAnswer.Counterdemand(identifier: 1, challenge: [UInt8](repeating: 2, count: 1024)))),
+    .authenticate(connection, CHAPAnswer(algorithm: .md5, name: [0], response: [UInt8](repeating: 1, count: 16), counterdemand: nil)),
 ]
 private let loginAnswers: [LoginAnswerMessage] = [
-    .listen(portal: 1), .stopListening(portal: 1), .setOnline(true), .proceed(connection, SessionParameters(), portalGroupTag: 1),
+    .listen(portal: 1), .stopListening(portal: 1), .setOnline(true), .proceed(connection, SessionParameters(), portalGroupTag: 1, .none),
+    .proceed(connection, SessionParameters(), portalGroupTag: 1, .chap(CHAPDemand(algorithms: [.md5, .sha3_256], identifier: 9, challenge: [1, 2]))),
+    .authenticated(connection, SessionParameters(), nil), .drop(connection),
+    .authenticated(connection, SessionParameters(), CHAPProof(name: Array("target".utf8), response: [UInt8](repeating: 3, count: 32))),
     .refuse(connection, .notFound), .granted(connection), .targets(connection, targets, isLast: false), .heartbeat(2),
 ]
 private let dataOrders: [DataOrderMessage] = [

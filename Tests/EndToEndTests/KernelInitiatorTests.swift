@@ -3,7 +3,7 @@ import Testing
 
 /// Linux's own initiator, in a small virtual machine.
 @Suite struct KernelInitiatorTests {
-    @Test("Debian's kernel logs in, keeps a file system, resets, recovers; with digests and without")
+    @Test("Debian's kernel logs in, keeps a file system, resets, recovers; with digests and without, with CHAP by each algorithm, one-way and mutual")
     func kernel() throws {
         let daemon = try Daemon(portals: 2)
         for (index, name) in ["open", "digest"].enumerated() {
@@ -12,6 +12,22 @@ import Testing
             try daemon.admit(tid: index + 1)
         }
         for key in ["HeaderDigest", "DataDigest"] { try daemon.must("--op update --mode target --tid 2 --name \(key) --value CRC32C,None") }
+
+        // One target for each algorithm, and one that wants both to prove who they are.
+        let logins = [("MD5", false), ("SHA1", false), ("SHA256", true), ("SHA3-256", true)]
+        try daemon.must("--mode account --op new --user alice --password alicesecret12")
+        try daemon.must("--mode account --op new --user target --password targetsecret12")
+        for (index, (_, isMutual)) in logins.enumerated() {
+            let tid = index + 3
+            try daemon.addTarget(tid, name: "chap\(index)")
+            try daemon.addDisk(tid: tid, file: daemon.folder.sparseFile("chap\(index)", size: 64 << 20))
+            try daemon.admit(tid: tid)
+            try daemon.must("--mode account --op bind --tid \(tid) --user alice")
+            if isMutual {
+                try daemon.must("--mode account --op bind --tid \(tid) --user target --outgoing")
+                try daemon.must("--mode target --op update --tid \(tid) --name RequireMutualCHAP --value Yes")
+            }
+        }
 
         let tests = "params,inquiry,rw,sync,writesame,unmap,pr,ext4,reset,recover,relogin" + (Subject.soaks ? ",caw,multipath,linkdown" : "")
         let words =
@@ -23,11 +39,21 @@ import Testing
                 "-t", Daemon.iqn("digest"), "--label", "digests", "--header-digest", "CRC32C", "--data-digest", "CRC32C", "--tests", "params,inquiry,rw,ext4,recover",
                 "-t", Daemon.iqn("digest"), "--label", "R2T", "--header-digest", "CRC32C", "--data-digest", "None", "--set", "node.session.iscsi.InitialR2T=Yes",
                 "--set", "node.session.iscsi.ImmediateData=No", "--tests", "params,rw",
+            ] + logins.enumerated().flatMap { index, login in
+                ["-t", Daemon.iqn("chap\(index)"), "--label", "CHAP \(login.0)", "--chap", "alice:alicesecret12", "--set", "node.session.auth.chap_algs=\(login.0)", "--tests", "rw"]
+                    + (login.1 ? ["--mutual", "target:targetsecret12"] : [])
+            } + [
+                "-t", Daemon.iqn("chap0"), "--label", "wrong secret", "--chap", "alice:alicesecret13", "--refused",
+                "-t", Daemon.iqn("chap3"), "--label", "wrong target", "--chap", "alice:alicesecret12", "--mutual", "target:targetsecret13", "--refused",
             ]
         let finished = try Running(words, folder: daemon.folder).wait(seconds: 900)
         let lines = finished.output.components(separatedBy: "\n")
         #expect(finished.succeeded, "\(finished.output.suffix(8000))\n\(daemon.log.suffix(4000))")
         #expect(lines.filter { $0.hasPrefix("not ok") } == [])
+        for (algorithm, isMutual) in logins {
+            let number = ["MD5": "MD5", "SHA1": "SHA-1", "SHA256": "SHA-256", "SHA3-256": "SHA3-256"][algorithm]!
+            #expect(daemon.log.contains("account=alice address=") && daemon.log.contains("chap=\(number)\(isMutual ? ", mutual" : "")"), "\(algorithm)")
+        }
         #expect(lines.filter { $0.hasPrefix("ok ") }.count >= 18, "\(finished.output.suffix(8000))")
         // What may be missing is COMPARE AND WRITE, which is not asked for by default.
         #expect(lines.filter { $0.hasPrefix("ok ") && $0.contains("# SKIP") && !$0.contains("caw") } == [])

@@ -1,5 +1,6 @@
 import Bytes
 import ControlPlane
+import Crypto
 import Door
 import ISCSI
 import Model
@@ -13,6 +14,7 @@ enum DeskFuzz {
         while !input.isEmpty {
             let step = input.byte()
             switch step & 7 {
+            case 0 where step & 0x20 != 0: world.authenticate(&input)
             case 0: world.ask(input.take(Int(input.uint16() & 0x7ff)), descriptors: Int(step >> 4 & 1))
             case 1, 2: world.begin(&input)
             case 3, 4: world.finish(&input)
@@ -31,7 +33,7 @@ private struct DeskWorld {
     private var sessions = SessionTable()
     private let configuration: Configuration
     /// What `begin` was answered.
-    private var proceeding: [ConnectionID: (question: LoginQuestion, offered: SessionParameters)] = [:]
+    private var proceeding: [ConnectionID: (question: LoginQuestion, offered: SessionParameters, demand: CHAPDemand?)] = [:]
     private let answers = BufferPool(budget: 1 << 20, cached: 0)
 
     private static let sessionsPerTarget = 2
@@ -39,15 +41,22 @@ private struct DeskWorld {
     private static let local = SocketAddress(bytes: [127, 0, 0, 1], port: 3260)
     private static let admitted = "iqn.2026-01.test:a"
     private static let initiators = [admitted, "IQN.2026-01.TEST:A", "iqn.2026-01.test:b"]
-    private static let targets = ["iqn.2026-01.test:t", "iqn.2026-01.test:absent"]
+    private static let targets = ["iqn.2026-01.test:t", "iqn.2026-01.test:absent", "iqn.2026-01.test:locked"]
+    private static let user = Array("user".utf8)
+    private static let secret = Array("a secret of users".utf8)
 
-    /// One target that admits one name; its data come in small bursts.
+    /// One target that admits one name; its data come in small bursts. Another one that wants an account.
     init() {
         var configuration = Configuration(identitySource: IdentitySource(installation: [UInt8](repeating: 7, count: 16)))
         do throws(ConfigurationError) {
             guard let tid = TargetID(rawValue: 1) else { preconditionFailure("1 is a target's number") }
             _ = try configuration.newTarget(tid, name: Array(Self.targets[0].utf8))
             _ = try configuration.bind([AddressRule(parsing: Array("127.0.0.0/8".utf8))], [NameRule(parsing: Array(Self.admitted.utf8))], to: tid)
+            guard let locked = TargetID(rawValue: 2) else { preconditionFailure("2 is a target's number") }
+            _ = try configuration.newTarget(locked, name: Array(Self.targets[2].utf8))
+            _ = try configuration.bind([AddressRule(parsing: Array("ALL".utf8))], [], to: locked)
+            _ = try configuration.newAccount(AccountName(Self.user), secret: Secret(Self.secret))
+            _ = try configuration.bindAccount(AccountName(Self.user), to: locked, outgoing: false)
         } catch { preconditionFailure("a configuration of ours: \(error)") }
         self.configuration = configuration
     }
@@ -61,14 +70,14 @@ private struct DeskWorld {
                 id,
                 LoginQuestion(
                     initiatorName: iscsiName(Self.initiators[Int(choice & 3) % 3]), sessionType: choices[2] ? .discovery : .normal,
-                    targetName: choices[3] ? nil : iscsiName(Self.targets[choices[4] ? 1 : 0]), isid: ISID(rawValue: choices[5] ? 2 : 1),
+                    targetName: choices[3] ? nil : iscsiName(Self.targets[choices[4] ? 1 : choice & 3 == 3 ? 2 : 0]), isid: ISID(rawValue: choices[5] ? 2 : 1),
                     tsih: choices[6] ? UInt16(input.byte()) : 0, cid: choices[7] ? 1 : 0)))
     }
 
     /// What would be right, with changes.
     mutating func finish(_ input: inout Input) {
         let id = DeskFuzz.id(&input)
-        guard let (began, offered) = proceeding[id] else { return }
+        guard let (began, offered, _) = proceeding[id] else { return }
         var question = began
         let choices = Choices(input.byte())
         var negotiated = NegotiatedParameters()
@@ -91,6 +100,19 @@ private struct DeskWorld {
                         currentStage: input.byte(), initiatorTaskTag: 1, statSN: 1, text: choices[7] ? input.take(input.number()) : []))))
     }
 
+    /// The right answer, with changes.
+    mutating func authenticate(_ input: inout Input) {
+        let id = DeskFuzz.id(&input)
+        guard let demand = proceeding[id]?.demand else { return }
+        let choices = Choices(input.byte())
+        let algorithm = CHAPAlgorithm.allCases[Int(input.byte()) % CHAPAlgorithm.allCases.count]
+        var response = CHAPJudge.response(algorithm, choices[0] ? 0 : demand.identifier, Secret(choices[1] ? [1] : Self.secret), demand.challenge)
+        if choices[2] { response[Int(input.byte()) % response.count] ^= 1 }
+        let counterdemand = choices[3] ? CHAPAnswer.Counterdemand(identifier: input.byte(), challenge: choices[4] ? demand.challenge : [input.byte()]) : nil
+        ask(LoginQuestionMessage.authenticate(
+            id, CHAPAnswer(algorithm: algorithm, name: choices[5] ? [input.byte()] : Self.user, response: response, counterdemand: counterdemand)))
+    }
+
     /// Through the door, as from another process.
     mutating func ask(_ message: LoginQuestionMessage) { ask(message.encoded(), descriptors: message.row.descriptors.upperBound) }
 
@@ -111,11 +133,23 @@ private struct DeskWorld {
         switch message {
         case .begin(let id, let question):
             switch desk.begin(id, question, peer: peer, local: local, configuration, sessions) {
-            case .proceed(let parameters, let tag):
-                check(question)
-                proceeding[id] = (question, parameters)
-                DoorFuzz.passes(LoginAnswerMessage.proceed(id, parameters, portalGroupTag: tag))
+            case .proceed(let parameters, let tag, let authentication):
+                var demanded: CHAPDemand?
+                if case .chap(let demand) = authentication { demanded = demand } else { check(question) }
+                proceeding[id] = (question, parameters, demanded)
+                DoorFuzz.passes(LoginAnswerMessage.proceed(id, parameters, portalGroupTag: tag, authentication))
             case .refuse(let status, _): DoorFuzz.passes(LoginAnswerMessage.refuse(id, status))
+            }
+        case .authenticate(let id, let answer):
+            guard let began = proceeding.removeValue(forKey: id) else { preconditionFailure("it was given a challenge") }
+            switch try desk.authenticate(id, answer, configuration, sessions) {
+            case .authenticated(let parameters, let proof):
+                precondition(answer.name == Self.user && answer.counterdemand == nil && proof == nil, "there is one account, and none that is outgoing")
+                check(began.question)
+                proceeding[id] = (began.question, parameters, nil)
+                DoorFuzz.passes(LoginAnswerMessage.authenticated(id, parameters, proof))
+            case .refuse(let status, _): DoorFuzz.passes(LoginAnswerMessage.refuse(id, status))
+            case .drop: DoorFuzz.passes(LoginAnswerMessage.drop(id))
             }
         case .finish(let id, let outcome):
             let began = proceeding.removeValue(forKey: id)
@@ -137,14 +171,15 @@ private struct DeskWorld {
     /// Nobody but who is admitted goes on to a target.
     private func check(_ question: LoginQuestion) {
         guard question.sessionType == .normal else { return }
-        precondition(question.initiatorName == iscsiName(Self.admitted) && question.targetName == iscsiName(Self.targets[0]))
+        let isOpen = question.initiatorName == iscsiName(Self.admitted) && question.targetName == iscsiName(Self.targets[0])
+        precondition(isOpen || question.targetName == iscsiName(Self.targets[2]))
     }
 
     /// Data can serve what control grants, whatever login has said.
     private func check(_ grant: SessionGrant) {
         // Each that there may be, and one that takes its place.
-        precondition(sessions.records.count <= 2 * Self.sessionsPerTarget)
-        precondition(grant.tsih != 0 && grant.tid == 1 && sessions.records[grant.tsih] != nil)
+        precondition(sessions.records.count <= 2 * 2 * Self.sessionsPerTarget)
+        precondition(grant.tsih != 0 && (1...2).contains(grant.tid) && sessions.records[grant.tsih] != nil)
         DoorFuzz.passes(DataOrderMessage.grant(grant))
         _ = grant.outcome.finalResponseBytes(tsih: grant.tsih)
         var engine = FullFeature(

@@ -5,6 +5,8 @@ import ISCSI
 /// How control answers the question of a login.
 struct LoginPolicy {
     let answer: LoginAnswer
+    /// What control says to a response.
+    let judgement: LoginAnswer
     let offered: SessionParameters
 
     init(_ choice: UInt8) {
@@ -26,7 +28,14 @@ struct LoginPolicy {
             set("MaxOutstandingR2T", "4")
         }
         self.offered = offered
-        answer = choice & 0x0c == 0x0c ? .refuse(.notFound) : .proceed(parameters: offered, portalGroupTag: 1, authentication: .none)
+        let demand = CHAPDemand(algorithms: choice & 0x40 == 0 ? Set(CHAPAlgorithm.allCases) : [.sha1, .sha256], identifier: choice, challenge: [1, 2, 3])
+        answer =
+            choice & 0x0c == 0x0c
+            ? .refuse(.notFound)
+            : .proceed(parameters: offered, portalGroupTag: 1, authentication: choice & 0x10 == 0 ? .none : .chap(demand))
+        judgement =
+            choice & 0x20 == 0
+            ? .authenticated(parameters: offered, proof: choice & 0x80 == 0 ? nil : CHAPProof(name: [0x74], response: [1, 2])) : .refuse(.authenticationFailure)
     }
 }
 
@@ -54,6 +63,10 @@ struct LoginRun: Equatable {
             case .asks:
                 machine.answer(policy.answer)
                 output += machine.takeOutput()
+            case .proves(let answer):
+                DoorFuzz.passes(LoginQuestionMessage.authenticate(ConnectionID(rawValue: 1), answer))
+                machine.answer(policy.judgement)
+                output += machine.takeOutput()
             case .succeeded(let outcome), .discovery(let outcome):
                 check(outcome, policy)
                 if rest.isEmpty { return }
@@ -64,6 +77,7 @@ struct LoginRun: Equatable {
 
     /// What comes out of a login is what control and the door let pass.
     private func check(_ outcome: LoginOutcome, _ policy: LoginPolicy) {
+        if case .proceed(_, _, .chap) = policy.answer, case .refuse = policy.judgement { preconditionFailure("nobody comes in who has proved nothing") }
         // Most keys mean nothing in a discovery session, which control does not grant.
         precondition(outcome.identity.sessionType == .discovery || outcome.negotiated.isWithin(policy.offered), "no more than was offered")
         precondition(outcome.finalResponseBytes(tsih: 1).count <= PDULength.header + LoginLimits.segment)

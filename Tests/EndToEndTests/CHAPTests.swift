@@ -1,0 +1,170 @@
+import Foundation
+import Glibc
+import Testing
+
+/// CHAP with clients that nobody here wrote, and what an overheard or taken-over process gives away.
+@Suite(.enabled(if: Subject.isPortcullis)) struct CHAPTests {
+    static let secret = "secret of alice!"
+    static let outgoingSecret = "secret of target"
+
+    /// A target with a disk for “alice”; “target” is the account by which it proves itself.
+    private func serving(_ size: Int = 64 << 20, mutual: Bool = false) throws -> Daemon {
+        let daemon = try Daemon.serving(size: size)
+        for (user, secret) in [("alice", Self.secret), ("target", Self.outgoingSecret)] {
+            let file = try daemon.folder.write(secret, to: "\(user).secret")
+            try daemon.must("--mode account --op new --user \(user) --password-file \(file)")
+        }
+        try daemon.must("--mode account --op bind --tid 1 --user alice")
+        if mutual { try daemon.must("--mode account --op bind --tid 1 --user target --outgoing") }
+        return daemon
+    }
+
+    private static let environment = ["LIBISCSI_CHAP_USERNAME": "alice", "LIBISCSI_CHAP_PASSWORD": secret]
+    private static let mutualEnvironment = environment.merging(
+        ["LIBISCSI_CHAP_TARGET_USERNAME": "target", "LIBISCSI_CHAP_TARGET_PASSWORD": outgoingSecret]) { $1 }
+
+    @Test("libiscsi's tools log in with the right secret, one-way and mutual, and with no other", arguments: [false, true])
+    func libiscsi(mutual: Bool) throws {
+        let daemon = try serving(mutual: mutual)
+        func inquire(_ environment: [String: String]) throws -> Finished {
+            try run("iscsi-inq", daemon.url(), environment: environment, folder: daemon.folder)
+        }
+        let right = mutual ? Self.mutualEnvironment : Self.environment
+        let finished = try inquire(right)
+        #expect(finished.succeeded && finished.output.contains("VIRTUAL-DISK"), "\(finished.evidence)\n\(daemon.log.suffix(2000))")
+        #expect(try !inquire(["LIBISCSI_CHAP_USERNAME": "alice", "LIBISCSI_CHAP_PASSWORD": "secret of alice?"]).succeeded)
+        #expect(try !inquire(["LIBISCSI_CHAP_USERNAME": "bob", "LIBISCSI_CHAP_PASSWORD": Self.secret]).succeeded)
+        #expect(try !inquire([:]).succeeded)
+        if mutual {
+            // The initiator does not take a target that proves itself by another secret, …
+            #expect(try !inquire(right.merging(["LIBISCSI_CHAP_TARGET_PASSWORD": "secret of nobody"]) { $1 }).succeeded)
+        } else {
+            // … and the target has nothing to prove itself by.
+            #expect(try !inquire(Self.mutualEnvironment).succeeded)
+        }
+        #expect(daemon.log.contains("an initiator authenticates by MD5 in clear"))
+        #expect(!daemon.log.contains(Self.secret) && !daemon.log.contains(Self.outgoingSecret))
+    }
+
+    @Test("Mutual authentication can be required of initiators")
+    func required() throws {
+        let daemon = try serving(mutual: true)
+        try daemon.must("--mode target --op update --tid 1 --name RequireMutualCHAP --value Yes")
+        #expect(try !run("iscsi-inq", daemon.url(), environment: Self.environment, folder: daemon.folder).succeeded)
+        let finished = try run("iscsi-inq", daemon.url(), environment: Self.mutualEnvironment, folder: daemon.folder)
+        #expect(finished.succeeded, "\(finished.evidence)\n\(daemon.log.suffix(2000))")
+    }
+
+    @Test("QEMU writes an image and reads it back with CHAP; show says who it is and that MD5 was in clear")
+    func qemu() throws {
+        let size = 64 << 20
+        let daemon = try serving(size)
+        let source = try daemon.folder.randomFile("source", size: size)
+        let file = "secret,id=s,file=\(daemon.folder.path("alice.secret"))"
+        func image(_ options: String) -> String {
+            "driver=raw,file.driver=iscsi,file.transport=tcp,file.portal=\(daemon.portal),file.target=\(Daemon.iqn("disk")),file.lun=1,\(options)"
+        }
+        let right = image("file.user=alice,file.password-secret=s")
+        try must("qemu-img", "convert", "--object", file, "-n", "--target-image-opts", "-f", "raw", source, right, folder: daemon.folder)
+        try must("qemu-img", "convert", "--object", file, "--image-opts", right, "-O", "raw", daemon.folder.path("back"), folder: daemon.folder)
+        #expect(try daemon.folder.sha256(source) == daemon.folder.sha256(daemon.folder.path("back")))
+        #expect(try !run("qemu-img", "info", "--object", file, "--image-opts", image("file.user=bob,file.password-secret=s"), folder: daemon.folder).succeeded)
+
+        // One that does not read its answer stays logged in.
+        let qemu = try Running(["qemu-io", "--object", file, "--image-opts", right, "-c", "sleep 20000"], folder: daemon.folder)
+        defer { qemu.kill() }
+        #expect(try eventually(within: 10) { try daemon.must("--op show --mode target").contains("            Account: alice, CHAP with MD5, in clear\n") }, daemon.evidence)
+        let json = try daemon.must("--json --op show --mode target")
+        #expect(json.contains(#""authentication":{"account":"alice","algorithm":"MD5","mutual":false,"md5InClear":true}"#), "\(json)")
+    }
+
+    @Test("Discovery asks for its account, and lists what the initiator may log in to")
+    func discovery() throws {
+        let daemon = try serving()
+        try daemon.addTarget(2, name: "other")
+        try daemon.admit(tid: 2)
+        try daemon.must("--mode account --op new --user other --password another-secret-2")
+        try daemon.must("--mode account --op bind --tid 2 --user other")
+        try daemon.must("--mode account --op bind --user alice")
+        func list(_ environment: [String: String]) throws -> Finished {
+            try run("iscsi-ls", "iscsi://\(daemon.portal)", environment: environment, folder: daemon.folder)
+        }
+        let listed = try list(Self.environment)
+        #expect(listed.succeeded && listed.output.contains(Daemon.iqn("disk")) && !listed.output.contains(Daemon.iqn("other")), "\(listed.evidence)")
+        #expect(try !list([:]).succeeded)
+        // Whoever is bound to a target alone has no business with the list.
+        #expect(try !list(["LIBISCSI_CHAP_USERNAME": "other", "LIBISCSI_CHAP_PASSWORD": "another-secret-2"]).succeeded)
+    }
+
+    @Test("Where MD5 is never used, an initiator that offers nothing else is refused")
+    func neverMD5() throws {
+        let folder = try Folder()
+        let settings = try folder.write("chap:\n  md5: never\n", to: "tgtd.yaml")
+        _ = unsafe chmod(settings, 0o600)
+        let daemon = try Daemon.serving(options: ["--config", settings])
+        try daemon.must("--mode account --op new --user alice --password alicesecret12")
+        try daemon.must("--mode account --op bind --tid 1 --user alice")
+        let environment = ["LIBISCSI_CHAP_USERNAME": "alice", "LIBISCSI_CHAP_PASSWORD": "alicesecret12"]
+        #expect(try !run("iscsi-inq", daemon.url(), environment: environment, folder: daemon.folder).succeeded)
+    }
+
+    @Test("An unknown target, one that is not permitted and one that is open to others look the same, answer by answer")
+    func alike() throws {
+        let daemon = try serving()
+        try daemon.addTarget(2, name: "forbidden")
+        try daemon.must("--mode target --op bind --tid 2 -I 192.0.2.1")
+        try daemon.addTarget(3, name: "unbound")
+        try daemon.admit(tid: 3)
+        try daemon.must("--mode account --op new --user other --password another-secret-2")
+        try daemon.must("--mode account --op bind --tid 3 --user other")
+        /// The answers to a login with this response, without the challenge and the numbers that chance makes.
+        func answers(_ target: String, response: String) throws -> [String] {
+            let initiator = try Initiator(port: daemon.port)
+            var seen: [String] = []
+            let texts = [
+                ["InitiatorName=\(Initiator.name)", "SessionType=Normal", "TargetName=\(Daemon.iqn(target))", "AuthMethod=CHAP,None"], ["CHAP_A=7"],
+                ["CHAP_N=alice", "CHAP_R=\(response)"],
+            ]
+            for text in texts {
+                var request = Initiator.loginRequest(keys: text)
+                request.header[1] = 0
+                initiator.wire.send(request.bytes)
+                guard let answer = initiator.receive() else { return seen + ["closed"] }
+                let keys = answer.data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }.map { key in
+                    key.hasPrefix("CHAP_I=") ? "CHAP_I" : key.hasPrefix("CHAP_C=0x") ? "CHAP_C of \(key.count)" : key
+                }
+                seen.append("\(String(answer.statusClassAndDetail, radix: 16)) \(answer.header[1]) \(keys)")
+            }
+            return seen
+        }
+        for response in ["0x" + String(repeating: "00", count: 32), "0x00", "nonsense"] {
+            let known = try answers("disk", response: response)
+            #expect(known.count == 3 && known[2].hasPrefix("201 "), "\(known)")
+            for target in ["absent", "forbidden", "unbound"] { #expect(try answers(target, response: response) == known) }
+        }
+    }
+
+    @Test("A secret is in the memory of control, and of no other process of ours")
+    func planted() throws {
+        let daemon = try serving(mutual: true)
+        #expect(try run("iscsi-inq", daemon.url(), environment: Self.mutualEnvironment, folder: daemon.folder).succeeded)
+        #expect(try !run("iscsi-inq", daemon.url(), environment: Self.mutualEnvironment.merging(["LIBISCSI_CHAP_PASSWORD": "wrong"]) { $1 }, folder: daemon.folder).succeeded)
+        let script = try daemon.folder.write("""
+            import re, sys
+            def holds(pid, secret):
+                with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+                    for line in maps:
+                        start, end, mode = re.match(r"(\\w+)-(\\w+) (\\S+)", line).groups()
+                        if "r" not in mode or "[v" in line: continue
+                        try:
+                            memory.seek(int(start, 16))
+                            if secret in memory.read(int(end, 16) - int(start, 16)): return True
+                        except (OSError, OverflowError): pass
+                return False
+            for secret in sys.argv[1:3]: print(*[holds(pid, secret.encode()) for pid in sys.argv[3:]])
+            """, to: "search.py")
+        #expect(daemon.family.count == 3)
+        let finished = try Running(["python3", script, Self.secret, Self.outgoingSecret] + daemon.family.map { String($0) }, folder: daemon.folder).wait(seconds: 60)
+        #expect(finished.output == "True False False\nTrue False False\n", "\(finished.evidence)")
+    }
+}
