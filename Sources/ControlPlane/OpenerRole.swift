@@ -2,9 +2,9 @@ import Door
 import Reactor
 import Storage
 
-/// The short-lived process that opens one backing store: it may hang with its medium, control does not.
+/// The short-lived process that opens backing stores: it may hang with a medium, control does not.
 public enum OpenerRole {
-    /// Answers one question, then ends.
+    /// Answers one question after the other, until its door is shut.
     /// - Returns: the exit code
     public static func run(door: consuming FileDescriptor, parent: Int32) -> Int32 {
         do {
@@ -12,10 +12,15 @@ public enum OpenerRole {
         } catch {
             return 1
         }
-        guard Socket.wait(door.rawValue, .readable, nanoseconds: OpeningLimits.patience),
-            case .message(let bytes, let descriptors) = Socket.receiveMessage(door.rawValue, limit: DoorLimits.message),
-            let question = try? OpenQuestion(bytes, descriptors: descriptors.count)
-        else { return 1 }
+        while Socket.wait(door.rawValue, .readable, nanoseconds: .max),
+            case .message(let bytes, let descriptors) = Socket.receiveMessage(door.rawValue, limit: DoorLimits.message) {
+            guard let question = try? OpenQuestion(bytes, descriptors: descriptors.count), answer(question, over: door) else { return 1 }
+        }
+        return 0
+    }
+
+    /// - Returns: whether it could be sent
+    private static func answer(_ question: OpenQuestion, over door: borrowing FileDescriptor) -> Bool {
         do {
             let store = try open(question)
             let description = StoreDescription(
@@ -37,8 +42,7 @@ public enum OpenerRole {
         return try StoreOpener.open(path, flags: flags, readOnly: question.isReadOnly)
     }
 
-    private static func send(_ answer: OpenAnswer, over door: borrowing FileDescriptor, passing descriptors: [Int32]) -> Int32 {
-        if case .done = Socket.sendMessage(door.rawValue, answer.encoded(), descriptors: descriptors) { return 0 }
-        return 1
+    private static func send(_ answer: OpenAnswer, over door: borrowing FileDescriptor, passing descriptors: [Int32]) -> Bool {
+        if case .done = Socket.sendMessage(door.rawValue, answer.encoded(), descriptors: descriptors) { true } else { false }
     }
 }

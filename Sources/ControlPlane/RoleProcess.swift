@@ -8,22 +8,11 @@ public enum Role: String, Sendable, CaseIterable {
     case login
     /// Serves sessions and logical units.
     case data
-    /// Opens one backing store, where that may take for ever.
+    /// Opens backing stores, where that may take for ever.
     case opener
 
     /// The descriptor of its end of the door.
     public static let door: Int32 = 3
-}
-
-extension ChildProcess {
-    /// Starts tgtd in another role, with its end of the door and nothing else.
-    convenience init(_ role: Role, door: consuming FileDescriptor, options: [String] = []) throws(SystemError) {
-        // A trap prints no memory: it may be a peer's data.
-        let passed = ["JOURNAL_STREAM", "TZ"].compactMap { name in Host.environment(name).map { "\(name)=\($0)" } }
-        try self.init(
-            arguments: ["tgtd", "--role", role.rawValue, "--parent", "\(Host.processID)"] + options, environment: ["SWIFT_BACKTRACE=enable=no"] + passed,
-            descriptors: [door.rawValue])
-    }
 }
 
 /// Limits of looking after our other processes.
@@ -40,7 +29,7 @@ public enum SupervisionLimits {
 /// Keeps one of our processes running: starts it, hears its heart, reaps it, starts its successor, with back-off.
 ///
 /// The successor is started only when the old process is reaped: until then its operations may still reach a store.
-final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHandler {
+final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
     private let role: Role
     private let options: [String]
     private let loop: EventLoop
@@ -50,8 +39,7 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
     private let onEnd: () -> Void
     private let heartbeat: (UInt64) -> Outgoing
 
-    private var process: ChildProcess?
-    private var link: DoorLink<Incoming, Outgoing>?
+    private var process: DoorProcess<Incoming, Outgoing>?
     private var delay = SupervisionLimits.firstDelay
     private var startedAt: UInt64 = 0
     private var beats: UInt64 = 0
@@ -60,7 +48,7 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
     private var whenStopped: (() -> Void)?
 
     /// Whether it can be talked to.
-    var isRunning: Bool { link != nil }
+    private(set) var isRunning = false
     /// Whether it may still touch anything: until it is reaped, however long nobody talks to it any more.
     var isAlive: Bool { process != nil }
     var pid: Int32? { process?.pid }
@@ -84,30 +72,30 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
     }
 
     func start() throws(SystemError) {
-        var ours: FileDescriptor?
-        let child = try ChildProcess(role, door: Socket.messagePair().split(&ours), options: options)
-        guard let ours = ours.take() else { preconditionFailure("a pair has two ends") }
-        process = child
+        let process = try DoorProcess<Incoming, Outgoing>(
+            role, options: options, loop: loop, onMessage: { [unowned self] in onMessage($0, &$1) }, onShut: { [unowned self] in doorShut($0) },
+            onEnd: { [unowned self] in ended($0) })
+        self.process = process
+        isRunning = true
         startedAt = loop.now
         lastBeat = loop.now
-        try loop.add(child.descriptor, .readable, self)
-        link = try DoorLink(
-            loop: loop, socket: ours, onMessage: { [unowned self] in onMessage($0, &$1) }, onEnd: { [unowned self] in doorShut($0) })
-        log.info("the \(role) process runs", metadata: ["pid": "\(child.pid)"])
+        log.info("the \(role) process runs", metadata: ["pid": "\(process.pid)"])
         onStart()
     }
 
-    func send(_ message: Outgoing, passing descriptor: Int32? = nil) { link?.send(message, passing: descriptor) }
+    func send(_ message: Outgoing, passing descriptor: Int32? = nil) {
+        if isRunning { process?.send(message, passing: descriptor) }
+    }
 
     /// It has answered a heartbeat.
     func heard() { lastBeat = loop.now }
 
     /// Called regularly: asks for a sign of life, and ends a process that gave none for too long.
     func beat() {
-        guard let process, link != nil else { return }
+        guard let process, isRunning else { return }
         if loop.now > lastBeat + UInt64(DoorLimits.heartbeatPatience) * 1_000_000_000 {
             log.error("the \(role) process hangs and is ended", metadata: ["pid": "\(process.pid)"])
-            process.send(signal: Signal.kill)
+            process.kill()
             return
         }
         beats += 1
@@ -122,28 +110,25 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
         isStopping = true
         guard let process else { return whenStopped() }
         self.whenStopped = whenStopped
-        link?.close()
-        link = nil
-        loop.after(nanoseconds: SupervisionLimits.farewell) { process.send(signal: Signal.kill) }
+        isRunning = false
+        process.shut()
+        loop.after(nanoseconds: SupervisionLimits.farewell) { process.kill() }
     }
 
     private func doorShut(_ reason: DoorEnd) {
         if !isStopping, case .closed = reason {} else if let process {
             log.error("the \(role) process is ended: \(reason)", metadata: ["pid": "\(process.pid)"])
         }
-        link?.close()
-        link = nil
-        process?.send(signal: Signal.kill)
+        isRunning = false
+        process?.shut()
+        process?.kill()
     }
 
-    /// The process has ended.
-    func ready(_ events: Readiness) {
-        guard let process, let end = process.reap() else { return }
-        loop.remove(process.descriptor)
+    /// Its descriptors are closed, its operations over: from here on a successor may touch the same stores.
+    private func ended(_ end: ChildProcess.End) {
+        guard let process else { return }
         self.process = nil
-        // Its descriptors are closed, its operations over: from here on a successor may touch the same stores.
-        link?.close()
-        link = nil
+        isRunning = false
         onEnd()
         if isStopping {
             whenStopped?()

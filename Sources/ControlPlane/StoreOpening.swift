@@ -1,4 +1,4 @@
-import Bytes
+import DequeModule
 import Door
 import Logging
 import Management
@@ -6,11 +6,16 @@ import Model
 import Reactor
 import Storage
 
-/// Bounds of opening a store.
+/// Bounds of opening stores.
 enum OpeningLimits {
-    /// Nanoseconds; then the process is ended, and whoever asked is told. Its medium may be a network that does not answer.
+    /// Nanoseconds for one store; then the process that opens it is ended, and whoever asked is told. Its medium may be a network that
+    /// does not answer.
     static let patience: UInt64 = 10_000_000_000
+    /// Nanoseconds after which a process that still opens the same store holds up nobody else any more: others go to another process.
+    static let slow: UInt64 = 100_000_000
     /// Processes at once: so many stores that do not answer may keep others from being opened.
+    static let processes = 64
+    /// Stores of one transaction at once: a medium that does not answer leaves the processes to others.
     static let atOnce = 8
 }
 
@@ -25,70 +30,111 @@ final class HeldStore {
     }
 }
 
-/// Has stores opened by short-lived processes, so that control never waits for a medium.
+/// Has stores opened by short-lived processes, so that control never waits for a medium. One process opens whatever has to be opened,
+/// one store after the other, and ends when nobody waits. A process that takes long keeps its store; the others go to another one.
 final class StoreOpenings {
     typealias Result = Swift.Result<(HeldStore, StoreFacts), OpeningError>
     struct OpeningError: Error { let reason: String }
 
-    private let loop: EventLoop
-    private var running = 0
-    private var waiting: [() -> Void] = []
+    /// A store to be opened, and whom to tell.
+    fileprivate struct Opening {
+        let question: OpenQuestion
+        let whenDone: (Result) -> Void
+    }
+
+    fileprivate let loop: EventLoop
+    private var waiting: Deque<Opening> = []
+    private var openers: [Opener] = []
 
     init(loop: EventLoop) { self.loop = loop }
 
+    /// Calls `whenDone` once, in a later turn of the loop.
     func open(_ request: StoreRequest, _ whenDone: @escaping (Result) -> Void) {
-        guard running < OpeningLimits.atOnce else {
-            waiting.append { [unowned self] in open(request, whenDone) }
-            return
-        }
-        guard let path = request.store.path else { return whenDone(.failure(OpeningError(reason: "there is no path"))) }
-        running += 1
+        guard let path = request.store.path else { return fail(whenDone, "there is no path") }
         let question = OpenQuestion(
             path: path.bytes, isSynchronous: request.store.flags.contains(.sync), isDirect: request.store.flags.contains(.direct),
             isReadOnly: request.readOnly)
+        waiting.append(Opening(question: question, whenDone: whenDone))
+        serve()
+    }
+
+    fileprivate func fail(_ whenDone: @escaping (Result) -> Void, _ reason: String) {
+        loop.after(nanoseconds: 0) { whenDone(.failure(OpeningError(reason: reason))) }
+    }
+
+    /// Gives what waits to processes that have nothing to do; ends these if nothing waits.
+    fileprivate func serve() {
+        while let next = waiting.first {
+            guard let opener = openers.first(where: \.isIdle) ?? another() else {
+                // A process that works takes it later.
+                guard openers.isEmpty else { return }
+                waiting.removeFirst()
+                fail(next.whenDone, "the process that opens stores cannot be started: \(lastTrouble)")
+                continue
+            }
+            waiting.removeFirst()
+            opener.open(next)
+        }
+        for opener in openers where opener.isIdle { opener.dismiss() }
+        openers.removeAll(where: \.isIdle)
+    }
+
+    private var lastTrouble = ""
+
+    /// One more process, if all that work have been slow.
+    private func another() -> Opener? {
+        guard openers.count < OpeningLimits.processes, openers.allSatisfy(\.isSlow) else { return nil }
         do {
-            try StoreOpening(loop: loop, question) { [unowned self] result in
-                running -= 1
-                whenDone(result)
-                if !waiting.isEmpty, running < OpeningLimits.atOnce { waiting.removeFirst()() }
-            }.start()
+            let opener = try Opener(self)
+            openers.append(opener)
+            return opener
         } catch {
-            running -= 1
-            whenDone(.failure(OpeningError(reason: "the process that opens stores cannot be started: \(error)")))
+            lastTrouble = "\(error)"
+            return nil
         }
     }
+
+    fileprivate func forget(_ opener: Opener) { openers.removeAll { $0 === opener } }
 }
 
-/// One process that opens one store. It lives until it is reaped.
-private final class StoreOpening: EventHandler {
-    private let loop: EventLoop
-    private let question: OpenQuestion
-    private var whenDone: ((StoreOpenings.Result) -> Void)?
-    private var process: ChildProcess?
-    private var link: DoorLink<OpenAnswer, OpenQuestion>?
-    private var deadline: TimerID?
+/// A process that opens one store after the other.
+private final class Opener {
+    private let openings: StoreOpenings
+    private var process: DoorProcess<OpenAnswer, OpenQuestion>?
+    private var current: StoreOpenings.Opening?
+    private var timers: [TimerID] = []
+    /// It has been at the same store for long.
+    private(set) var isSlow = false
+    var isIdle: Bool { current == nil }
 
-    init(loop: EventLoop, _ question: OpenQuestion, _ whenDone: @escaping (StoreOpenings.Result) -> Void) {
-        self.loop = loop
-        self.question = question
-        self.whenDone = whenDone
+    private static let failed = "the process that opens stores has failed"
+
+    init(_ openings: StoreOpenings) throws(SystemError) {
+        self.openings = openings
+        process = try DoorProcess(
+            .opener, loop: openings.loop, onMessage: { [weak self] answer, descriptors in self?.answered(answer, descriptors.take()) },
+            onShut: { [weak self] _ in self?.giveUp(Self.failed) }, onEnd: { [weak self] _ in self?.giveUp(Self.failed) })
     }
 
-    func start() throws(SystemError) {
-        var ours: FileDescriptor?
-        let child = try ChildProcess(.opener, door: Socket.messagePair().split(&ours))
-        guard let ours = ours.take() else { preconditionFailure("a pair has two ends") }
-        process = child
-        try loop.add(child.descriptor, .readable, self)
-        link = try DoorLink(loop: loop, socket: ours) { [unowned self] answer, descriptors in
-            answered(answer, descriptors.take())
-        } onEnd: { [unowned self] _ in
-            finish(.failure(.init(reason: "the process that opens stores has failed")))
-        }
-        link?.send(question)
-        deadline = loop.after(nanoseconds: OpeningLimits.patience) { [unowned self] in
-            finish(.failure(.init(reason: "the store does not open within \(OpeningLimits.patience / 1_000_000_000) s")))
-        }
+    func open(_ opening: StoreOpenings.Opening) {
+        current = opening
+        timers = [
+            openings.loop.after(nanoseconds: OpeningLimits.slow) { [weak self] in
+                guard let self else { return }
+                isSlow = true
+                openings.serve()
+            },
+            openings.loop.after(nanoseconds: OpeningLimits.patience) { [weak self] in
+                self?.giveUp("the store does not open within \(OpeningLimits.patience / 1_000_000_000) s")
+            },
+        ]
+        process?.send(opening.question)
+    }
+
+    /// It ends when it has nothing to do.
+    func dismiss() {
+        process?.shut()
+        process = nil
     }
 
     private func answered(_ answer: OpenAnswer, _ descriptor: consuming FileDescriptor?) {
@@ -102,21 +148,27 @@ private final class StoreOpening: EventHandler {
         }
     }
 
-    private func finish(_ result: StoreOpenings.Result) {
-        guard let whenDone else { return }
-        self.whenDone = nil
-        link?.close()
-        if let deadline { loop.cancel(deadline) }
-        process?.send(signal: Signal.kill)
-        whenDone(result)
+    private func giveUp(_ reason: String) {
+        guard process != nil else { return }
+        process?.kill()
+        dismiss()
+        openings.forget(self)
+        if let whenDone = release() { openings.fail(whenDone, reason) }
+        openings.serve()
     }
 
-    /// The process has ended.
-    func ready(_ events: Readiness) {
-        guard let process, process.reap() != nil else { return }
-        loop.remove(process.descriptor)
-        self.process = nil
-        finish(.failure(.init(reason: "the process that opens stores has failed")))
-        link = nil
+    private func finish(_ result: StoreOpenings.Result) {
+        release()?(result)
+        openings.serve()
+    }
+
+    /// It is done with its store.
+    /// - Returns: whom to tell
+    private func release() -> ((StoreOpenings.Result) -> Void)? {
+        for timer in timers { openings.loop.cancel(timer) }
+        timers = []
+        isSlow = false
+        defer { current = nil }
+        return current?.whenDone
     }
 }

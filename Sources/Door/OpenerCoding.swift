@@ -1,6 +1,6 @@
 import Bytes
 
-/// Asked of the process that opens a backing store.
+/// Asked of the process that opens backing stores, one question at a time.
 public struct OpenQuestion: Sendable, Equatable {
     public var path: [UInt8]
     public var isSynchronous: Bool

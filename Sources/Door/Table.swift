@@ -62,9 +62,11 @@ public enum DoorLimits {
     public static let descriptors = 1
     /// Messages taken from one door before the others of the loop have their turn.
     public static let messagesPerTurn = 64
-    /// Bytes of a path (PATH_MAX without its terminating zero), and of the messages with the process that opens stores.
-    static let path = 4095
-    static let opening = 8 << 10
+    /// Bytes of a path (PATH_MAX without its terminating zero).
+    public static let path = 4095
+    /// Bytes of the messages with the process that opens stores: a sentence about a path, each of whose bytes may take three where it is
+    /// no UTF-8.
+    static let opening = 4 * path
     /// Pairs of a parameter list.
     static let parameters = 64
 }

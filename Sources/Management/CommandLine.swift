@@ -103,9 +103,7 @@ public struct TgtadmOption: Sendable {
     }
 
     /// The short options as getopt_long takes them.
-    public static var shortOptions: String {
-        all.filter { !$0.isLongOnly }.map { String(Unicode.Scalar($0.letter)) + ($0.shortTakesArgument ? ":" : "") }.joined()
-    }
+    public static let shortOptions = all.filter { !$0.isLongOnly }.map { String(Unicode.Scalar($0.letter)) + ($0.shortTakesArgument ? ":" : "") }.joined()
 }
 
 /// The end of a tgtadm before or after it has talked to the daemon.

@@ -162,6 +162,15 @@ private let dataReports: [DataReportMessage] = [
         }
     }
 
+    @Test("What is said of a store fits its message, also if its path is the longest and no text")
+    func opening() throws {
+        let path = String(repeating: "\u{fffd}", count: DoorLimits.path)
+        let refusal = OpenAnswer.failed("\(path) has \(UInt64.max) bytes, which direct I/O cannot reach to the end: make it a multiple of \(Int.max), or leave out the flag \"direct\"")
+        #expect(try OpenAnswer(refusal.encoded(), descriptors: 0) == refusal)
+        let question = OpenQuestion(path: Array(repeating: 0xff, count: DoorLimits.path), isSynchronous: true, isDirect: true, isReadOnly: true)
+        #expect(try OpenQuestion(question.encoded(), descriptors: 0) == question)
+    }
+
     @Test("No message, and one that is not in the table, is refused", arguments: [[], [0], [200], [255, 1, 2]] as [[UInt8]])
     func unknown(bytes: [UInt8]) {
         #expect(throws: DoorError.unknownMessage(bytes.first ?? 0)) { try LoginQuestionMessage(bytes, descriptors: 0) }

@@ -98,10 +98,14 @@ final class Daemon {
     // MARK: Administration
 
     /// One call of tgtadm, whatever comes of it.
-    func admin(_ words: [String], client: String = Subject.tgtadm) throws -> Finished {
+    func admin(_ words: [String], client: String = Subject.tgtadm, seconds: Double = 20) throws -> Finished {
+        try startAdmin(words, client: client).wait(seconds: seconds)
+    }
+
+    /// A tgtadm that nobody waits for yet.
+    func startAdmin(_ words: [String], client: String = Subject.tgtadm) throws -> Running {
         try Running(
-            [client, "-C", String(Self.controlPort), "--lld", "iscsi"] + words, environment: ["TGT_IPC_SOCKET": folder.path("socket")], folder: folder
-        ).wait(seconds: 20)
+            [client, "-C", String(Self.controlPort), "--lld", "iscsi"] + words, environment: ["TGT_IPC_SOCKET": folder.path("socket")], folder: folder)
     }
 
     /// tgtadm with the words of `line`, which has to succeed; returns what it printed.
