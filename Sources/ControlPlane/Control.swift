@@ -65,7 +65,7 @@ public final class Control {
     private lazy var surveys = Surveys(loop: loop, log: log) { [unowned self] id in data?.send(.survey(id)) }
 
     var stores: [LogicalUnitKey: HeldStore] = [:]
-    /// Persistent reservations as data has given them to keep.
+    /// Persistent reservations, and failed flushes, as data has given them to keep.
     var reservations: [LogicalUnitKey: ReservationRecord] = [:]
     /// Listening sockets stay here too, so that connections wait while login is started again.
     private var listening: [Portal: ListeningSocket] = [:]
@@ -218,7 +218,11 @@ public final class Control {
         case .openStore(let request):
             openings.open(request) { [unowned self] result in
                 switch result {
-                case .success((let store, let facts)): whenDone(.opened(facts), store)
+                case .success((let store, let facts)):
+                    // What data cannot serve is not to be in the configuration.
+                    order({ .tryStore($0, store.description) }, passing: store.descriptor.rawValue) { refusal in
+                        if refusal == nil { whenDone(.opened(facts), store) } else { whenDone(.failed(.invalidRequest, "the data process cannot use the store"), nil) }
+                    }
                 case .failure(let error):
                     log.warning("a store is not opened: \(error.reason)", metadata: ["path": "\(request.store.path?.description ?? "none")"])
                     whenDone(.failed(.invalidRequest, error.reason), nil)
@@ -319,55 +323,74 @@ public final class Control {
                 stores[key] = nil
                 reservations[key] = nil
                 order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: true) }) { _ in rest.keepAlive() }
-            case .logicalUnitChanged(let key): updateLogicalUnit(key, nil, rest)
+            case .logicalUnitChanged(let key): updateLogicalUnit(key, nil, forgetsFailedFlush: isOnlineAgain(key, old), rest)
             case .mediumChanged(let key):
                 stores[key] = held(key)
-                updateLogicalUnit(key, storeDescription(key), rest)
+                updateLogicalUnit(key, storeDescription(key), forgetsFailedFlush: isOnlineAgain(key, old) || isOnAnotherStore(key, old), rest)
             case .rulesChanged(let tid), .accountsChanged(let tid?): regarded.insert(tid)
             case .systemStateChanged: login?.send(.setOnline(configuration.state == .ready))
             case .accountsChanged(nil):
                 for id in desk.unwelcomeDiscoveries(configuration) { login?.send(.refuse(id, .authenticationFailure)) }
-            case .targetStateChanged, .parametersChanged, .accountListChanged, .portalAdded, .portalRemoved: break
+            case .targetStateChanged(let tid):
+                guard let target = configuration.targets[tid], target.state == .ready else { continue }
+                for key in target.sortedLogicalUnits.map(\.key) where reservations[key]?.flushFailed == true {
+                    updateLogicalUnit(key, nil, forgetsFailedFlush: true, rest)
+                }
+            case .parametersChanged, .accountListChanged, .portalAdded, .portalRemoved: break
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
         if !regarded.isEmpty { applyRules(of: regarded, rest) }
     }
 
+    private func isOnlineAgain(_ key: LogicalUnitKey, _ old: Configuration) -> Bool {
+        (try? old.logicalUnit(key))?.isOnline == false && (try? configuration.logicalUnit(key))?.isOnline == true
+    }
+
+    private func isOnAnotherStore(_ key: LogicalUnitKey, _ old: Configuration) -> Bool {
+        (try? old.logicalUnit(key))?.store.path != (try? configuration.logicalUnit(key))?.store.path
+    }
+
+    /// Data does not do what it can do by control's books, so they have come apart: its successor is told everything. Stores are
+    /// tried before they are configured, and what came of that stays true.
+    /// - Parameter rest: nil for a process that has just been started: one that cannot serve something serves the rest
+    private func mustNotRefuse(_ what: @escaping @autoclosure () -> String, _ rest: Countdown?) -> (DataRefusal?) -> Void {
+        { [unowned self] refusal in
+            if let refusal {
+                log.error("data does not serve \(what()): \(refusal)")
+                if rest != nil { condemnData("refused") }
+            }
+            rest?.keepAlive()
+        }
+    }
+
     /// Called when an administrator switches debugging on or off.
     public var setDebug: ((Bool) -> Void)?
 
-    func addTarget(_ tid: TargetID, _ rest: Countdown) {
+    func addTarget(_ tid: TargetID, _ rest: Countdown?) {
         guard let target = configuration.targets[tid] else { return }
-        order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: LoginDesk.portalGroupTag) }) { [log] refusal in
-            if let refusal { log.error("data does not serve target \(tid): \(refusal)") }
-            rest.keepAlive()
-        }
+        order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: LoginDesk.portalGroupTag) }, mustNotRefuse("target \(tid)", rest))
         for unit in target.sortedLogicalUnits { addLogicalUnit(unit.key, rest) }
     }
 
-    func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown) {
+    func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown?) {
         guard let settings = try? configuration.settings(key) else { return }
         let description = storeDescription(key)
         let record = reservations[key] ?? ReservationRecord()
         order(
             { .addLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, record) },
-            passing: stores[key]?.descriptor.rawValue
-        ) { [log] refusal in
-            if let refusal { log.error("data does not serve logical unit \(key.lun) of target \(key.target): \(refusal)") }
-            rest.keepAlive()
-        }
+            passing: stores[key]?.descriptor.rawValue, mustNotRefuse("logical unit \(key.lun) of target \(key.target)", rest))
     }
 
-    func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, _ rest: Countdown) {
+    func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, forgetsFailedFlush: Bool, _ rest: Countdown) {
         guard let settings = try? configuration.settings(key) else { return }
+        if forgetsFailedFlush { reservations[key]?.flushFailed = false }
         order(
-            { .updateLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description) },
-            passing: description == nil ? nil : stores[key]?.descriptor.rawValue
-        ) { [log] refusal in
-            if let refusal { log.error("data does not change logical unit \(key.lun) of target \(key.target): \(refusal)") }
-            rest.keepAlive()
-        }
+            {
+                .updateLogicalUnit(
+                    $0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, forgetsFailedFlush: forgetsFailedFlush)
+            },
+            passing: description == nil ? nil : stores[key]?.descriptor.rawValue, mustNotRefuse("logical unit \(key.lun) of target \(key.target)", rest))
     }
 
     func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
@@ -401,8 +424,7 @@ public final class Control {
     // MARK: The data process
 
     private func tellDataAll() {
-        let nobodyWaits = Countdown {}
-        for target in configuration.sortedTargets { addTarget(target.id, nobodyWaits) }
+        for target in configuration.sortedTargets { addTarget(target.id, nil) }
     }
 
     private func dataEnded() {
@@ -428,6 +450,11 @@ public final class Control {
             let key = LogicalUnitKey(target: target, lun: Int(lun))
             // A logical unit that is gone has nothing to keep, but whoever waits goes on.
             if configuration.targets[target]?.logicalUnits[Int(lun)] != nil, record.revision > reservations[key]?.revision ?? 0 {
+                if record.flushFailed, reservations[key]?.flushFailed != true {
+                    log.error(
+                        "a flush has failed: logical unit \(lun) of target \(target) takes no writes until an administrator has taken it offline and online again",
+                        metadata: ["path": "\((try? configuration.logicalUnit(key))?.store.path?.description ?? "none")"])
+                }
                 reservations[key] = record
             }
             data?.send(.kept(tid: tid, lun: lun, revision: record.revision))
@@ -576,6 +603,8 @@ public final class Control {
 
     private func runtimeView(_ survey: Survey) -> RuntimeView {
         var view = RuntimeView(survey, sessions: sessions.served)
+        // Also while there is no data process to ask.
+        for (key, record) in reservations where record.flushFailed { view.logicalUnits[key, default: .init()].flushFailed = true }
         view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }

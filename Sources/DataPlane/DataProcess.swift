@@ -73,7 +73,7 @@ public final class DataProcess {
         decorate = options.decorate
         let reports = try Mailbox<ReactorReport>()
         shared = Shared(
-            data: BufferPool(budget: options.memory), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20), stores: StoreTable(),
+            data: BufferPool(budget: options.memory), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20),
             pool: IOPool(threads: options.ioThreads, queueLimit: options.waitingOperations) { $0.mailbox.post(.completed($0.nexus, $0.ticket, $1)) }, reports: reports, log: log)
         var mailboxes: [Mailbox<ReactorMessage>] = []
         for _ in 0..<options.reactors { mailboxes.append(try Mailbox()) }
@@ -110,8 +110,10 @@ public final class DataProcess {
         case .removeTarget(let request, let tid, let force): removeTarget(request, tid, force: force)
         case .addLogicalUnit(let request, let tid, let lun, let settings, let description, let record):
             addUnit(request, tid, lun, settings, description, record, descriptors.take())
-        case .updateLogicalUnit(let request, let tid, let lun, let settings, let description):
-            updateUnit(request, tid, lun, settings, description, descriptors.take())
+        case .updateLogicalUnit(let request, let tid, let lun, let settings, let description, let forgetsFailedFlush):
+            updateUnit(request, tid, lun, settings, description, forgetsFailedFlush: forgetsFailedFlush, descriptors.take())
+        case .tryStore(let request, let description):
+            if attempt(description, descriptors.take()) == nil { refuse(request, .badStore) } else { link?.send(.done(request)) }
         case .removeLogicalUnit(let request, let tid, let lun, let force): removeUnit(request, tid, lun, force: force)
         case .grant(let grant):
             guard let descriptor = descriptors.take() else { return turnAway(grant) }
@@ -150,7 +152,7 @@ public final class DataProcess {
         target.endSessions(
             .administrator,
             whenGone: here { process in
-                for number in target.numbers { if let unit = target.remove(number: number) { process.shared.stores[unit] = nil } }
+                for number in target.numbers { target.remove(number: number)?.removeMedium() }
                 process.link?.send(.done(request))
             })
     }
@@ -161,41 +163,63 @@ public final class DataProcess {
     ) {
         guard let target = targets[tid] else { return refuse(request, .unknownTarget) }
         guard target.unit(Int(lun)) == nil else { return refuse(request, .alreadyExists) }
-        let unit = LogicalUnit(settings, targetPort: target.port, reservations: record)
-        guard attach(description, descriptor, to: unit) else { return refuse(request, .badStore) }
-        target.add(unit, number: Int(lun))
+        guard let store = attempt(description, descriptor) else { return refuse(request, .badStore) }
+        target.add(LogicalUnit(settings, targetPort: target.port, reservations: record, medium: serve(store)), number: Int(lun))
         link?.send(.done(request))
     }
 
     private func updateUnit(
         _ request: RequestID, _ tid: Int32, _ lun: UInt16, _ settings: LogicalUnitSettings, _ description: StoreDescription?,
-        _ descriptor: consuming FileDescriptor?
+        forgetsFailedFlush: Bool, _ descriptor: consuming FileDescriptor?
     ) {
         guard let unit = targets[tid]?.unit(Int(lun)) else { return refuse(request, .unknownLogicalUnit) }
-        if let description, !attach(description, descriptor, to: unit) { return refuse(request, .badStore) }
-        unit.apply(settings)
-        link?.send(.done(request))
+        var medium: Servable?
+        if let description {
+            medium = attempt(description, descriptor)
+            guard medium != nil else { return refuse(request, .badStore) }
+        }
+        let done = Acknowledgement(here { $0.link?.send(.done(request)) })
+        if let medium {
+            // The old one ends, and is closed, when the last command that has begun with it is over.
+            (unit.apply(settings, medium: serve(medium)) as? ServedStore)?.tellEnd(done)
+        } else {
+            unit.apply(settings)
+        }
+        if forgetsFailedFlush, let record = unit.forgetFailedFlush() { link?.send(.keep(tid: tid, lun: lun, record)) }
+        withExtendedLifetime(done) {}
     }
 
-    /// Gives the logical unit its store. The old one is closed when its last operation is over.
-    private func attach(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?, to unit: LogicalUnit) -> Bool {
-        do {
-            shared.stores[unit] = try makeStore(description, descriptor).map { ServedStore(decorate($0), pool: shared.pool) }
-            return true
-        } catch {
-            log.error("a store cannot be used: \(error)")
-            return false
+    /// What a logical unit can be given.
+    private enum Servable {
+        case nothing
+        case store(any BackingStore)
+    }
+
+    private func serve(_ servable: Servable) -> ServedStore? {
+        switch servable {
+        case .nothing: nil
+        case .store(let store): ServedStore(decorate(store), pool: shared.pool)
         }
     }
 
-    private func makeStore(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?) throws(SystemError) -> (any BackingStore)? {
+    /// nil if it cannot be used; the log says why.
+    private func attempt(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?) -> Servable? {
+        do {
+            return try makeStore(description, descriptor)
+        } catch {
+            log.error("a store cannot be used: \(error)")
+            return nil
+        }
+    }
+
+    private func makeStore(_ description: StoreDescription, _ descriptor: consuming FileDescriptor?) throws(SystemError) -> Servable {
         switch description.kind {
-        case .none: return nil
-        case .null: return NullStore(length: description.length)
+        case .none: return .nothing
+        case .null: return .store(NullStore(length: description.length))
         case .file, .blockDevice:
             guard let descriptor else { throw SystemError("a store without a descriptor", 0) }
             // A file may have grown or shrunk since it was opened: what is served stays what was opened.
-            return try FileStore(adopting: descriptor, readOnly: description.isReadOnly, length: description.length)
+            return .store(try FileStore(adopting: descriptor, readOnly: description.isReadOnly, length: description.length))
         }
     }
 
@@ -205,7 +229,7 @@ public final class DataProcess {
         target.remove(
             number: Int(lun),
             whenReleased: here { process in
-                process.shared.stores[unit] = nil
+                unit.removeMedium()
                 process.link?.send(.done(request))
             })
     }
@@ -269,6 +293,8 @@ public final class DataProcess {
     /// Ends the session that the initiator port has, then begins the new one (RFC 7143 §6.3.5): its login response goes out only
     /// when nothing of the old one is left in a store.
     private func replace(_ beginning: SessionBeginning) {
+        // Asked for twice, by the probe and by the old session's end: once it has begun, it would end itself.
+        guard pending[beginning.nexus] != nil else { return }
         beginning.target.reinstate(beginning.initiator, whenGone: here { $0.begin(beginning) })
     }
 

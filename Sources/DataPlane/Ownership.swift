@@ -23,15 +23,20 @@ final class OwnedDescriptor: Sendable {
     deinit { close() }
 }
 
-/// A store with the queue of its operations that may block.
-final class ServedStore: Sendable {
+/// A store with the queue of its operations that may block. Its logical unit holds it, and each command that has begun.
+final class ServedStore: MediumHandle {
     let store: any BackingStore
     let queue: StoreQueue<StorageTicket>
+    /// Let go with the store.
+    private let waiting = Mutex<Acknowledgement?>(nil)
 
     init(_ store: any BackingStore, pool: IOPool<StorageTicket>) {
         self.store = store
         queue = pool.open(store)
     }
+
+    /// `acknowledgement` is let go when nobody has anything to do with the store any more.
+    func tellEnd(_ acknowledgement: Acknowledgement) { waiting.withLock { $0 = acknowledgement } }
 }
 
 /// To whom the outcome of an operation goes.
@@ -39,14 +44,4 @@ struct StorageTicket: Sendable {
     let mailbox: Mailbox<ReactorMessage>
     let nexus: NexusID
     let ticket: Ticket
-}
-
-/// Which store serves which logical unit. Shared by reactors; a change takes effect with the next command.
-final class StoreTable: Sendable {
-    private let stores = Mutex<[ObjectIdentifier: ServedStore]>([:])
-
-    subscript(unit: LogicalUnit) -> ServedStore? {
-        get { stores.withLock { $0[ObjectIdentifier(unit)] } }
-        set { stores.withLock { $0[ObjectIdentifier(unit)] = newValue } }
-    }
 }

@@ -192,7 +192,7 @@ final class SessionConnection: EventHandler {
     private func carryOut() {
         while let action = session.nextAction() {
             switch action {
-            case .perform(let ticket, let unit, let operation, let buffer): perform(ticket, unit, operation, buffer)
+            case .perform(let ticket, _, let operation, let buffer): perform(ticket, operation, buffer)
             case .keep(let ticket, let unit, let record):
                 reactor.shared.reports.post(.keep(reactor: reactor.number, nexus, ticket, unit, record))
             case .askSendTargets(let request):
@@ -216,11 +216,11 @@ final class SessionConnection: EventHandler {
         }
     }
 
-    private func perform(_ ticket: Ticket, _ unit: LogicalUnit, _ operation: Operation, _ buffer: Buffer?) {
-        guard let served = reactor.shared.stores[unit] else {
+    private func perform(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?) {
+        guard let served = session.medium(of: ticket) as? ServedStore else {
             return session.completed(ticket, outcome: .failed(.unsupported), now: now)
         }
-        // The medium may have been changed for a smaller one since the command began.
+        // What is served is what control says; it may have been wrong about the length.
         guard operation.fits(length: served.store.length, capacity: buffer?.capacity ?? 0) else {
             return session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
         }

@@ -78,7 +78,6 @@ final class SessionBeginning: Sendable {
 struct Shared: Sendable {
     let data: BufferPool
     let answers: BufferPool
-    let stores: StoreTable
     let pool: IOPool<StorageTicket>
     let reports: Mailbox<ReactorReport>
     let log: Logger

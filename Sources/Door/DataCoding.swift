@@ -47,6 +47,7 @@ extension DataOrderMessage: DoorMessage {
         DoorRow(10, "heartbeat", limit: 16),
         DoorRow(11, "survey", limit: 16),
         DoorRow(12, "setMask"),
+        DoorRow(13, "tryStore", limit: 64, descriptors: 0...1),
     ]
 
     public var code: UInt8 {
@@ -63,6 +64,7 @@ extension DataOrderMessage: DoorMessage {
         case .heartbeat: 10
         case .survey: 11
         case .setMask: 12
+        case .tryStore: 13
         }
     }
 
@@ -84,12 +86,13 @@ extension DataOrderMessage: DoorMessage {
             settings.encode(into: &writer)
             store.encode(into: &writer)
             reservations.encode(into: &writer)
-        case .updateLogicalUnit(let request, let tid, let lun, let settings, let store):
+        case .updateLogicalUnit(let request, let tid, let lun, let settings, let store, let forgetsFailedFlush):
             writer.write(request.rawValue)
             writer.write(tid)
             writer.write(lun)
             settings.encode(into: &writer)
             writer.write(store) { $1.encode(into: &$0) }
+            writer.write(forgetsFailedFlush)
         case .removeLogicalUnit(let request, let tid, let lun, let force):
             writer.write(request.rawValue)
             writer.write(tid)
@@ -113,6 +116,9 @@ extension DataOrderMessage: DoorMessage {
             writer.write(request.rawValue)
             writer.write(tsih)
             mask.encode(into: &writer)
+        case .tryStore(let request, let store):
+            writer.write(request.rawValue)
+            store.encode(into: &writer)
         }
     }
 
@@ -128,7 +134,7 @@ extension DataOrderMessage: DoorMessage {
         case 4:
             self = .updateLogicalUnit(
                 try request(), tid: try reader.int32(), lun: try reader.uint16(), try LogicalUnitSettings(from: &reader),
-                try reader.optional { reader throws(ByteReaderError) in try StoreDescription(from: &reader) })
+                try reader.optional { reader throws(ByteReaderError) in try StoreDescription(from: &reader) }, forgetsFailedFlush: try reader.bool())
         case 5: self = .removeLogicalUnit(try request(), tid: try reader.int32(), lun: try reader.uint16(), force: try reader.bool())
         case 6: self = .grant(try SessionGrant(from: &reader))
         case 7: self = .endSession(try request(), tsih: try reader.uint16())
@@ -137,6 +143,7 @@ extension DataOrderMessage: DoorMessage {
         case 10: self = .heartbeat(try reader.uint64())
         case 11: self = .survey(try request())
         case 12: self = .setMask(try request(), tsih: try reader.uint16(), try LUNMask(from: &reader))
+        case 13: self = .tryStore(try request(), try StoreDescription(from: &reader))
         default: throw .invalid
         }
     }

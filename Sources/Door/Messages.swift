@@ -97,8 +97,11 @@ public enum DataOrderMessage: Sendable {
     case removeTarget(RequestID, tid: Int32, force: Bool)
     /// With the store's descriptor if it has one.
     case addLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription, ReservationRecord)
-    /// `store` nil: it keeps the one that it has.
-    case updateLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription?)
+    /// `store` nil: it keeps the one that it has; otherwise it is done when the last command of the old one is over.
+    /// `forgetsFailedFlush`: the administrator knows of it.
+    case updateLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription?, forgetsFailedFlush: Bool)
+    /// Could this be served, with this descriptor? Nothing is to change before data has said so.
+    case tryStore(RequestID, StoreDescription)
     /// Refused while commands are in it, unless `force`: then they are aborted first.
     case removeLogicalUnit(RequestID, tid: Int32, lun: UInt16, force: Bool)
     /// With the connection's descriptor.

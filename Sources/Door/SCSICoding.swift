@@ -90,6 +90,7 @@ extension ReservationRecord {
         }
         writer.write(kind) { $0.write($1.rawValue) }
         writer.write(holder) { $0.write(count: $1) }
+        writer.write(flushFailed)
     }
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
@@ -104,5 +105,6 @@ extension ReservationRecord {
         kind = try reader.optional { reader throws(ByteReaderError) in try reader.enumeration(Kind.self) }
         holder = try reader.optional { reader throws(ByteReaderError) in try reader.count(limit: Self.mostRegistrations - 1) }
         if let holder, holder >= registrations.count { throw .invalid }
+        flushFailed = try reader.bool()
     }
 }

@@ -9,6 +9,10 @@ public enum Recipients: Sendable {
     case these([NexusID])
 }
 
+/// The medium of a logical unit to whoever serves it. Here it is only carried along with commands: as long as somebody holds it, a
+/// command may still do something there.
+public protocol MediumHandle: AnyObject, Sendable {}
+
 /// What `show` and the log say of a logical unit beyond its settings.
 public struct Condition: Hashable, Sendable {
     /// Some nexus prevents removal of the medium.
@@ -17,7 +21,7 @@ public struct Condition: Hashable, Sendable {
     public var isEjected = false
     /// An initiator set SWP in the control mode page.
     public var isSoftwareWriteProtected = false
-    /// A flush failed; writes, FUA and flushes are refused until the unit goes offline and online again.
+    /// A flush failed; writes, FUA and flushes are refused until `forgetFailedFlush`.
     public var flushFailed = false
     public var isWriteCacheEnabled = true
     /// The nexus that holds a RESERVE(6).
@@ -37,6 +41,8 @@ public struct DeviceTask: Sendable {
     public internal(set) var abortsTasksOf: [NexusID] = []
     /// The nexus may only read the logical unit. Set it before `begin`.
     public var mayOnlyRead = false
+    /// The medium of the logical unit when the command began: all its operations are for that one.
+    public internal(set) var medium: (any MediumHandle)?
     var phase = Phase.start
 
     public init(nexus: NexusID, cdb: CommandDescriptorBlock, dataOutCount: Int = 0, expectedDataOutCount: Int? = nil) {
@@ -67,6 +73,8 @@ public struct DeviceTask: Sendable {
         case modeSelect
         case eject
         case kept
+        /// It is kept that a flush has failed: MEDIUM ERROR.
+        case failureKept
     }
 }
 
@@ -88,8 +96,9 @@ struct DeviceServer: Sendable {
     var reservedBy: NexusID?
     var preventing: Set<NexusID> = []
     var isEjected = false
-    var flushFailed = false
     private(set) var reservations: ReservationRecord
+    var flushFailed: Bool { reservations.flushFailed }
+    var medium: (any MediumHandle)?
 
     init(_ settings: LogicalUnitSettings, targetPort: TargetPort, reservations: ReservationRecord) {
         self.settings = settings.normalised
@@ -170,11 +179,7 @@ struct DeviceServer: Sendable {
         let old = settings
         let wasAccessible = hasAccessibleMedium
         precondition(new.deviceType == old.deviceType, "a logical unit keeps its device type")
-        if new.isOnline, !old.isOnline {
-            flushFailed = false
-            isEjected = false
-        }
-        if new.hasMedium, !old.hasMedium { isEjected = false }
+        if new.isOnline && !old.isOnline || new.hasMedium && !old.hasMedium { isEjected = false }
         settings = new
         if new.modePages != old.modePages || new.descriptorSense != old.descriptorSense {
             pages = ModePages(new)
@@ -185,6 +190,14 @@ struct DeviceServer: Sendable {
         if new.identity != old.identity { post(.inquiryDataChanged, to: .all) }
         if hasAccessibleMedium, !wasAccessible { post(.notReadyToReadyChange, to: .all) }
         if hasAccessibleMedium, wasAccessible, new.geometry != old.geometry { post(.capacityDataChanged, to: .all) }
+    }
+
+    /// nil: none has failed.
+    mutating func forgetFailedFlush() -> ReservationRecord? {
+        guard flushFailed else { return nil }
+        reservations.flushFailed = false
+        reservations.revision &+= 1
+        return reservations
     }
 
     /// Takes over changed reservations; their keeper hears of them by the step returned.
@@ -354,17 +367,25 @@ struct DeviceServer: Sendable {
     }
 
     private mutating func proceed(_ task: inout DeviceTask, _ outcome: Outcome, _ buffer: Buffer?) throws(Refusal) -> Step {
+        // Before anybody hears of it: the next process has to know it, too.
+        if outcome == .failed(.flushFailed), task.phase != .kept, task.phase != .failureKept {
+            reservations.flushFailed = true
+            reservations.revision &+= 1
+            task.phase = .failureKept
+            return .keep(reservations)
+        }
         // Nothing is wrong with the medium, and the same command may well succeed later (SAM-5 §5.3.1).
         if outcome == .failed(.busy) { throw .busy }
         if case .provisioning(let first, let allocated) = task.phase {
             return try statusOfBlocks(from: first, allocated: allocated, outcome)
         }
+        if task.phase == .failureKept { throw .check(Sense(.mediumError, .writeError)) }
         if case .failed(let failure) = outcome {
             throw .check(task.phase == .kept ? .targetFailure : sense(for: failure))
         }
         switch task.phase {
         case .start: preconditionFailure("a command that has not begun cannot go on")
-        case .good, .kept, .provisioning: return .done(Completion())
+        case .good, .kept, .failureKept, .provisioning: return .done(Completion())
         case .flush: return flush(&task)
         case .dataIn(let count): return .done(Completion(dataIn: .buffer(count)))
         case .read(let extent): return read(extent, &task)
@@ -385,14 +406,11 @@ struct DeviceServer: Sendable {
         }
     }
 
-    /// What an initiator is told of a failure; one of a flush is remembered.
-    mutating func sense(for failure: Failure) -> Sense {
+    /// What an initiator is told of a failure.
+    func sense(for failure: Failure) -> Sense {
         switch failure {
         case .unreadable: return Sense(.mediumError, .unrecoveredReadError)
-        case .unwritable: return Sense(.mediumError, .writeError)
-        case .flushFailed:
-            flushFailed = true
-            return Sense(.mediumError, .writeError)
+        case .unwritable, .flushFailed: return Sense(.mediumError, .writeError)
         case .noSpace: return Sense(.dataProtect, .spaceAllocationFailedWriteProtect)
         case .readOnly: return .writeProtected
         case .miscompare(let offset): return Sense(.miscompare, .miscompareDuringVerify, information: UInt64(clamping: offset))

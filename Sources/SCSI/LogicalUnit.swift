@@ -13,9 +13,13 @@ public final class LogicalUnit: Sendable {
 
     /// - Parameters:
     ///   - targetPort: the port through which every nexus of this process reaches the logical unit
-    ///   - reservations: what was kept of an earlier process's persistent reservations
-    public init(_ settings: LogicalUnitSettings, targetPort: TargetPort, reservations: ReservationRecord = ReservationRecord()) {
-        server = Mutex(DeviceServer(settings, targetPort: targetPort, reservations: reservations))
+    ///   - reservations: what was kept of an earlier process's persistent reservations and of a failed flush
+    public init(
+        _ settings: LogicalUnitSettings, targetPort: TargetPort, reservations: ReservationRecord = ReservationRecord(), medium: (any MediumHandle)? = nil
+    ) {
+        var server = DeviceServer(settings, targetPort: targetPort, reservations: reservations)
+        server.medium = medium
+        self.server = Mutex(server)
     }
 
     public var settings: LogicalUnitSettings { server.withLock { $0.settings } }
@@ -26,9 +30,27 @@ public final class LogicalUnit: Sendable {
 
     public var condition: Condition { server.withLock { $0.condition } }
 
-    /// An administrative change. Posts the unit attentions it makes necessary to every nexus: 2A/01, 3F/03, 28/00, 2A/09. Going
-    /// offline and online again forgets a failed flush. The device type stays.
+    /// An administrative change. Posts the unit attentions it makes necessary to every nexus: 2A/01, 3F/03, 28/00, 2A/09. The
+    /// device type stays.
     public func apply(_ settings: LogicalUnitSettings) { server.withLock { $0.apply(settings) } }
+
+    /// The same with another medium, or none: commands that begin later are for that one.
+    /// - Returns: the medium it had. Commands that have begun hold it until they are over.
+    public func apply(_ settings: LogicalUnitSettings, medium: (any MediumHandle)?) -> (any MediumHandle)? {
+        server.withLock { server in
+            let old = server.medium
+            server.medium = medium
+            server.apply(settings)
+            return old
+        }
+    }
+
+    /// It is gone: it lets go of its medium.
+    public func removeMedium() { server.withLock { $0.medium = nil } }
+
+    /// An administrator knows of a failed flush: what is written from now on is kept again.
+    /// - Returns: what is to be kept from now on; nil if no flush had failed
+    public func forgetFailedFlush() -> ReservationRecord? { server.withLock { $0.forgetFailedFlush() } }
 
     /// A nexus comes to exist: unit attention 29/00 is pending for it.
     public func attach(_ nexus: NexusID, initiator: InitiatorPort) { server.withLock { $0.attach(nexus, initiator: initiator) } }
@@ -60,12 +82,21 @@ public final class LogicalUnit: Sendable {
 
     /// Starts a command whose Data-Out bytes, `task.dataOutCount` of them, are at the start of `dataOut`.
     public func begin(_ task: inout DeviceTask, dataOut: Buffer?) -> Step {
-        server.withLock { server in server.begin(&task, dataOut: dataOut) }
+        server.withLock { server in
+            task.medium = server.medium
+            let step = server.begin(&task, dataOut: dataOut)
+            if case .done = step { task.medium = nil }
+            return step
+        }
     }
 
     /// Goes on after `.medium`, with the buffer that was asked for, or after `.keep`.
     public func resume(_ task: inout DeviceTask, after outcome: Outcome, buffer: Buffer?) -> Step {
-        server.withLock { server in server.resume(&task, after: outcome, buffer: buffer) }
+        server.withLock { server in
+            let step = server.resume(&task, after: outcome, buffer: buffer)
+            if case .done = step { task.medium = nil }
+            return step
+        }
     }
 
     /// Whether a command may carry on for an initiator that may only read. Commands that we do not know are refused otherwise.

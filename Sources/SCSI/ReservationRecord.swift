@@ -1,4 +1,5 @@
-/// The persistent reservations of one logical unit, as they are kept outside of the process that serves it (SPC-4 §5.13).
+/// What of one logical unit is kept outside of the process that serves it: its persistent reservations (SPC-4 §5.13), and whether
+/// a flush of it has failed.
 public struct ReservationRecord: Hashable, Sendable {
     /// Bounds of a record, so that one initiator cannot make the keeper grow.
     public static let mostRegistrations = 256
@@ -31,8 +32,11 @@ public struct ReservationRecord: Hashable, Sendable {
     public var kind: Kind?
     /// Index into `registrations` of the holder; nil without a reservation and for the all-registrants kinds.
     public var holder: Int?
+    /// A flush has failed, and no administrator has taken note of that yet.
+    public var flushFailed: Bool
 
-    public init(revision: UInt64 = 0, generation: UInt32 = 0, registrations: [Registration] = [], kind: Kind? = nil, holder: Int? = nil) {
+    public init(revision: UInt64 = 0, generation: UInt32 = 0, registrations: [Registration] = [], kind: Kind? = nil, holder: Int? = nil, flushFailed: Bool = false) {
+        self.flushFailed = flushFailed
         self.revision = revision
         self.generation = generation
         self.registrations = registrations

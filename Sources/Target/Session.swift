@@ -160,6 +160,9 @@ public final class Session {
         return nil
     }
 
+    /// The medium that the task's operation is for.
+    public func medium(of ticket: Ticket) -> (any MediumHandle)? { tasks[ticket.task.rawValue]?.device.medium }
+
     /// What it has done so far, by logical unit number.
     public var statistics: [(number: Int, statistics: IOStatistics)] {
         nexuses.values.map { ($0.number, $0.statistics) }.sorted { $0.0 < $1.0 }

@@ -11,9 +11,9 @@ public struct Ticket: Hashable, Sendable {
 
 /// What is to be done outside of a session, in this order.
 public enum Action: Sendable {
-    /// Do this on the store of the logical unit, then call `Session.completed`. The buffer is the store's until then.
+    /// Do this on the task's medium (`Session.medium`), then call `Session.completed`. The buffer is the store's until then.
     case perform(Ticket, LogicalUnit, Operation, Buffer?)
-    /// Have the reservations of the logical unit kept outside of this process, then call `Session.kept`.
+    /// Have this of the logical unit kept outside of this process, then call `Session.kept`.
     case keep(Ticket, LogicalUnit, ReservationRecord)
     /// Call `Session.answer` with what the initiator may see.
     case askSendTargets(TextRequest)

@@ -7,8 +7,8 @@ import Testing
 
 /// Serialized: one of them looks at what the threads of reactors use of the processor.
 @Suite(.serialized) struct SessionConnectionTests {
-    @Test("A medium changed for a smaller one under a command makes an error")
-    func smallerMedium() throws {
+    @Test("A medium is changed when the last command of the old one is over; each command stays with the one it began with")
+    func changedMedium() throws {
         let rig = try Rig()
         let client = try rig.grant(tsih: 1)
         try client.begin()
@@ -16,10 +16,38 @@ import Testing
         // WRITE AND VERIFY: a second operation follows the first.
         client.command([0x2e, 0, 0, 0, 0x07, 0, 0, 0, 1, 0], writes: [UInt8](repeating: 1, count: 512))
         #expect(eventually { rig.store(0).heldBack == 1 })
-        try rig.must(passing: rig.file("small", blocks: 8)) { .updateLogicalUnit($0, tid: Rig.tid, lun: 1, Rig.settings(8), Rig.description(8)) }
+        let change = try rig.ask(passing: rig.file("small", blocks: 8)) {
+            .updateLogicalUnit($0, tid: Rig.tid, lun: 1, Rig.settings(8), Rig.description(8), forgetsFailedFlush: false)
+        }
+        try rig.settle()
+        #expect(!rig.hasHeard { if case .done(change) = $0 { true } else { false } }, "a command is in the old medium")
+        // CAPACITY DATA HAS CHANGED; then the new medium serves beside the old one.
+        #expect(client.perform([0, 0, 0, 0, 0, 0]) == 0x02)
+        #expect(client.perform(Client.write(3), writes: [UInt8](repeating: 3, count: 512)) == 0)
         rig.store(0).release()
-        #expect(client.pdu()?[3] == 0x02)
-        #expect(client.perform([0, 0, 0, 0, 0, 0]) != nil, "the session goes on")
+        #expect(client.pdu()?[3] == 0, "its second operation is for the old medium, too")
+        #expect(try rig.answer(to: change) == nil)
+        #expect(try rig.bytes("disk", block: 0x700) == [UInt8](repeating: 1, count: 512))
+        #expect(try rig.bytes("small", block: 3) == [UInt8](repeating: 3, count: 512))
+        #expect(try rig.bytes("disk", block: 3) == [UInt8](repeating: 0, count: 512))
+    }
+
+    @Test("A medium that is not used is changed at once, and a store that cannot be used leaves the old one")
+    func refusedMedium() throws {
+        let rig = try Rig()
+        try rig.must(passing: rig.file("other", blocks: 8)) {
+            .updateLogicalUnit($0, tid: Rig.tid, lun: 1, Rig.settings(8), Rig.description(8), forgetsFailedFlush: false)
+        }
+        // Without a descriptor.
+        #expect(try rig.answer(to: rig.ask { .tryStore($0, Rig.description(8)) }) == .badStore)
+        #expect(
+            try rig.answer(to: rig.ask { .updateLogicalUnit($0, tid: Rig.tid, lun: 1, Rig.settings(8), Rig.description(8), forgetsFailedFlush: false) })
+                == .badStore)
+        try rig.must(passing: rig.open("disk")) { .tryStore($0, Rig.description(Rig.blocks)) }
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        #expect(client.perform(Client.write(1), writes: [UInt8](repeating: 4, count: 512)) == 0)
+        #expect(try rig.bytes("other", block: 1) == [UInt8](repeating: 4, count: 512))
     }
 
     @Test("A file that has grown or shrunk since it was opened is served as it was then", arguments: [UInt64(64), 16])

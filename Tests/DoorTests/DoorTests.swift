@@ -25,7 +25,7 @@ private let settings: LogicalUnitSettings = {
 private let record = ReservationRecord(
     revision: 5, generation: 6,
     registrations: [.init(initiator: InitiatorPort(name: Array("iqn.a".utf8), isid: 1), relativeTargetPort: 1, key: 99)],
-    kind: .writeExclusiveRegistrantsOnly, holder: 0)
+    kind: .writeExclusiveRegistrantsOnly, holder: 0, flushFailed: true)
 private let store = StoreDescription(kind: .file, length: 1 << 20, isSynchronous: true, isDirect: false, isReadOnly: true)
 private let targets = (0..<DoorLimits.discoveredTargets).map { index in
     DiscoveredTarget(
@@ -82,8 +82,8 @@ private let loginAnswers: [LoginAnswerMessage] = [
 ]
 private let dataOrders: [DataOrderMessage] = [
     .addTarget(request, tid: 1, name: name("t"), portalGroupTag: 1), .removeTarget(request, tid: 1, force: true),
-    .addLogicalUnit(request, tid: 1, lun: 2, settings, store, record), .updateLogicalUnit(request, tid: 1, lun: 2, settings, nil),
-    .updateLogicalUnit(request, tid: 1, lun: 2, settings, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
+    .addLogicalUnit(request, tid: 1, lun: 2, settings, store, record), .updateLogicalUnit(request, tid: 1, lun: 2, settings, nil, forgetsFailedFlush: true),
+    .updateLogicalUnit(request, tid: 1, lun: 2, settings, store, forgetsFailedFlush: false), .tryStore(request, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
     .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3), .heartbeat(3),
     .survey(request), .setMask(request, tsih: 2, .all), .setMask(request, tsih: 2, LUNMask([LUNMask.Run]())!),

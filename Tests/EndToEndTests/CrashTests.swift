@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import Testing
 
@@ -81,6 +82,61 @@ import Testing
         kill(try #require(daemon.child(role: "data"), daemon.evidence), SIGKILL)
         #expect(initiator.wire.closes(within: 2))
         try QemuIO(daemon).check("read -P 0xd7 4096 4096", "read -P 0 0 4096")
+    }
+
+    @Test("A write past the greatest length of a file makes an error, and the data process lives")
+    func fileSizeLimit() throws {
+        let daemon = try Daemon(wrapper: ["prlimit", "--fsize=\(1 << 20)"])
+        try daemon.addTarget()
+        try daemon.addDisk(file: daemon.folder.sparseFile("disk", size: 16 << 20))
+        try daemon.admit()
+        let data = try #require(daemon.child(role: "data"), daemon.evidence)
+        let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+        try initiator.settle()
+        // Blocks of 512 bytes: the first behind 1 MiB.
+        let answer = try initiator.perform(cdb: [0x2a, 0, 0, 0, 0x08, 0, 0, 0, 1, 0], write: [UInt8](repeating: 1, count: 512))
+        #expect(answer.status == 0x02, daemon.evidence)
+        // DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT.
+        #expect(answer.sense.count > 13 && answer.sense[2] & 0x0f == 7 && answer.sense[12] == 0x27 && answer.sense[13] == 7, "\(answer.sense)")
+        #expect(try initiator.perform(cdb: [0x2a, 0, 0, 0, 0, 8, 0, 0, 1, 0], write: [UInt8](repeating: 1, count: 512)).status == 0)
+        #expect(daemon.child(role: "data") == data, daemon.evidence)
+    }
+
+    @Test("Killed while reservations are being kept: what an initiator was told is GOOD is there")
+    func killedWhileKeeping() throws {
+        let daemon = try Daemon.serving(size: 16 << 20)
+        var current: UInt8 = 0
+        for round in 0..<4 {
+            let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+            try initiator.settle()
+            let old = try #require(daemon.child(role: "data"), daemon.evidence)
+            let delay = UInt32.random(in: 1_000...30_000)
+            Thread.detachNewThread {
+                usleep(delay)
+                kill(old, SIGKILL)
+            }
+            func key(_ number: UInt8) -> [UInt8] { [0, 0, 0, 0, 0, 0, 0, number] }
+            while true {
+                // REGISTER another key, as fast as it goes.
+                let next = current % 250 + 1
+                let list = key(current) + key(next) + key(0)
+                guard let answer = try? initiator.perform(cdb: [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0], write: list) else { break }
+                #expect(answer.status == 0, daemon.evidence)
+                current = next
+            }
+            #expect(eventually(within: 5) { daemon.child(role: "data").map { $0 != old } == true }, daemon.evidence)
+            var again: Initiator?
+            #expect(eventually(within: 5) {
+                again = try? Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+                return again != nil
+            }, daemon.evidence)
+            let successor = try #require(again)
+            try successor.settle()
+            let keys = try successor.perform(cdb: [0x5e, 0, 0, 0, 0, 0, 0, 1, 0, 0], read: 256).data
+            let found = keys.count >= 16 ? keys[15] : 0
+            #expect(found == current || found == current % 250 + 1, "round \(round): \(found) is kept, \(current) was GOOD")
+            current = found
+        }
     }
 
     @Test("The data process has as many reactors as processors, at most 16, or as many as the settings say", arguments: [nil, 3])

@@ -48,6 +48,30 @@ import Testing
         #expect(initiator.wire.closes(within: 5), "the session outlives its target")
     }
 
+    @Test("What a transaction has withdrawn serves again when something else cannot be withdrawn")
+    func rollBack() throws {
+        let daemon = try Daemon.serving(size: 8 << 20)
+        try daemon.addDisk(lun: 2, file: daemon.folder.sparseFile("second", size: 8 << 20))
+        let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+        for lun in 1...2 { try initiator.settle(lun: lun) }
+        let block = [UInt8](repeating: 0x5a, count: 512), write: [UInt8] = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0]
+        #expect(try initiator.perform(cdb: write, lun: 1, write: block).status == 0)
+        // A write whose data never come: it is under way.
+        initiator.wire.send(initiator.command(cdb: write, lun: 2, write: 512).bytes)
+        #expect(initiator.receive() != nil, "no R2T")
+        let before = try daemon.must("--op show --mode target")
+        let open = Self.descriptors(of: daemon.process.pid)
+        for _ in 0..<3 {
+            let refused = try Self.transact(daemon, ["--op delete --mode lu --tid 1 --lun 1", "--op delete --mode lu --tid 1 --lun 2"])
+            #expect(refused.ending == .exited(22) && refused.output.contains("still active") && daemon.log.contains("logical unit 2 of target 1"), "\(refused.evidence)")
+            #expect(try daemon.must("--op show --mode target") == before)
+        }
+        let other = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"), isid: 2)
+        try other.settle(lun: 1)
+        #expect(try other.perform(cdb: [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], lun: 1, read: 512).data == block, daemon.evidence)
+        #expect(eventually(within: 2) { Self.descriptors(of: daemon.process.pid) <= open + 2 }, "descriptors stay open")
+    }
+
     @Test("A transaction of which anything fails changes nothing and leaves nothing open")
     func nothing() throws {
         let daemon = try Daemon.serving(size: 8 << 20)

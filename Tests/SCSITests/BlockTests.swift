@@ -370,12 +370,14 @@ import Testing
         }
     }
 
-    @Test("After a failed flush writes, FUA and flushes fail until the unit goes offline and online again")
+    @Test("After a failed flush writes, FUA and flushes fail until it is forgotten, and its keeper knows before anybody is told")
     func failedFlush() {
         let rig = Rig()
         let block = [UInt8](repeating: 1, count: 512)
         rig.fault = { $0 == .flush ? .flushFailed : nil }
+        #expect(rig.kept.isEmpty)
         #expect(rig.run(ten(0x35, 0, 0)).check(3, 0x0c, 0))
+        #expect(rig.kept.map(\.flushFailed) == [true])
         rig.fault = { _ in nil }
         rig.operations = []
         #expect(rig.unit.condition.flushFailed)
@@ -392,6 +394,10 @@ import Testing
         #expect(rig.unit.condition.flushFailed)
         settings.isOnline = true
         rig.unit.apply(settings)
+        #expect(rig.unit.condition.flushFailed)
+        let successor = Rig(reservations: rig.unit.reservationRecord())
+        #expect(successor.run(write10(0, 1), sending: block).check(3, 0x0c, 0))
+        #expect(rig.unit.forgetFailedFlush()?.flushFailed == false && rig.unit.forgetFailedFlush() == nil)
         #expect(!rig.unit.condition.flushFailed)
         #expect(rig.run(testUnitReady).check(6, 0x28, 0) && rig.run(write10(0, 1), sending: block).isGood && rig.run(ten(0x35, 0, 0)).isGood)
     }

@@ -47,7 +47,7 @@ enum DoorFuzz {
     private static func serve(_ order: DataOrderMessage) {
         switch order {
         case .addLogicalUnit(_, _, _, let settings, _, let record): serve(settings, record)
-        case .updateLogicalUnit(_, _, _, let settings, _): serve(settings, ReservationRecord())
+        case .updateLogicalUnit(_, _, _, let settings, _, _): serve(settings, ReservationRecord())
         default: break
         }
     }
