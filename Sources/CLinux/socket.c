@@ -219,6 +219,7 @@ ssize_t linux_send_gathered(int fd, const struct iovec *pieces, int count) {
 }
 
 ssize_t linux_receive(int fd, void *bytes, size_t count) { return RESULT(recv(fd, bytes, count, MSG_DONTWAIT)); }
+ssize_t linux_peek(int fd, void *bytes, size_t count) { return RESULT(recv(fd, bytes, count, MSG_DONTWAIT | MSG_PEEK)); }
 
 union control {
     struct cmsghdr header;

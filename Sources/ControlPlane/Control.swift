@@ -66,7 +66,7 @@ public final class Control {
 
     var stores: [LogicalUnitKey: HeldStore] = [:]
     /// Persistent reservations, and failed flushes, as data has given them to keep.
-    var reservations: [LogicalUnitKey: ReservationRecord] = [:]
+    private var records = UnitRecords()
     /// Listening sockets stay here too, so that connections wait while login is started again.
     private var listening: [Portal: ListeningSocket] = [:]
     private var lastPortal: UInt32 = 0
@@ -313,7 +313,7 @@ public final class Control {
                 for lun in old.targets[tid]?.logicalUnits.keys.map(\.self) ?? [] {
                     let key = LogicalUnitKey(target: tid, lun: lun)
                     stores[key] = nil
-                    reservations[key] = nil
+                    records.remove(key)
                 }
                 order({ .removeTarget($0, tid: tid.rawValue, force: true) }) { _ in rest.keepAlive() }
             case .logicalUnitAdded(let key):
@@ -321,7 +321,7 @@ public final class Control {
                 addLogicalUnit(key, rest)
             case .logicalUnitRemoved(let key):
                 stores[key] = nil
-                reservations[key] = nil
+                records.remove(key)
                 order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: true) }) { _ in rest.keepAlive() }
             case .logicalUnitChanged(let key): updateLogicalUnit(key, nil, forgetsFailedFlush: isOnlineAgain(key, old), rest)
             case .mediumChanged(let key):
@@ -333,7 +333,7 @@ public final class Control {
                 for id in desk.unwelcomeDiscoveries(configuration) { login?.send(.refuse(id, .authenticationFailure)) }
             case .targetStateChanged(let tid):
                 guard let target = configuration.targets[tid], target.state == .ready else { continue }
-                for key in target.sortedLogicalUnits.map(\.key) where reservations[key]?.flushFailed == true {
+                for key in target.sortedLogicalUnits.map(\.key) where records[key].flushFailed {
                     updateLogicalUnit(key, nil, forgetsFailedFlush: true, rest)
                 }
             case .parametersChanged, .accountListChanged, .portalAdded, .portalRemoved: break
@@ -376,7 +376,7 @@ public final class Control {
     func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown?) {
         guard let settings = try? configuration.settings(key) else { return }
         let description = storeDescription(key)
-        let record = reservations[key] ?? ReservationRecord()
+        let record = records[key]
         order(
             { .addLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, record) },
             passing: stores[key]?.descriptor.rawValue, mustNotRefuse("logical unit \(key.lun) of target \(key.target)", rest))
@@ -384,7 +384,7 @@ public final class Control {
 
     func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, forgetsFailedFlush: Bool, _ rest: Countdown) {
         guard let settings = try? configuration.settings(key) else { return }
-        if forgetsFailedFlush { reservations[key]?.flushFailed = false }
+        if forgetsFailedFlush { records.forgetFailedFlush(of: key) }
         order(
             {
                 .updateLogicalUnit(
@@ -449,13 +449,10 @@ public final class Control {
             guard let target = TargetID(rawValue: tid) else { return condemnData("keep") }
             let key = LogicalUnitKey(target: target, lun: Int(lun))
             // A logical unit that is gone has nothing to keep, but whoever waits goes on.
-            if configuration.targets[target]?.logicalUnits[Int(lun)] != nil, record.revision > reservations[key]?.revision ?? 0 {
-                if record.flushFailed, reservations[key]?.flushFailed != true {
-                    log.error(
-                        "a flush has failed: logical unit \(lun) of target \(target) takes no writes until an administrator has taken it offline and online again",
-                        metadata: ["path": "\((try? configuration.logicalUnit(key))?.store.path?.description ?? "none")"])
-                }
-                reservations[key] = record
+            if let unit = try? configuration.logicalUnit(key), records.keep(record, of: key) {
+                log.error(
+                    "a flush has failed: logical unit \(lun) of target \(target) takes no writes until an administrator has taken it offline and online again",
+                    metadata: ["path": "\(unit.store.path?.description ?? "none")"])
             }
             data?.send(.kept(tid: tid, lun: lun, revision: record.revision))
         case .sendTargets(let id, let tsih, let scope): sendTargets(id, tsih, scope)
@@ -604,7 +601,7 @@ public final class Control {
     private func runtimeView(_ survey: Survey) -> RuntimeView {
         var view = RuntimeView(survey, sessions: sessions.served)
         // Also while there is no data process to ask.
-        for (key, record) in reservations where record.flushFailed { view.logicalUnits[key, default: .init()].flushFailed = true }
+        for key in records.withFailedFlush { view.logicalUnits[key, default: .init()].flushFailed = true }
         view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }

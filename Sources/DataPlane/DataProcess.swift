@@ -11,8 +11,10 @@ import Target
 public struct DataOptions: Sendable {
     public var reactors: Int
     public var ioThreads: Int
-    /// Bytes for the data of commands.
+    /// Bytes for the data of commands, and for input that a session does not take at once.
     public var memory: Int
+    /// Which part of it is for such input: what waits there keeps nothing from commands, without which nothing would be taken.
+    static let shareForInput = 8
     /// Operations that may wait for a thread: all the commands that sessions may have outstanding should fit.
     var waitingOperations = 1 << 16
     /// Puts a store in front of each that is served: tests give it one that misbehaves.
@@ -73,7 +75,8 @@ public final class DataProcess {
         decorate = options.decorate
         let reports = try Mailbox<ReactorReport>()
         shared = Shared(
-            data: BufferPool(budget: options.memory), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20),
+            data: BufferPool(budget: options.memory - options.memory / DataOptions.shareForInput),
+            input: BufferPool(budget: options.memory / DataOptions.shareForInput, cached: 0), answers: BufferPool(budget: Self.answerMemory, cached: 4 << 20),
             pool: IOPool(threads: options.ioThreads, queueLimit: options.waitingOperations) { $0.mailbox.post(.completed($0.nexus, $0.ticket, $1)) }, reports: reports, log: log)
         var mailboxes: [Mailbox<ReactorMessage>] = []
         for _ in 0..<options.reactors { mailboxes.append(try Mailbox()) }

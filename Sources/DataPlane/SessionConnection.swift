@@ -21,7 +21,7 @@ final class SessionConnection: EventHandler {
     private var connection: OwnedDescriptor?
     private var interest: Readiness = []
     /// Received, but not yet taken by the session, which waits for memory or for its answers to leave.
-    private var unread: ArraySlice<UInt8> = []
+    private var unread: Unread?
     private var closesAfterOutput = false
     private var endReason: EndReason?
 
@@ -74,7 +74,7 @@ final class SessionConnection: EventHandler {
         settle()
     }
 
-    private var readsMore: Bool { session.wantsInput && unread.isEmpty && !closesAfterOutput }
+    private var readsMore: Bool { session.wantsInput && unread == nil && !closesAfterOutput }
 
     func completed(_ ticket: Ticket, _ outcome: Outcome) {
         session.completed(ticket, outcome: outcome, now: now)
@@ -119,12 +119,19 @@ final class SessionConnection: EventHandler {
 
     private func receive() {
         for _ in 0..<Self.receivesPerTurn {
-            guard let connection, session.wantsInput, unread.isEmpty else { return }
-            switch Socket.receive(connection.rawValue, into: &reactor.input, 0..<reactor.input.count) {
+            guard let connection, session.wantsInput, unread == nil else { return }
+            // Without room for what the session may leave, that stays in the socket: nothing is received but what is taken.
+            let leavesRest = !reactor.canPutAside
+            let all = 0..<reactor.input.count
+            switch leavesRest ? Socket.peek(connection.rawValue, into: &reactor.input, all) : Socket.receive(connection.rawValue, into: &reactor.input, all) {
             case .received(let count):
                 let input = reactor.input
                 let used = session.receive(input.span.extracting(0..<count), now: now)
-                if used < count { unread = ArraySlice(Array(input[used..<count])) }
+                if leavesRest {
+                    discard(used, connection)
+                } else if used < count {
+                    unread = reactor.putAside(used..<count)
+                }
                 carryOut()
                 if count < input.count { return }
             case .wouldBlock: return
@@ -133,12 +140,26 @@ final class SessionConnection: EventHandler {
         }
     }
 
+    /// Receives again what has been looked at.
+    private func discard(_ count: Int, _ connection: OwnedDescriptor) {
+        var left = count
+        while left > 0, case .received(let more) = Socket.receive(connection.rawValue, into: &reactor.input, 0..<left) { left -= more }
+    }
+
     /// Gives the session what it has not taken yet, if it takes it now.
-    private func feedUnread() {
-        guard session.wantsInput, connection != nil else { return }
-        let used = session.receive(unread.span, now: now)
+    /// - Returns: whether it has taken any
+    private func feedUnread() -> Bool {
+        guard session.wantsInput, connection != nil else { return false }
+        guard let rest = unread else {
+            // What it has in hand may go on without more.
+            let nothing: [UInt8] = []
+            _ = session.receive(nothing.span, now: now)
+            return false
+        }
+        let used = rest.buffer.withBytes(rest.range) { session.receive($0, now: now) }
         // An idle session keeps nothing of it.
-        unread = used < unread.count ? unread.dropFirst(used) : []
+        unread = used < rest.range.count ? Unread(buffer: rest.buffer, range: rest.range.dropFirst(used)) : nil
+        return used > 0
     }
 
     private func send() {
@@ -154,12 +175,7 @@ final class SessionConnection: EventHandler {
         while again {
             carryOut()
             send()
-            again = false
-            if session.wantsInput, connection != nil, !closesAfterOutput {
-                let before = unread.count
-                feedUnread()
-                again = unread.count != before
-            }
+            again = !closesAfterOutput && feedUnread()
         }
         carryOut()
         if closesAfterOutput, session.unsent == 0 { close(endReason ?? .connectionLost) }
@@ -184,7 +200,7 @@ final class SessionConnection: EventHandler {
         reactor.loop.remove(connection.rawValue)
         self.connection = nil
         beginning.connection.close()
-        unread = []
+        unread = nil
     }
 
     // MARK: Actions

@@ -77,10 +77,18 @@ final class SessionBeginning: Sendable {
 /// What all reactors of a process share.
 struct Shared: Sendable {
     let data: BufferPool
+    /// For input that sessions have not taken yet.
+    let input: BufferPool
     let answers: BufferPool
     let pool: IOPool<StorageTicket>
     let reports: Mailbox<ReactorReport>
     let log: Logger
+}
+
+/// Input that a session has not taken yet.
+struct Unread {
+    let buffer: Buffer
+    var range: Range<Int>
 }
 
 /// One thread of the data process, with the sessions that live on it.
@@ -97,6 +105,24 @@ final class SessionReactor {
     private var connections: [NexusID: SessionConnection] = [:]
     /// What a receive fills; only while one connection is at it.
     var input = [UInt8](repeating: 0, count: SessionReactor.receiveSize)
+
+    /// Room for what may be left of one receive.
+    private var room: Buffer?
+
+    /// Whether `putAside` has room for what may be left of the next receive.
+    var canPutAside: Bool {
+        if room == nil { room = shared.input.allocate(Self.receiveSize) }
+        return room != nil
+    }
+
+    /// Keeps input that its session has not taken. Only after `canPutAside`.
+    func putAside(_ bytes: Range<Int>) -> Unread {
+        guard let buffer = shared.input.allocate(bytes.count) ?? room else { preconditionFailure("there is room before anything is received") }
+        if buffer === room { room = nil }
+        let input = input
+        buffer.copy(input.span.extracting(bytes), to: 0)
+        return Unread(buffer: buffer, range: 0..<bytes.count)
+    }
 
     init(number: Int, loop: EventLoop, mailbox: Mailbox<ReactorMessage>, shared: Shared) {
         self.number = number

@@ -232,6 +232,14 @@ public enum Socket {
         }
     }
 
+    /// What `receive` would give; it stays to be received.
+    public static func peek(_ fd: Int32, into array: inout [UInt8], _ range: Range<Int>) -> ReceiveResult {
+        precondition(!range.isEmpty && range.lowerBound >= 0 && range.upperBound <= array.count)
+        return unsafe array.withUnsafeMutableBytes { bytes in
+            unsafe receiveResult(linux_peek(fd, bytes.baseAddress! + range.lowerBound, range.count))
+        }
+    }
+
     private static func receiveResult(_ result: Int) -> ReceiveResult {
         if result > 0 { return .received(result) }
         if result == 0 { return .closed(nil) }

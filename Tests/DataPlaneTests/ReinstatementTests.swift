@@ -57,6 +57,8 @@ import Testing
         first.command(Client.write(0), writes: old)
         #expect(eventually { rig.store(0).heldBack == 1 })
         let second = try rig.grant(tsih: 2)
+        // It has begun to end the old one: the reactor has looked at that, and its answer has been heard.
+        for _ in 0..<2 { try rig.settle() }
         let end = try rig.ask { .endSession($0, tsih: 2) }
         #expect(try rig.answer(to: end) == nil)
         #expect(second.loginStatus() == 0x0203)

@@ -65,6 +65,28 @@ import Testing
         }
     }
 
+    @Test("With little memory, and with none for input that waits, every session gets what it sent into its store", arguments: [512 << 10, 4 << 20])
+    func littleMemory(memory: Int) throws {
+        let rig = try Rig { $0.memory = memory }
+        let clients = try (UInt16(1)...4).map { try rig.grant(tsih: $0, isid: UInt64($0)) }
+        for client in clients { try client.begin() }
+        rig.store(0).hold(.write)
+        // Of each eight writes of 64 blocks, all at once; most find no memory.
+        for (number, client) in clients.enumerated() {
+            for index in 0..<8 {
+                let first = 64 * (8 * number + index)
+                client.command(
+                    [0x2a, 0, 0, 0, UInt8(first >> 8), UInt8(first & 0xff), 0, 0, 64, 0], writes: [UInt8](repeating: UInt8(8 * number + index + 1), count: 64 * 512))
+            }
+        }
+        // Half of the threads may work for one store.
+        #expect(eventually { rig.store(0).heldBack == 2 })
+        try rig.settle()
+        rig.store(0).release()
+        for client in clients { for _ in 0..<8 { #expect(client.pdu()?[3] == 0) } }
+        for index in 0..<32 { #expect(try rig.bytes("disk", block: 64 * index, count: 64) == [UInt8](repeating: UInt8(index + 1), count: 64 * 512)) }
+    }
+
     @Test("A command that finds the queue of its store full is answered BUSY, and done when it comes again")
     func fullQueue() throws {
         let rig = try Rig { options in

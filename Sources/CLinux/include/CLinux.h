@@ -208,6 +208,8 @@ int linux_finish_sending(int fd);
 
 ssize_t linux_send_gathered(int fd, const struct iovec *pieces, int count);
 ssize_t linux_receive(int fd, void *bytes, size_t count);
+/// The same; the bytes stay where they are.
+ssize_t linux_peek(int fd, void *bytes, size_t count);
 
 /// A connected pair of AF_UNIX SOCK_SEQPACKET sockets, non-blocking.
 int linux_seqpacket_pair(int *first, int *second);
