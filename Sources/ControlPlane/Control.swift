@@ -16,8 +16,9 @@ public struct StartError: Error, CustomStringConvertible {
 
 /// Bounds of what control waits for.
 enum ControlLimits {
-    /// Nanoseconds from a change to its answer: sessions that it ends, commands that it takes away and the medium that it replaces
-    /// are given so long to leave the store. The change itself is made by then; a store that hangs keeps no administrator.
+    /// Nanoseconds that the answer to a change waits without hearing anything: sessions that it ends, commands that it takes away and
+    /// the medium that it replaces are given so long to leave the store. The change itself is made by then; a store that hangs keeps no
+    /// administrator. A hundred thousand logical units may take longer altogether.
     static let publishing: UInt64 = 5_000_000_000
 }
 
@@ -294,11 +295,7 @@ public final class Control {
     /// - Parameter held: the open store of a logical unit that is new or has another medium
     func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
         let rest = Countdown(whenDone)
-        loop.after(nanoseconds: ControlLimits.publishing) { [weak rest, log] in
-            if let rest, rest.expire() {
-                log.warning("what a change ends is not over within \(ControlLimits.publishing / 1_000_000_000) s; the administrator is answered all the same")
-            }
-        }
+        answer(rest, heard: 0)
         var regarded: Set<TargetID> = []
         for change in changes {
             switch change {
@@ -361,6 +358,17 @@ public final class Control {
                 if rest != nil { condemnData("refused") }
             }
             rest?.keepAlive()
+        }
+    }
+
+    /// Has an administrator answered when nothing has been heard of the steps of a change for too long.
+    private func answer(_ rest: Countdown, heard steps: Int) {
+        loop.after(nanoseconds: ControlLimits.publishing) { [weak self, weak rest] in
+            guard let self, let rest else { return }
+            guard rest.steps == steps else { return answer(rest, heard: rest.steps) }
+            if rest.expire() {
+                log.warning("what a change ends is not over within \(ControlLimits.publishing / 1_000_000_000) s; the administrator is answered all the same")
+            }
         }
     }
 
@@ -612,7 +620,9 @@ final class Countdown {
     private var whenDone: (() -> Void)?
     init(_ whenDone: @escaping () -> Void) { self.whenDone = whenDone }
     /// For the end of a step: whoever calls it has held it until here.
-    func keepAlive() {}
+    func keepAlive() { steps += 1 }
+    /// Steps that have ended.
+    private(set) var steps = 0
     /// Waits no longer.
     /// - Returns: false if it has done that before
     func expire() -> Bool {

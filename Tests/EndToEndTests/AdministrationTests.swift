@@ -85,6 +85,40 @@ import Testing
         #expect(finished.ending == .exited(22) && finished.output == "tgtadm: \(words)\n", "\(finished.evidence)")
     }
 
+    @Test("Forced deletion ends sessions in the midst of their I/O, and nothing of it is left", .enabled(if: Subject.isPortcullis))
+    func forcedDeletion() throws {
+        let daemon = try Daemon.serving(size: 64 << 20)
+        let disk = daemon.folder.path("disk")
+        let data = try #require(daemon.child(role: "data"))
+        func holders() -> [pid_t] {
+            [daemon.process.pid, data].filter { pid in
+                let numbers = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd")) ?? []
+                return numbers.contains { (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid)/fd/\($0)")) == disk }
+            }
+        }
+        for round in 0..<3 {
+            let idle = try (1...4).map { try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"), isid: UInt8($0)) }
+            let busy = try (0..<2).map { _ in
+                try Running(["qemu-img", "bench", "-w", "-t", "none", "-f", "raw", "-c", "100000000", "-d", "32", "-s", "65536", daemon.url()], folder: daemon.folder)
+            }
+            let before = try daemon.must("--op stat --mode lu --tid 1 --lun 1")
+            #expect(try eventually(within: 30) { try daemon.must("--op stat --mode lu --tid 1 --lun 1") != before }, "nobody writes")
+            #expect(holders().count == 2)
+            let active = try daemon.admin(["--op", "delete", "--mode", "target", "--tid", "1"])
+            #expect(active.ending == .exited(22) && active.output == "tgtadm: this target is still active\n", "\(active.evidence)")
+            let gone = try daemon.admin(["--op", "delete", "--mode", "target", "--tid", "1", "--force"])
+            #expect(gone.succeeded, "\(gone.evidence)")
+            print("a target with six sessions, two of them writing, is deleted in \(gone.elapsed)")
+            #expect(holders().isEmpty, "the disk is still open")
+            #expect(try daemon.must("--op show --mode target").isEmpty)
+            #expect(idle.allSatisfy { $0.wire.closes(within: 10) })
+            for writer in busy { writer.kill() }
+            try daemon.addTarget()
+            try daemon.addDisk(file: disk, settings: round == 0 ? "readonly=0" : "")
+            try daemon.admit()
+        }
+    }
+
     @Test("Without a daemon tgtadm ends with status 107")
     func notRunning() throws {
         let folder = try Folder()
