@@ -37,6 +37,7 @@ let package = Package(
 
         // Memory and words that several rooms share.
         room("Bytes", [deque]),
+        room("JSON"),
         room("Crypto", ["CCRC32C", "COpenSSL", "Bytes"]),
         room("Medium", ["Bytes"]),
 
@@ -50,21 +51,22 @@ let package = Package(
         room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
-        room("Model", ["Bytes", "Crypto", "ISCSI", "SCSI"]),
+        room("Model", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI"]),
         room("Access", ["Bytes", "ISCSI", "SCSI", "Model"]),
-        room("Management", ["Bytes"]),
+        room("Management", ["Bytes", "JSON"]),
         room("Administration", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         // The processes.
         room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
         room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
-        room("ControlPlane", ["Bytes", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams, deque]),
+        room("ControlPlane", ["Bytes", "JSON", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams, deque]),
 
         program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
-        tests("ModelTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model"]),
+        tests("JSONTests", ["JSON"]),
+        tests("ModelTests", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", "Model"]),
         tests("AccessTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access"]),
         .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(

@@ -1,3 +1,5 @@
+import JSON
+
 /// Writes JSON (RFC 8259) as it goes, so that a report of a hundred thousand objects is never more than its text.
 ///
 /// Strings are UTF-8; control characters, quotation marks and backslashes in them are escaped. Numbers are integers.
@@ -88,19 +90,8 @@ public struct JSONWriter: Sendable {
 
     private mutating func string(_ value: String?) {
         guard let value else { return bytes += "null".utf8 }
-        bytes.append(UInt8(ascii: "\""))
-        for byte in value.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes += [UInt8(ascii: "\\"), byte]
-            case ..<0x20, 0x7f: bytes += "\\u00".utf8 + Self.hexadecimal(byte)
-            default: bytes.append(byte)
-            }
-        }
-        bytes.append(UInt8(ascii: "\""))
+        JSONValue.quote(value, into: &bytes)
     }
-
-    private static let digits = Array("0123456789abcdef".utf8)
-    private static func hexadecimal(_ byte: UInt8) -> [UInt8] { [digits[Int(byte >> 4)], digits[Int(byte & 15)]] }
 
     /// Bytes that are mostly text, without loss: UTF-8 stays as it is but for the backslash; that and every byte that is no UTF-8
     /// become `\xNN`.
@@ -115,7 +106,7 @@ public struct JSONWriter: Sendable {
                 text += scalar
                 rest = rest.dropFirst(scalar.utf8.count)
             } else {
-                text += "\\x" + String(decoding: hexadecimal(byte), as: UTF8.self)
+                text += "\\x" + JSONValue.hexadecimal([byte])
                 rest = rest.dropFirst()
             }
         }

@@ -40,6 +40,12 @@ public struct Account: Hashable, Sendable {
         secrets = [secret]
     }
 
+    /// As it was kept: its secrets were checked on entry.
+    init(_ key: Key, restored secrets: [Secret]) {
+        self.key = key
+        self.secrets = secrets
+    }
+
     /// Whether a secret may be entered.
     static func check(_ secret: Secret, allowWeak: Bool) throws(ConfigurationError) {
         guard (1...Limits.secretLength).contains(secret.count) else {
@@ -83,9 +89,9 @@ public struct AccountBindings: Hashable, Sendable {
     }
 
     /// In tgt's order: what is unbound leaves a hole, which the next one bound fills.
-    private var slots: [Incoming?] = []
+    var slots: [Incoming?] = []
     /// By which the target proves itself to initiators.
-    public private(set) var outgoing: AccountName?
+    public internal(set) var outgoing: AccountName?
 
     public var incomingBindings: [Incoming] { slots.compactMap(\.self) }
     /// Each once, whatever initiators it is for.

@@ -8,16 +8,16 @@ import SCSI
 public struct Configuration: Hashable, Sendable {
     public let identitySource: IdentitySource
     public let nopDefaults: NopDefaults
-    public private(set) var state = ServiceState.ready
-    public private(set) var isDebugging: Bool
-    public private(set) var targets: [TargetID: TargetConfiguration] = [:]
-    private var numbers: [ISCSIName: TargetID] = [:]
-    private var accountTable: [Account.Key: Account] = [:]
+    public internal(set) var state = ServiceState.ready
+    public internal(set) var isDebugging: Bool
+    public internal(set) var targets: [TargetID: TargetConfiguration] = [:]
+    var numbers: [ISCSIName: TargetID] = [:]
+    var accountTable: [Account.Key: Account] = [:]
     /// Accounts in the order they were made.
-    private var accountOrder: [Account.Key] = []
-    public private(set) var discoveryAccounts = AccountBindings()
+    var accountOrder: [Account.Key] = []
+    public internal(set) var discoveryAccounts = AccountBindings()
     /// In the order they were opened.
-    public private(set) var portals: [Portal] = []
+    public internal(set) var portals: [Portal] = []
 
     public init(identitySource: IdentitySource, nopDefaults: NopDefaults = NopDefaults(), isDebugging: Bool = false) {
         self.identitySource = identitySource

@@ -1,0 +1,204 @@
+import ISCSI
+import JSON
+import SCSI
+
+// What is kept of each kind of object. A table says it for both ways.
+
+extension StorePath: Stored {
+    /// Bytes that are no text are kept as numbers.
+    var stored: JSONValue { String(validating: bytes, as: UTF8.self)?.stored ?? bytes.stored }
+    init(stored value: JSONValue) throws(StoredError) {
+        let bytes: [UInt8] = if case .string(let text) = value { Array(text.utf8) } else { try [UInt8](stored: value) }
+        do throws(ConfigurationError) { try self.init(bytes) } catch { throw StoredError("\(error)") }
+    }
+}
+
+extension SessionParameters: Stored {
+    var stored: JSONValue { .object(zip(shown, rawValues).map { .init($0.name, $1.stored) }) }
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        let values = try SessionParameters().shown.map { key throws(StoredError) in try members.take(key.name, as: UInt32.self) }
+        try members.end()
+        guard let parameters = SessionParameters(rawValues: values) else { throw StoredError("a value is out of range") }
+        self = parameters
+    }
+}
+
+extension LUNMask: Stored {
+    /// First, last, access of each run.
+    var stored: JSONValue { runs.map { [$0.first, $0.last, UInt16($0.access.rawValue)] }.stored }
+    init(stored value: JSONValue) throws(StoredError) {
+        let runs = try [[UInt16]](stored: value).map { run throws(StoredError) in
+            guard run.count == 3, run[0] <= run[1], let access = UInt8(exactly: run[2]).flatMap(UnitAccess.init) else { throw StoredError("no run of numbers") }
+            return Run(run[0]...run[1], access)
+        }
+        guard let mask = LUNMask(runs) else { throw StoredError("a number stands in it twice, or there is none such") }
+        self = mask
+    }
+}
+
+extension MaskedRule {
+    var stored: JSONValue { .object([.init("admits", spelling.stored), .init("luns", mask.stored)]) }
+    fileprivate init(stored value: JSONValue, _ parse: ([UInt8]) throws(ConfigurationError) -> Self) throws(StoredError) {
+        var members = try StoredMembers(value)
+        let spelling = try members.take("admits", as: String.self)
+        do throws(ConfigurationError) { self = try parse(Array(spelling.utf8)) } catch { throw StoredError("\(error)") }
+        mask = try members.take("luns")
+        try members.end()
+    }
+}
+extension AddressRule: Stored {
+    init(stored value: JSONValue) throws(StoredError) { try self.init(stored: value) { text throws(ConfigurationError) in try AddressRule(parsing: text) } }
+}
+extension NameRule: Stored {
+    init(stored value: JSONValue) throws(StoredError) { try self.init(stored: value) { text throws(ConfigurationError) in try NameRule(parsing: text) } }
+}
+
+extension AccountBindings.Incoming: Stored {
+    var stored: JSONValue { .object([.init("account", name.stored), .init("initiator", initiator.stored)]) }
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        self.init(name: try members.take("account"), initiator: try members.take("initiator"))
+        try members.end()
+    }
+}
+
+/// A value that is kept whole: it begins with its defaults, and all of it is in the table.
+private protocol StoredByFields: Stored {
+    static var fields: [StoredField<Self>] { get }
+    init()
+}
+extension StoredByFields {
+    var stored: JSONValue { .object(.init(self, Self.fields)) }
+    init(stored value: JSONValue) throws(StoredError) {
+        self.init()
+        var members = try StoredMembers(value)
+        try members.take(into: &self, Self.fields)
+        try members.end()
+    }
+}
+
+extension AccountBindings: StoredByFields {
+    fileprivate static let fields = [StoredField<Self>("incoming", \.slots), StoredField("outgoing", \.outgoing)]
+}
+extension BackingStore: StoredByFields {
+    fileprivate init() { self.init(kind: .null, path: nil) }
+    fileprivate static let fields = [StoredField<Self>("kind", \.kind), StoredField("path", \.path), StoredField("flags", \.flags)]
+}
+extension StoreFacts: StoredByFields {
+    fileprivate init() { self.init(byteCount: 0, isWritable: false) }
+    fileprivate static let fields = [
+        StoredField<Self>("bytes", \.byteCount), StoredField("writable", \.isWritable), StoredField("physicalBlockLength", \.physicalBlockLength),
+    ]
+}
+extension LogicalUnitSettings.ModePageOverride: StoredByFields {
+    fileprivate init() { self.init(page: 0, subpage: 0, data: []) }
+    fileprivate static let fields = [StoredField<Self>("page", \.page), StoredField("subpage", \.subpage), StoredField("data", \.data)]
+}
+
+extension LogicalUnitConfiguration {
+    private static let fields = [
+        StoredField<Self>("store", \.store), StoredField("medium", \.medium),
+        StoredField("scsiId", \.chosenSCSIID), StoredField("serialNumber", \.chosenSerialNumber),
+        StoredField("vendor", \.vendor), StoredField("product", \.product), StoredField("revision", \.revision),
+        StoredField("online", \.isOnline), StoredField("removable", \.isRemovable), StoredField("readOnly", \.isReadOnly),
+        StoredField("thinProvisioning", \.isThinProvisioned), StoredField("rotationRate", \.rotationRate),
+        StoredField("physicalBlockExponent", \.chosenPhysicalBlockExponent), StoredField("lowestAlignedBlock", \.lowestAlignedBlock),
+        StoredField("optimalTransferGranularity", \.optimalTransferGranularity), StoredField("optimalTransferLength", \.optimalTransferLength),
+        StoredField("descriptorSense", \.descriptorSense), StoredField("modePages", \.modePages),
+    ]
+
+    var stored: JSONValue {
+        .object([.init("lun", key.lun.stored), .init("type", deviceType.stored), .init("blockSize", blockLength.stored)] + .init(self, Self.fields))
+    }
+
+    init(stored value: JSONValue, of target: TargetID) throws(StoredError) {
+        var members = try StoredMembers(value)
+        let key = LogicalUnitKey(target: target, lun: try members.take("lun"))
+        let (type, blockLength) = (try members.take("type", as: LogicalUnitSettings.DeviceType.self), try members.take("blockSize", as: Int.self))
+        guard (0..<Limits.logicalUnits).contains(key.lun), Self.blockLengths.contains(blockLength), (key.lun == 0) == (type == .controller) else {
+            throw StoredError("there is no such logical unit \(key.lun)")
+        }
+        self = switch type {
+        case .controller: Self(controllerOf: target)
+        case .disk: Self(disk: key, blockLength: blockLength, store: BackingStore(), medium: nil)
+        }
+        try members.take(into: &self, Self.fields)
+        try members.end()
+    }
+}
+
+extension TargetConfiguration {
+    private static let fields = [
+        StoredField<Self>("state", \.state), StoredField("parameters", \.parameters), StoredField("nopInterval", \.nopInterval),
+        StoredField("nopCount", \.nopCount), StoredField("addressRules", \.addressRules), StoredField("nameRules", \.nameRules),
+        StoredField("accounts", \.accounts), StoredField("requireMutualCHAP", \.requiresMutualCHAP),
+    ]
+
+    var stored: JSONValue {
+        .object(
+            [.init("tid", id.stored), .init("tenant", tenant.name.stored), .init("name", name.stored)] + .init(self, Self.fields)
+                + [.init("logicalUnits", .array(sortedLogicalUnits.map(\.stored)))])
+    }
+
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        self.init(
+            id: try members.take("tid"), tenant: Tenant(name: try members.take("tenant")), name: try members.take("name"), nop: NopDefaults())
+        try members.take(into: &self, Self.fields)
+        guard case .array(let units) = try members.value("logicalUnits") else { throw StoredError("logicalUnits: a list is wanted") }
+        logicalUnits = [:]
+        for unit in units {
+            let unit = try LogicalUnitConfiguration(stored: unit, of: id)
+            logicalUnits[unit.key.lun] = unit
+        }
+        guard logicalUnits[0] != nil, logicalUnits.count == units.count else { throw StoredError("logicalUnits: one is missing, or there twice") }
+        try members.end()
+    }
+}
+
+extension TargetConfiguration: Stored {}
+
+/// Hides the secrets of accounts: in what is kept they stand only sealed.
+protocol SecretSealer {
+    func seal(_ account: Account) -> [JSONValue]
+    func open(_ secrets: [JSONValue], of key: Account.Key) throws(StoredError) -> Account
+}
+
+extension Configuration {
+    private static let fields = [
+        StoredField<Self>("state", \.state), StoredField("debug", \.isDebugging), StoredField("portals", \.portals),
+        StoredField("discoveryAccounts", \.discoveryAccounts),
+    ]
+
+    /// All but what the installation and the settings say at every start.
+    func stored(_ sealer: some SecretSealer) -> JSONValue {
+        let accounts = accounts.map { account in
+            JSONValue.object([
+                .init("tenant", account.tenant.name.stored), .init("name", account.name.stored), .init("secrets", .array(sealer.seal(account))),
+            ])
+        }
+        return .object(.init(self, Self.fields) + [.init("accounts", .array(accounts)), .init("targets", .array(sortedTargets.map(\.stored)))])
+    }
+
+    /// Takes in what is kept; this one is new and empty.
+    mutating func restore(_ value: JSONValue, _ sealer: some SecretSealer) throws(StoredError) {
+        var members = try StoredMembers(value)
+        try members.take(into: &self, Self.fields)
+        guard case .array(let accounts) = try members.value("accounts") else { throw StoredError("accounts: a list is wanted") }
+        for value in accounts {
+            var account = try StoredMembers(value)
+            let key = Account.Key(tenant: Tenant(name: try account.take("tenant")), name: try account.take("name"))
+            guard case .array(let secrets) = try account.value("secrets"), accountTable[key] == nil else { throw StoredError("accounts: \(key.name) is there twice, or has no secrets") }
+            accountTable[key] = try sealer.open(secrets, of: key)
+            accountOrder.append(key)
+            try account.end()
+        }
+        for target in try members.take("targets", as: [TargetConfiguration].self) {
+            guard targets.updateValue(target, forKey: target.id) == nil, numbers.updateValue(target.id, forKey: target.name) == nil else {
+                throw StoredError("targets: \(target.id) is there twice")
+            }
+        }
+        try members.end()
+    }
+}

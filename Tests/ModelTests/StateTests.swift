@@ -1,0 +1,193 @@
+import Crypto
+import ISCSI
+import JSON
+import SCSI
+import Testing
+
+@testable import Model
+
+private let key = Secret([UInt8](repeating: 7, count: Seal.keyLength))
+private let base = Configuration(identitySource: IdentitySource(installation: [UInt8](0..<16)), nopDefaults: NopDefaults(interval: 1, count: 2))
+
+/// A configuration in which nothing has the value that it begins with.
+private func everythingChanged() throws -> Configuration {
+    var it = base
+    it.state = .offline
+    it.isDebugging = true
+    for text in ["192.0.2.1:3261", "[2001:db8::1]:0"] { _ = try it.addPortal(Portal(parsing: utf8(text))) }
+    let (first, second, third, fourth) = (try AccountName(utf8("b")), try AccountName(utf8("a\"\\")), try AccountName(utf8("out")), try AccountName(utf8("d")))
+    for (name, secret) in [(first, "first of two secrets"), (second, "\u{0}\u{1}ébytes of all kinds"), (third, "the secret of the target"), (fourth, "four")] {
+        _ = try it.newAccount(name, secret: Secret(utf8(secret)), allowWeak: true)
+    }
+    _ = try it.addSecret(Secret(utf8("second of two secrets")), to: first)
+    _ = try it.newTarget(two, name: utf8("iqn.2026-11.org.example:Two"))
+    _ = try it.newTarget(one, name: utf8("IQN.One"))
+    let initiator = try ISCSIName(utf8("iqn.Initiator"))
+    for id in [nil, one] {
+        _ = try it.bindAccount(first, to: id, outgoing: false)
+        _ = try it.bindAccount(second, to: id, outgoing: false, for: initiator)
+        _ = try it.bindAccount(fourth, to: id, outgoing: false)
+        _ = try it.bindAccount(third, to: id, outgoing: true)
+        // Holes, at the beginning and at the end.
+        _ = try it.unbindAccount(first, from: id, outgoing: false)
+        _ = try it.unbindAccount(fourth, from: id, outgoing: false)
+    }
+    for (name, value) in [("state", "offline"), ("MaxBurstLength", "524288"), ("HeaderDigest", "CRC32C,None"), ("nop_interval", "77"), ("nop_count", "9"), ("RequireMutualCHAP", "Yes")] {
+        _ = try it.updateTarget(one, name: utf8(name), value: utf8(value))
+    }
+    _ = try it.bind(
+        [AddressRule(parsing: utf8("192.0.2.77/24")), AddressRule(parsing: utf8("ALL"))], [NameRule(parsing: utf8("iqn.X*"))], mask: LUNMask(parsing: utf8("0,2-5:ro,7")), to: one)
+    _ = try it.bind([AddressRule(parsing: utf8("2001:db8::/33"))], [], to: one)
+    let medium = StoreFacts(byteCount: 1 << 33, isWritable: true, physicalBlockLength: 16384)
+    let odd = BackingStore(kind: .rdwr, path: try StorePath([0x2f, 0xff, 0x5c]), flags: [.sync, .direct])
+    for (lun, store, facts) in [(3, odd, medium), (4, BackingStore(kind: .rdwr, path: try StorePath(utf8("/srv/é\\"))), medium), (16383, BackingStore(kind: .null, path: nil), nil)] as [(Int, BackingStore, StoreFacts?)] {
+        _ = try it.newLogicalUnit(LogicalUnitKey(target: one, lun: lun), blockLength: 4096, store: store, medium: facts)
+    }
+    _ = try it.updateLogicalUnit(LogicalUnitKey(target: one, lun: 3), parameters(
+        "scsi_id=id,scsi_sn=sn,vendor_id=V,product_id=P,product_rev=R,mode_page=0x0a:0x01:0x1c:1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18:19:20:21:22:23:24:25:26:27:28,removable=1,online=0,readonly=1,"
+            + "thin_provisioning=1,rotation_rate=7200,lbppbe=3,la_lba=5,optimal_xfer_gran=6,optimal_xfer_len=4294967295,sense_format=1"))
+    _ = try it.updateLogicalUnit(LogicalUnitKey(target: one, lun: 0), parameters("product_id=boss,online=0"))
+    return it
+}
+
+/// The stored properties of a value with what is in them, as text.
+private func properties(_ value: Any) -> [String: String] {
+    Dictionary(Mirror(reflecting: value).children.map { ($0.label ?? "", String(describing: $0.value)) }) { first, _ in first }
+}
+
+/// Those that are the same in both.
+private func unchanged(_ a: Any, _ b: Any) -> Set<String> {
+    let (a, b) = (properties(a), properties(b))
+    return Set(a.keys.filter { a[$0] == b[$0] })
+}
+
+@Suite("what is kept")
+struct StateTests {
+    @Test("the example leaves no property at its default: one that comes new has to be in it, and then in what is kept")
+    func exampleIsComplete() throws {
+        let all = try everythingChanged()
+        #expect(unchanged(all, base) == ["identitySource", "nopDefaults"])
+        var plain = base
+        _ = try plain.newTarget(one, name: utf8("iqn.one"))
+        let (target, plainTarget) = (try all.target(one), try plain.target(one))
+        #expect(unchanged(target, plainTarget) == ["id", "tenant"])
+        let key = LogicalUnitKey(target: one, lun: 3)
+        let standard = LogicalUnitConfiguration(disk: key, blockLength: 512, store: BackingStore(kind: .null, path: nil), medium: nil)
+        // Of a disk with a medium, one without is no measure for what follows from it.
+        let served = LogicalUnitConfiguration(disk: key, blockLength: 512, store: BackingStore(kind: .null, path: nil), medium: .null)
+        #expect(unchanged(try all.logicalUnit(key), standard).intersection(unchanged(try all.logicalUnit(key), served)) == ["key", "deviceType"])
+        #expect(unchanged(target.accounts, AccountBindings()).isEmpty)
+        #expect(unchanged(all.discoveryAccounts, AccountBindings()).isEmpty)
+        #expect(unchanged(try all.logicalUnit(key).store, standard.store).isEmpty)
+        #expect(unchanged(try all.logicalUnit(key).medium as Any, StoreFacts(byteCount: 0, isWritable: false) as Any).isEmpty)
+        // What this table does not reflect: it must be the same types that are written by hand.
+        #expect(properties(all.accounts[0]).keys.sorted() == ["key", "secrets"])
+        #expect(properties(target.nameRules[0]).keys.sorted() == ["bytes", "isPattern", "mask", "spelling"])
+        #expect(properties(target.addressRules[0]).keys.sorted() == ["extent", "mask", "spelling"])
+        #expect(properties(all.portals[0]).keys.sorted() == ["address", "groupTag", "port"])
+        #expect(properties(target.accounts.incomingBindings[0]).keys.sorted() == ["initiator", "name"])
+    }
+
+    @Test("everything that is configured comes back, spelling and order too")
+    func roundTrip() throws {
+        let all = try everythingChanged()
+        let document = try StateDocument(StateDocument(sequence: 42, configuration: all).encoded(key: key), key: key, base: base)
+        #expect(document.sequence == 42)
+        #expect(document.configuration == all)
+        #expect(document.configuration.accounts.map(\.secrets) == all.accounts.map(\.secrets))
+        // `==` takes two spellings of a name or rule for one.
+        struct Open: SecretSealer {
+            func seal(_ account: Account) -> [JSONValue] { [] }
+            func open(_ secrets: [JSONValue], of key: Account.Key) -> Account { Account(key, restored: []) }
+        }
+        #expect(document.configuration.stored(Open()) == all.stored(Open()))
+        let spellings = try document.configuration.target(one).addressRules.map(\.spelling)
+        #expect(spellings == ["192.0.2.77/24", "ALL", "2001:db8::/33"])
+        #expect(document.configuration.target(named: try ISCSIName(utf8("iqn.one")))?.name.spelling == "IQN.One")
+    }
+
+    @Test("an empty configuration comes back, too")
+    func empty() throws {
+        let document = try StateDocument(StateDocument(sequence: 0, configuration: base).encoded(key: key), key: key, base: base)
+        #expect(document.configuration == base)
+    }
+
+    @Test("no secret stands in it, and none of it is the same twice")
+    func sealed() throws {
+        let all = try everythingChanged()
+        let (one, two) = (StateDocument(sequence: 1, configuration: all).encoded(key: key), StateDocument(sequence: 1, configuration: all).encoded(key: key))
+        for secret in ["first of two secrets", "second of two secrets", "the secret of the target"] {
+            #expect(!String(decoding: one, as: UTF8.self).contains(secret))
+            #expect(!String(decoding: one, as: UTF8.self).contains(JSONValue.hexadecimal(utf8(secret))))
+        }
+        #expect(one != two && one.count == two.count)
+    }
+
+    @Test("one that is torn anywhere, or has one other bit, is refused")
+    func damaged() throws {
+        var small = base
+        _ = try small.newAccount(AccountName(utf8("a")), secret: secret)
+        let whole = StateDocument(sequence: 9, configuration: small).encoded(key: key)
+        func isRefused(_ bytes: [UInt8]) -> Bool {
+            do throws(StateDocument.Trouble) { _ = try StateDocument(bytes, key: key, base: base) } catch { return true }
+            return false
+        }
+        #expect(!isRefused(whole))
+        for length in 0..<whole.count where !isRefused(Array(whole.prefix(length))) { Issue.record("\(length) bytes are enough") }
+        for index in whole.indices {
+            var bytes = whole
+            bytes[index] ^= 1 << UInt8(index % 8)
+            if !isRefused(bytes) { Issue.record("byte \(index) counts for nothing") }
+        }
+        #expect(isRefused(whole + whole) && isRefused(whole + [0x0a]))
+    }
+
+    @Test("each refusal says what is wrong")
+    func troubles() throws {
+        func trouble(_ bytes: [UInt8], _ key: Secret) -> StateDocument.Trouble? {
+            do throws(StateDocument.Trouble) { _ = try StateDocument(bytes, key: key, base: base) } catch { return error }
+            return nil
+        }
+        let whole = StateDocument(sequence: 9, configuration: base).encoded(key: key)
+        #expect(trouble(utf8("targets: []\n"), key) == .foreign)
+        #expect(trouble([], key) == .foreign)
+        #expect(trouble(utf8(#"{"portcullisState":2,"x":1}"#), key) == .newer(2))
+        #expect(trouble(whole, Secret([UInt8](repeating: 8, count: Seal.keyLength))) == .otherKey)
+        #expect(trouble(Array(whole.dropLast(5)), key) == .damaged)
+    }
+
+    @Test("a member that is missing, unknown or of another kind is refused, not guessed")
+    func unknown() throws {
+        struct Open: SecretSealer {
+            func seal(_ account: Account) -> [JSONValue] { [] }
+            func open(_ secrets: [JSONValue], of key: Account.Key) -> Account { Account(key, restored: []) }
+        }
+        /// Every value that differs from this one by one member: left out, added, or of another kind.
+        func variations(_ value: JSONValue) -> [JSONValue] {
+            switch value {
+            case .object(let members):
+                var all = [JSONValue.object(members + [.init("more", .null)])]
+                for index in members.indices {
+                    var fewer = members
+                    let member = fewer.remove(at: index)
+                    all.append(.object(fewer))
+                    for other in variations(member.value) { all.append(.object(Array(members[..<index]) + [.init(member.name, other)] + Array(members[(index + 1)...]))) }
+                }
+                return all
+            case .array(let elements): return [.bool(true)] + elements.indices.flatMap { index in
+                variations(elements[index]).map { .array(Array(elements[..<index]) + [$0] + Array(elements[(index + 1)...])) }
+            }
+            case .null, .bool, .number, .string: return [.array([.array([])])]
+            }
+        }
+        let stored = try everythingChanged().stored(Open())
+        var good = base
+        try good.restore(stored, Open())
+        let all = variations(stored)
+        #expect(all.count > 200)
+        for (index, variation) in all.enumerated() {
+            var configuration = base
+            #expect(throws: StoredError.self, "variation \(index)") { try configuration.restore(variation, Open()) }
+        }
+    }
+}
