@@ -144,6 +144,71 @@ import Testing
         }
     }
 
+    @Test("A tenant with another's name and ISID, target, account or session is refused, and the other's session does not notice")
+    func tenants() throws {
+        let daemon = try Daemon.serving()
+        try daemon.addTarget(2, name: "b")
+        try daemon.admit(tid: 2)
+        for (tid, tenant) in [(1, "a"), (2, "b")] {
+            try daemon.must("--mode account --op new --user \(tenant) --password secret-of-\(tenant)-1")
+            try daemon.must("--mode account --op bind --tid \(tid) --user \(tenant)")
+        }
+        let nameOfA = "iqn.2026-11.org.example:host-of-a"
+        func login(_ target: String, _ user: String, _ secret: String, name: String = nameOfA, isid: UInt8 = 1, tsih: Int = 0) throws -> (Initiator, UInt16?) {
+            let initiator = try Initiator(port: daemon.port)
+            return (initiator, try initiator.login(target: Daemon.iqn(target), user: user, secret: secret, name: name, isid: isid, tsih: tsih, folder: daemon.folder))
+        }
+        let (mine, status) = try login("disk", "a", "secret-of-a-1")
+        #expect(status == 0, daemon.evidence)
+        try mine.settle()
+        let shown = try daemon.must("--op show --mode target")
+        let session = try #require(shown.components(separatedBy: "I_T nexus: ").dropFirst().first.flatMap { Int($0.prefix { $0.isNumber }) })
+        func refused(_ status: UInt16, _ attempt: (Initiator, UInt16?), _ what: Comment) throws {
+            #expect(attempt.1 == status, what)
+            #expect(try mine.perform(cdb: [0, 0, 0, 0, 0, 0]).status == 0, what)
+        }
+        try refused(0x0203, login("disk", "b", "secret-of-b-1"), "B's account is not bound to A's target")
+        try refused(0x0203, login("b", "a", "secret-of-a-1"), "A's account is not bound to B's target")
+        try refused(0x0201, login("disk", "a", "secret-of-b-1"), "A's account needs A's secret")
+        try refused(0x0201, login("disk", "b", "secret-of-a-1"), "B's account needs B's secret")
+        #expect(try Initiator(port: daemon.port).login(target: Daemon.iqn("disk"), name: nameOfA) == 0x0201)
+        // Where B may use A's target, it is still not A.
+        try daemon.must("--mode account --op bind --tid 1 --user b")
+        try refused(0x0203, login("disk", "b", "secret-of-b-1"), "B does not take the place of A's session")
+        try refused(0x020a, login("disk", "b", "secret-of-b-1", tsih: session), "B does not join A's session")
+        try refused(0x020a, login("disk", "b", "secret-of-b-1", name: "iqn.2026-11.org.example:host-of-b", tsih: session), "nor under its own name")
+        let (theirs, own) = try login("disk", "b", "secret-of-b-1", name: "iqn.2026-11.org.example:host-of-b")
+        #expect(own == 0)
+        try theirs.settle()
+        // And from when the name is A's alone, B does not come in with it at all.
+        try daemon.must("--mode account --op bind --tid 1 --user a -Q \(nameOfA)")
+        try refused(0x0203, login("disk", "b", "secret-of-b-1", isid: 2), "the name is A's")
+        // A itself takes the place of its session.
+        let (again, replaced) = try login("disk", "a", "secret-of-a-1")
+        #expect(replaced == 0 && mine.wire.closes(within: 5), daemon.evidence)
+        try again.settle()
+    }
+
+    @Test("A secret that takes the place of another ends nobody's session, and both are right as long as there are two")
+    func rotation() throws {
+        let daemon = try Daemon.serving()
+        try daemon.must("--mode account --op new --user a --password first-secret-1")
+        try daemon.must("--mode account --op bind --tid 1 --user a")
+        func login(_ secret: String, isid: UInt8) throws -> Initiator? {
+            let initiator = try Initiator(port: daemon.port)
+            return try initiator.login(target: Daemon.iqn("disk"), user: "a", secret: secret, isid: isid, folder: daemon.folder) == 0 ? initiator : nil
+        }
+        let old = try #require(try login("first-secret-1", isid: 1))
+        try old.settle()
+        try daemon.must("--mode account --op update --user a --add-secret --password second-secret-2")
+        let new = try #require(try login("second-secret-2", isid: 2))
+        try new.settle()
+        #expect(try login("first-secret-1", isid: 3) != nil)
+        try daemon.must("--mode account --op update --user a --retire-secret old")
+        #expect(try login("first-secret-1", isid: 4) == nil)
+        for initiator in [old, new] { #expect(try initiator.perform(cdb: [0, 0, 0, 0, 0, 0]).status == 0, daemon.evidence) }
+    }
+
     @Test("A secret is in the memory of control, and of no other process of ours")
     func planted() throws {
         let daemon = try serving(mutual: true)

@@ -185,9 +185,11 @@ final class Folder {
 
     func text(of file: String) -> String { String(decoding: FileManager.default.contents(atPath: file) ?? Data(), as: UTF8.self) }
 
-    func write(_ text: String, to name: String) throws -> String {
+    func write(_ text: String, to name: String) throws -> String { try write(Array(text.utf8), to: name) }
+
+    func write(_ bytes: [UInt8], to name: String) throws -> String {
         let file = path(name)
-        guard FileManager.default.createFile(atPath: file, contents: Data(text.utf8)) else { throw Failure("cannot write \(file)") }
+        guard FileManager.default.createFile(atPath: file, contents: Data(bytes)) else { throw Failure("cannot write \(file)") }
         return file
     }
 

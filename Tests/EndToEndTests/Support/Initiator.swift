@@ -73,6 +73,34 @@ final class Initiator {
         return nil
     }
 
+    /// Login with CHAP by SHA-256, all the way; the last answer's status class and detail.
+    /// - Parameters:
+    ///   - folder: where the digest is made
+    ///   - tsih: of the session to join or continue; 0: a new one
+    func login(
+        target: String, user: String, secret: String, name: String = Initiator.name, isid: UInt8 = 1, tsih: Int = 0, folder: Folder
+    ) throws -> UInt16? {
+        func exchange(_ keys: [String], flags: UInt8) -> PDU? {
+            var request = Self.loginRequest(keys: keys, isid: isid, expStatSN: expStatSN)
+            request.header[1] = flags
+            request.put(tsih, at: 14, bytes: 2)
+            wire.send(request.bytes)
+            return receive()
+        }
+        let identity = ["InitiatorName=\(name)", "SessionType=Normal", "TargetName=\(target)", "AuthMethod=CHAP,None"]
+        guard let offered = exchange(identity, flags: 0), offered.statusClassAndDetail == 0 else { return nil }
+        guard let challenge = exchange(["CHAP_A=7"], flags: 0), challenge.statusClassAndDetail == 0 else { return nil }
+        var keys: [String: String] = [:]
+        for pair in challenge.data.split(separator: 0).map({ String(decoding: $0, as: UTF8.self) }) {
+            if let equals = pair.firstIndex(of: "=") { keys[String(pair[..<equals])] = String(pair[pair.index(after: equals)...]) }
+        }
+        guard let identifier = keys["CHAP_I"].flatMap({ UInt8($0) }), let digits = keys["CHAP_C"]?.dropFirst(2) else { throw Failure("no challenge in \(keys)") }
+        let bytes = stride(from: 0, to: digits.count, by: 2).compactMap { UInt8(digits.dropFirst($0).prefix(2), radix: 16) }
+        let digest = try folder.sha256(folder.write([identifier] + Array(secret.utf8) + bytes, to: "challenge"))
+        guard let judged = exchange(["CHAP_N=\(user)", "CHAP_R=0x\(digest)"], flags: 0x81), judged.statusClassAndDetail == 0 else { return lastStatus }
+        return exchange(["HeaderDigest=None", "DataDigest=None"], flags: 0x87)?.statusClassAndDetail
+    }
+
     /// T=1, CSG operational, NSG full feature (§11.12).
     static func loginRequest(keys: [String], isid: UInt8 = 1, expStatSN: Int = 0) -> PDU {
         var request = PDU(opcode: PDU.login | PDU.immediate, flags: 0x87, data: keys.flatMap { Array($0.utf8) + [0] })
@@ -84,6 +112,8 @@ final class Initiator {
         return request
     }
 
+    private var lastStatus: UInt16?
+
     /// The next PDU whatever it is.
     func receive(seconds: Double = 10) -> PDU? {
         guard let header = wire.receive(48, seconds: seconds) else { return nil }
@@ -92,6 +122,7 @@ final class Initiator {
         guard let rest = wire.receive(Int(header[4]) * 4 + (length + 3) & ~3, seconds: seconds) else { return nil }
         pdu.additional = Array(rest.prefix(Int(header[4]) * 4))
         pdu.data = Array(rest.dropFirst(pdu.additional.count).prefix(length))
+        if pdu.opcode == PDU.loginResponse { lastStatus = pdu.statusClassAndDetail }
         if pdu.opcode != PDU.dataIn || pdu.header[1] & 1 == 1 { expStatSN = pdu.number(at: 24) + 1 }
         return pdu
     }
