@@ -73,7 +73,7 @@ let package = Package(
             name: "AdministrationTests", dependencies: ["Bytes", "Crypto", "ISCSI", "Model", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", exclude: ["vm", "Comparison"], swiftSettings: house),
-        tests("DoorTests", ["Door", "Bytes", "ISCSI", "SCSI"]),
+        tests("DoorTests", ["Door", "Bytes", "ISCSI", "Reactor", "SCSI"]),
         tests("ControlPlaneTests", ["ControlPlane", "Crypto", "Reactor", "Door", "ISCSI", "Model", logging]),
         tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),

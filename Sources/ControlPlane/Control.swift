@@ -55,6 +55,7 @@ public final class Control {
     var configuration: Configuration
     private var sessions = SessionTable()
     private var desk: LoginDesk
+    private var penalties: Penalties
     /// Targets on their way out: nobody logs in any more.
     var withdrawn: Set<TargetID> = []
 
@@ -86,6 +87,7 @@ public final class Control {
         self.options = options
         self.log = log
         openings = StoreOpenings(loop: loop)
+        penalties = Penalties(exempt: options.settings.exempt)
         desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget, judge: CHAPJudge(md5: options.settings.md5))
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
@@ -508,7 +510,23 @@ public final class Control {
 
     private func tellLoginAll() {
         login?.send(.setOnline(configuration.state == .ready))
+        for (source, until) in penalties.keptOut(at: loop.now) { keepOut(source, until: until) }
         for socket in listening.values { login?.send(.listen(portal: socket.number), passing: socket.descriptor.rawValue) }
+    }
+
+    private func keepOut(_ source: Source, until: UInt64) {
+        login?.send(.keepOut(source, milliseconds: UInt32(clamping: (until - min(until, loop.now)) / 1_000_000)))
+    }
+
+    /// Somebody has failed to log in: it may have to wait.
+    private func penalise(_ offence: Penalties.Offence, _ peer: SocketAddress) {
+        let wasKeptOut = penalties.keepsOut(peer, at: loop.now)
+        for (source, until) in penalties.note(offence, from: peer, at: loop.now) {
+            if !wasKeptOut {
+                log.notice("too many failures: nothing is accepted from there for a while", metadata: ["source": "\(source)", "seconds": "\((until - loop.now) / 1_000_000_000)"])
+            }
+            keepOut(source, until: until)
+        }
     }
 
     private func handle(_ question: LoginQuestionMessage, _ descriptors: inout ReceivedDescriptors) {
@@ -521,6 +539,9 @@ public final class Control {
             case .sendTargets(let id, let scope):
                 for (page, isLast) in pages(desk.targets(id, scope, configuration)) { login?.send(.targets(id, page, isLast: isLast)) }
             case .gone(let id): desk.gone(id)
+            case .failed(let offence):
+                guard let connection = descriptors.take(), let peer = try? Socket.peerAddress(connection.rawValue) else { return }
+                penalise(offence == .unfinished ? .unfinished : .nonsense, peer)
             case .heartbeat: login?.heard()
             }
         } catch {
@@ -537,12 +558,17 @@ public final class Control {
         }
         switch desk.begin(id, question, peer: peer, local: local, configuration, sessions) {
         case .proceed(let parameters, let tag, let authentication): login?.send(.proceed(id, parameters, portalGroupTag: tag, authentication))
-        case .refuse(let status, let reason): refuse(id, question, peer, status, reason)
+        case .refuse(let status, let reason): refuse(id, question, peer, status, reason, offence: status == .notFound ? .notAdmitted : nil)
         }
     }
 
     private func authenticate(_ id: ConnectionID, _ answer: CHAPAnswer) throws(DoorError) {
         guard let applicant = desk.applicant(id) else { throw .outOfPhase("authenticate") }
+        // Connections that were there before it had to wait are no more guesses: their answers are not looked at.
+        guard !penalties.keepsOut(applicant.peer, at: loop.now) else {
+            desk.gone(id)
+            return refuse(id, applicant.question, applicant.peer, .authenticationFailure, "it has to wait after failures")
+        }
         switch try desk.authenticate(id, answer, configuration, sessions) {
         case .authenticated(let parameters, let proof):
             if answer.algorithm == .md5 {
@@ -551,9 +577,13 @@ public final class Control {
                     metadata: ["initiator": "\(applicant.question.initiatorName)", "address": "\(applicant.peer)"])
             }
             login?.send(.authenticated(id, parameters, proof))
-        case .refuse(let status, let reason): refuse(id, applicant.question, applicant.peer, status, reason)
+        case .refuse(let status, let reason):
+            refuse(
+                id, applicant.question, applicant.peer, status, reason,
+                offence: status == .authenticationFailure ? .guess : status == .notFound ? .notAdmitted : nil)
         case .drop(let reason):
             logRefusal(applicant.question, applicant.peer, "closed", reason)
+            penalise(.guess, applicant.peer)
             login?.send(.drop(id))
         }
     }
@@ -590,7 +620,10 @@ public final class Control {
         login?.send(.refuse(id, .outOfResources))
     }
 
-    private func refuse(_ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String) {
+    private func refuse(
+        _ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String, offence: Penalties.Offence? = nil
+    ) {
+        if let offence { penalise(offence, peer) }
         logRefusal(question, peer, String(status.rawValue, radix: 16), reason)
         login?.send(.refuse(id, status))
     }

@@ -1,3 +1,4 @@
+import Model
 import Reactor
 import Yams
 
@@ -19,6 +20,8 @@ public struct Settings: Sendable, Equatable {
     /// Directory of the installation identity and all that must survive a restart; nil: `/var/lib/tgt`.
     public var state: String?
     public var logLevel = LogLevel.info
+    /// Who never has to wait after failed logins. Connectors on this host carry many tenants from its own address.
+    public var exempt = ["127.0.0.0/8", "::1"].compactMap { try? AddressRule(parsing: Array($0.utf8)) }
     /// When CHAP may use MD5.
     public var md5 = MD5Use.always
     public var limits = Limits()
@@ -27,6 +30,7 @@ public struct Settings: Sendable, Equatable {
 
     public static let mostReactors = 16
     public static let mostPortals = 64
+    public static let mostExempt = 256
 
     public init() {}
 }
@@ -104,6 +108,12 @@ extension Settings {
             guard let value = node.scalar?.string, value.hasPrefix("/") else { return "an absolute directory is wanted" }
             settings.state = value
             return nil
+        }),
+        ("penalties.exempt", { settings, node in
+            let wrong = "a list of at most \(mostExempt) addresses or networks (ADDRESS/PREFIX LENGTH) is wanted"
+            guard let list = node.sequence, list.count <= mostExempt else { return wrong }
+            settings.exempt = list.compactMap { item in item.scalar.flatMap { try? AddressRule(parsing: Array($0.string.utf8)) } }
+            return settings.exempt.count == list.count ? nil : wrong
         }),
         ("chap.md5", { settings, node in
             guard let value = node.scalar.flatMap({ MD5Use(rawValue: $0.string) }) else {

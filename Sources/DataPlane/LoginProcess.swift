@@ -14,6 +14,8 @@ public enum LoginProcessLimits {
     public static let lastWords: UInt64 = 2_000_000_000
     /// Bytes taken from a connection at a time; a Login Request has at most 8240.
     public static let receiveSize = 16 << 10
+    /// Sources that are kept out at once: as many as control remembers.
+    public static let keptOut = 65_536
     /// Bytes of discovery answers that may wait to be sent before nothing more is read from the connection.
     public static let unsent = 256 << 10
 }
@@ -23,7 +25,7 @@ public struct LoginOptions: Sendable {
     /// Connections in all. At the limit the oldest one of the source that holds most goes first, so that newcomers from quiet
     /// sources get in.
     public var connections: Int
-    /// Connections from one address.
+    /// Connections from one address, or one /64 of IPv6.
     public var connectionsPerSource: Int
 
     public init(connections: Int, connectionsPerSource: Int) {
@@ -42,7 +44,9 @@ public final class LoginProcess {
     private(set) var link: DoorLink<LoginAnswerMessage, LoginQuestionMessage>?
     private var listeners: [UInt32: Listener] = [:]
     private var connections: [ConnectionID: LoginConnection] = [:]
-    private var perSource: [SocketAddress: Int] = [:]
+    private var perSource: [Source: Int] = [:]
+    /// Sources from which nothing is accepted, until when.
+    private var keptOut: [Source: UInt64] = [:]
     private var nextConnection: UInt64 = 1
     private var isOnline = true
     var input = [UInt8](repeating: 0, count: LoginProcessLimits.receiveSize)
@@ -76,6 +80,23 @@ public final class LoginProcess {
         case .granted(let id): connections[id]?.close(tellControl: false)
         case .targets(let id, let targets, let isLast): connections[id]?.discovered(targets, isLast: isLast)
         case .heartbeat(let count): link?.send(.heartbeat(count))
+        case .keepOut(let source, let milliseconds): keepOut(source, for: UInt64(milliseconds) * 1_000_000)
+        }
+    }
+
+    /// Control remembers no more sources than this process has room for, and says each again that fails again.
+    private func keepOut(_ source: Source, for nanoseconds: UInt64) {
+        if keptOut.count >= LoginProcessLimits.keptOut { keptOut = keptOut.filter { $0.value > loop.now } }
+        guard keptOut.count < LoginProcessLimits.keptOut || keptOut[source] != nil else { return }
+        keptOut[source] = loop.now + nanoseconds
+    }
+
+    private func isKeptOut(_ source: Source) -> Bool {
+        guard !keptOut.isEmpty else { return false }
+        return [source, source.site].compactMap(\.self).contains { source in
+            guard let end = keptOut[source] else { return false }
+            if end <= loop.now { keptOut[source] = nil }
+            return end > loop.now
         }
     }
 
@@ -94,8 +115,8 @@ public final class LoginProcess {
     private func accept(_ descriptor: consuming FileDescriptor, _ peer: SocketAddress?) {
         // As tgt: offline, connections are taken and closed at once.
         guard isOnline, let peer else { return }
-        let source = peer.with(port: 0)
-        guard perSource[source, default: 0] < options.connectionsPerSource else { return }
+        let source = Source(peer)
+        guard !isKeptOut(source), perSource[source, default: 0] < options.connectionsPerSource else { return }
         if connections.count >= options.connections { evict() }
         try? Socket.setNoDelay(descriptor.rawValue)
         try? Socket.setKeepAlive(descriptor.rawValue, idle: 60, interval: 20, count: 3)
@@ -134,7 +155,7 @@ final class LoginConnection: EventHandler {
     }
 
     let id: ConnectionID
-    let source: SocketAddress
+    let source: Source
     private unowned let process: LoginProcess
     private var connection: FileDescriptor?
     private var stage = Stage.login(LoginMachine())
@@ -145,7 +166,7 @@ final class LoginConnection: EventHandler {
     /// Whether control has been asked about it.
     private var isKnownToControl = false
 
-    init(_ id: ConnectionID, _ descriptor: consuming FileDescriptor, source: SocketAddress, process: LoginProcess) throws(SystemError) {
+    init(_ id: ConnectionID, _ descriptor: consuming FileDescriptor, source: Source, process: LoginProcess) throws(SystemError) {
         self.id = id
         self.source = source
         self.process = process
@@ -158,12 +179,25 @@ final class LoginConnection: EventHandler {
 
     private func expire(after nanoseconds: UInt64) {
         if let deadline { process.loop.cancel(deadline) }
-        deadline = process.loop.after(nanoseconds: nanoseconds) { [weak self] in self?.close(tellControl: true) }
+        deadline = process.loop.after(nanoseconds: nanoseconds) { [weak self] in self?.expired() }
+    }
+
+    private func expired() {
+        if case .login = stage { report(.unfinished) }
+        close(tellControl: true)
+    }
+
+    /// Tells control of what nobody else sees, showing it the connection.
+    private func report(_ offence: LoginOffence) {
+        guard let number = connection.rawValue else { return }
+        process.link?.send(.failed(offence), passing: number)
     }
 
     // MARK: Bytes
 
     func ready(_ events: Readiness) {
+        // Who is gone has nothing to wait for, whatever it has sent before.
+        if !takesInput, !events.isDisjoint(with: [.hangup, .error]) { return close(tellControl: true) }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
         settle()
     }
@@ -210,7 +244,13 @@ final class LoginConnection: EventHandler {
             output.append(copying: outcome.finalResponseBytes(tsih: 1).span)
             stage = .discovery(DiscoverySession(outcome, answers: process.answers))
             expire(after: LoginProcessLimits.discoveryIdle)
-        case .failed, .closed: leave()
+        // Control itself has refused it, or it has sent what no initiator sends.
+        case .failed(let status):
+            if status == .initiatorError { report(.nonsense) }
+            leave()
+        case .closed:
+            report(.nonsense)
+            leave()
         }
     }
 

@@ -83,6 +83,8 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     }
 
     public func ready(_ events: Readiness) {
+        // As long as it is not read, nothing else would tell that nobody is there any more.
+        if isPaused, !events.isDisjoint(with: [.hangup, .error]) { return end(.closed) }
         if events.contains(.writable) { sendWaiting() }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
     }

@@ -9,6 +9,7 @@ extension LoginQuestionMessage: DoorMessage {
         DoorRow(4, "gone", limit: 16, perSecond: 50_000, in: Set(LoginPhase.allCases)),
         DoorRow(5, "heartbeat", limit: 16, perSecond: 100),
         DoorRow(6, "authenticate", perSecond: 20_000, in: [.proving]),
+        DoorRow(7, "failed", limit: 16, descriptors: 1...1, perSecond: 20_000),
     ]
 
     public var code: UInt8 {
@@ -19,6 +20,7 @@ extension LoginQuestionMessage: DoorMessage {
         case .gone: 4
         case .heartbeat: 5
         case .authenticate: 6
+        case .failed: 7
         }
     }
 
@@ -38,6 +40,7 @@ extension LoginQuestionMessage: DoorMessage {
         case .authenticate(let id, let answer):
             writer.write(id.rawValue)
             answer.encode(into: &writer)
+        case .failed(let offence): writer.write(offence.rawValue)
         }
     }
 
@@ -49,6 +52,7 @@ extension LoginQuestionMessage: DoorMessage {
         case 4: self = .gone(ConnectionID(rawValue: try reader.uint64()))
         case 5: self = .heartbeat(try reader.uint64())
         case 6: self = .authenticate(ConnectionID(rawValue: try reader.uint64()), try CHAPAnswer(from: &reader))
+        case 7: self = .failed(try reader.enumeration())
         default: throw .invalid
         }
     }
@@ -57,7 +61,7 @@ extension LoginQuestionMessage: DoorMessage {
     public var connection: ConnectionID? {
         switch self {
         case .begin(let id, _), .authenticate(let id, _), .finish(let id, _), .sendTargets(let id, _), .gone(let id): id
-        case .heartbeat: nil
+        case .failed, .heartbeat: nil
         }
     }
 }
@@ -74,6 +78,7 @@ extension LoginAnswerMessage: DoorMessage {
         DoorRow(8, "heartbeat", limit: 16),
         DoorRow(9, "authenticated", limit: 16 << 10),
         DoorRow(10, "drop", limit: 16),
+        DoorRow(11, "keepOut", limit: 32),
     ]
 
     public var code: UInt8 {
@@ -88,6 +93,7 @@ extension LoginAnswerMessage: DoorMessage {
         case .heartbeat: 8
         case .authenticated: 9
         case .drop: 10
+        case .keepOut: 11
         }
     }
 
@@ -104,6 +110,9 @@ extension LoginAnswerMessage: DoorMessage {
             writer.write(id.rawValue)
             writer.write(status.rawValue)
         case .granted(let id), .drop(let id): writer.write(id.rawValue)
+        case .keepOut(let source, let milliseconds):
+            writer.write(source.prefix)
+            writer.write(milliseconds)
         case .authenticated(let id, let parameters, let proof):
             writer.write(id.rawValue)
             parameters.encode(into: &writer)
@@ -134,6 +143,9 @@ extension LoginAnswerMessage: DoorMessage {
                 ConnectionID(rawValue: try reader.uint64()), try SessionParameters(from: &reader),
                 try reader.optional { reader throws(ByteReaderError) in try CHAPProof(from: &reader) })
         case 10: self = .drop(ConnectionID(rawValue: try reader.uint64()))
+        case 11:
+            guard let source = Source(prefix: try reader.byteString(limit: 8)) else { throw .invalid }
+            self = .keepOut(source, milliseconds: try reader.uint32())
         default: throw .invalid
         }
     }

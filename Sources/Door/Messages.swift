@@ -25,6 +25,8 @@ public enum LoginQuestionMessage: Sendable {
     case sendTargets(ConnectionID, TextRequest.Selection)
     /// The connection is gone without having finished.
     case gone(ConnectionID)
+    /// Somebody who is not known has failed. With the connection's descriptor, from which control takes the address itself.
+    case failed(LoginOffence)
     case heartbeat(UInt64)
 }
 
@@ -40,6 +42,8 @@ public enum LoginAnswerMessage: Sendable {
     case authenticated(ConnectionID, SessionParameters, CHAPProof?)
     /// It has done what only an attacker does: close it without a word.
     case drop(ConnectionID)
+    /// Accept nothing from there for so long.
+    case keepOut(Source, milliseconds: UInt32)
     case refuse(ConnectionID, LoginStatus)
     /// The session is data's: forget the connection.
     case granted(ConnectionID)

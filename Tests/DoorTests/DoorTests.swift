@@ -1,5 +1,6 @@
 import Bytes
 import ISCSI
+import Reactor
 import SCSI
 import Testing
 
@@ -65,7 +66,7 @@ private let findings: [SurveyEntry] = [
 /// One of every message, the largest of its kind where there is a limit.
 private let loginQuestions: [LoginQuestionMessage] = [
     .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
-    .gone(connection), .heartbeat(1),
+    .gone(connection), .heartbeat(1), .failed(.unfinished), .failed(.nonsense),
     .authenticate(
         connection,
         CHAPAnswer(
@@ -77,6 +78,7 @@ private let loginAnswers: [LoginAnswerMessage] = [
     .listen(portal: 1), .stopListening(portal: 1), .setOnline(true), .proceed(connection, SessionParameters(), portalGroupTag: 1, .none),
     .proceed(connection, SessionParameters(), portalGroupTag: 1, .chap(CHAPDemand(algorithms: [.md5, .sha3_256], identifier: 9, challenge: [1, 2]))),
     .authenticated(connection, SessionParameters(), nil), .drop(connection),
+    .keepOut(Source(SocketAddress("192.0.2.1:1")!), milliseconds: 5), .keepOut(Source(SocketAddress("[2001:db8::1]:1")!), milliseconds: .max),
     .authenticated(connection, SessionParameters(), CHAPProof(name: Array("target".utf8), response: [UInt8](repeating: 3, count: 32))),
     .refuse(connection, .notFound), .granted(connection), .targets(connection, targets, isLast: false), .heartbeat(2),
 ]

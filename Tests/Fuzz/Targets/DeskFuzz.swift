@@ -164,7 +164,7 @@ private struct DeskWorld {
         case .gone(let id):
             desk.gone(id)
             proceeding[id] = nil
-        case .heartbeat: break
+        case .failed, .heartbeat: break
         }
     }
 

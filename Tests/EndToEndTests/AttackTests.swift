@@ -1,0 +1,146 @@
+import Foundation
+import Glibc
+import Testing
+
+/// Many who do not get in, and one who should.
+@Suite(.serialized, .enabled(if: Subject.isPortcullis)) struct AttackTests {
+    /// A daemon that exempts nobody, with a disk for everybody and one for “alice”.
+    private func daemon() throws -> (Daemon, Folder) {
+        let folder = try Folder()
+        let settings = try folder.write("penalties:\n  exempt: []\n", to: "tgtd.yaml")
+        _ = unsafe chmod(settings, 0o600)
+        let daemon = try Daemon.serving(options: ["--config", settings])
+        try daemon.addTarget(2, name: "locked")
+        try daemon.addDisk(tid: 2, file: daemon.folder.sparseFile("locked", size: 8 << 20))
+        try daemon.admit(tid: 2)
+        try daemon.must("--mode account --op new --user alice --password alicesecret12")
+        try daemon.must("--mode account --op bind --tid 2 --user alice")
+        return (daemon, folder)
+    }
+
+    private func inquire(_ daemon: Daemon, _ secret: String = "alicesecret12") throws -> Finished {
+        try run(
+            "iscsi-inq", daemon.url("locked"), environment: ["LIBISCSI_CHAP_USERNAME": "alice", "LIBISCSI_CHAP_PASSWORD": secret], folder: daemon.folder,
+            seconds: 30)
+    }
+
+    /// Keeps so many connections open from 64 addresses, each of them up to no good, and opens another for each that is closed.
+    private static let flood = """
+        import random, resource, select, socket, sys, time
+        port, most, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+        header = bytes([0x43, 0x87, 0, 0, 0, 0, 0, 64]) + bytes(40)
+        beginnings = [b"", b"\\x43", header[:20], random.randbytes(600)]
+        epoll, there, opened = select.epoll(), {}, 0
+        def connect():
+            global opened
+            s = socket.socket()
+            s.setblocking(False)
+            try:
+                s.bind(("127.0.0.%d" % (2 + opened % 64), 0))
+                s.connect(("127.0.0.1", port))
+            except BlockingIOError: pass
+            except OSError: return s.close()
+            there[s.fileno()] = [s, opened % 4]
+            opened += 1
+            epoll.register(s, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP)
+        def drop(number):
+            epoll.unregister(number)
+            there.pop(number)[0].close()
+        for _ in range(most): connect()
+        end, beat, peak = time.time() + seconds, time.time() + 1, 0
+        while time.time() < end:
+            for number, events in epoll.poll(0.05):
+                s, kind = there[number]
+                try:
+                    if events & (select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP): raise OSError
+                    if events & select.EPOLLIN and not s.recv(4096): raise OSError
+                    if events & select.EPOLLOUT:
+                        s.send(beginnings[kind])
+                        epoll.modify(number, select.EPOLLIN | select.EPOLLRDHUP)
+                except OSError: drop(number)
+            peak = max(peak, len(there))
+            for _ in range(min(most - len(there), 200)): connect()
+            if time.time() > beat:
+                beat += 1
+                for number, (s, kind) in list(there.items()):
+                    if kind == 1:
+                        try: s.send(b"x")
+                        except OSError: drop(number)
+        print(f"{opened} connections, {peak} at once")
+        """
+
+    @Test("Five thousand hostile connections from 64 addresses keep a right login from another one for less than a second, and leave nothing behind")
+    func flooded() throws {
+        let (daemon, folder) = try daemon()
+        #expect(try inquire(daemon).succeeded)
+        let witness = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"), name: "iqn.2026-11.org.example:witness")
+        try witness.settle()
+        let family = daemon.family
+        func descriptors() -> [Int] { family.map { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\($0)/fd").count) ?? 0 } }
+        let (descriptorsBefore, memoryBefore) = (descriptors(), daemon.residentBytes)
+        let seconds = Subject.soaks ? 120.0 : 8.0
+        let attack = try Running(["python3", folder.write(Self.flood, to: "flood.py"), "\(daemon.port)", "5000", "\(seconds)"], folder: folder)
+        pause(seconds: 2)
+
+        var (logins, reads): ([Duration], [Duration]) = ([], [])
+        let end = ContinuousClock.now + .seconds(seconds - 4)
+        while ContinuousClock.now < end {
+            let finished = try inquire(daemon)
+            #expect(finished.succeeded, "\(finished.evidence)\n\(daemon.log.suffix(2000))")
+            logins.append(finished.elapsed)
+            let start = ContinuousClock.now
+            #expect(try witness.perform(cdb: [0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], read: 4096).data.count == 4096)
+            reads.append(ContinuousClock.now - start)
+        }
+        let (descriptorsDuring, memoryDuring) = (descriptors(), daemon.residentBytes)
+        let said = attack.wait(seconds: seconds + 30)
+        #expect(said.succeeded, "\(said.evidence)")
+        // Slack for a machine that does other things beside.
+        #expect(logins.max()! < .seconds(3))
+        #expect(daemon.family == family, "a process died\n\(daemon.log.suffix(4000))")
+        #expect(eventually(within: 25) { descriptors() == descriptorsBefore }, "\(descriptorsBefore) descriptors before, \(descriptors()) after")
+        #expect(eventually(within: 5) { daemon.residentBytes < memoryBefore + 48 << 20 }, "\(memoryBefore) bytes before, \(daemon.residentBytes) after")
+        print("""
+            under attack (\(said.output.trimmingCharacters(in: .whitespacesAndNewlines))): \(logins.count) right logins, the slowest \(logins.max()!); \
+            a read of the established session at most \(reads.max()!); descriptors \(descriptorsBefore) → \(descriptorsDuring) → \(descriptors()); \
+            memory \(memoryBefore >> 20) → \(memoryDuring >> 20) → \(daemon.residentBytes >> 20) MiB
+            """)
+    }
+
+    @Test("Who guesses has to wait longer and longer, from wherever it has connections already; others and sessions do not notice")
+    func guesses() throws {
+        let (daemon, _) = try daemon()
+        let witness = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+        try witness.settle()
+        /// Offers CHAP and takes the challenge.
+        func challenged(source: UInt8) throws -> Initiator? {
+            let initiator = try Initiator(port: daemon.port, source: source)
+            for text in [["InitiatorName=\(Initiator.name)", "SessionType=Normal", "TargetName=\(Daemon.iqn("locked"))", "AuthMethod=CHAP"], ["CHAP_A=7"]] {
+                var request = Initiator.loginRequest(keys: text)
+                request.header[1] = 0
+                initiator.wire.send(request.bytes)
+                guard let answer = initiator.receive(seconds: 3), answer.statusClassAndDetail == 0 else { return nil }
+            }
+            return initiator
+        }
+        let ready = try (0..<40).map { _ in try #require(try challenged(source: 2)) }
+        for initiator in ready {
+            var request = Initiator.loginRequest(keys: ["CHAP_N=alice", "CHAP_R=0x" + String(repeating: "00", count: 32)])
+            request.header[1] = 0x81
+            initiator.wire.send(request.bytes)
+            #expect(initiator.receive(seconds: 5)?.statusClassAndDetail == 0x0201)
+        }
+        let judged = daemon.log.components(separatedBy: "a wrong response for account “alice”").count - 1
+        #expect((3...6).contains(judged), "\(judged) of 40 guesses were looked at")
+        #expect(daemon.log.contains("too many failures: nothing is accepted from there for a while"))
+        #expect(try challenged(source: 2) == nil)
+        #expect(try challenged(source: 3) != nil)
+        #expect(try inquire(daemon).succeeded)
+        #expect(try witness.perform(cdb: [0, 0, 0, 0, 0, 0]).status == 0)
+        // The debt of three guesses and what came in at the same moment is paid soon.
+        let start = ContinuousClock.now
+        #expect(try eventually(within: 30) { pause(seconds: 0.2); return try challenged(source: 2) != nil }, daemon.evidence)
+        print("\(judged) of 40 guesses made at once were looked at; the next was admitted after \(ContinuousClock.now - start)")
+    }
+}
