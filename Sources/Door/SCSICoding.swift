@@ -73,7 +73,8 @@ extension LUNMask {
             guard first <= last else { throw .invalid }
             return Run(first...last, try reader.enumeration())
         }
-        guard let mask = LUNMask(runs) else { throw .invalid }
+        // There is one way to say each mask.
+        guard let mask = LUNMask(runs), mask.runs == runs else { throw .invalid }
         self = mask
     }
 }
