@@ -58,7 +58,7 @@ let package = Package(
 
         // The processes.
         room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
-        room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging]),
+        room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging, deque]),
         room("ControlPlane", ["Bytes", "JSON", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams, deque]),
 
         program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),

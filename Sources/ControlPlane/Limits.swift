@@ -26,10 +26,10 @@ public struct Limits: Sendable, Equatable {
         Row(
             name: "unauthenticated-connections", value: \.unauthenticatedConnections, range: 1...LoginDesk.mostApplicants,
             reason: "Connections that have not logged in, and discovery sessions: they are free for everybody. One more takes the place of the "
-                + "oldest one of the address that has most, so that quiet addresses get in."),
+                + "oldest one of the source that has most, so that quiet sources get in. A source is an IPv4 address, or the /64 of an IPv6 address."),
         Row(
             name: "unauthenticated-connections-per-source", value: \.unauthenticatedConnectionsPerSource, range: 1...LoginDesk.mostApplicants,
-            reason: "The same from one address: a hypervisor that connects the disks of all its guests at once. One more is closed at once."),
+            reason: "The same from one source: a hypervisor that connects the disks of all its guests at once. One more is closed at once."),
         Row(
             name: "sessions-per-target", value: \.sessionsPerTarget, range: 1...SessionTable.most,
             reason: "All hosts of a cluster over several paths each. One more login is answered 0302, out of resources; an initiator that "

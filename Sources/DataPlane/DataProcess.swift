@@ -57,6 +57,18 @@ public final class DataProcess {
     private var nextRequest: UInt64 = 1
     /// Commands that wait until control keeps the reservations: by logical unit, in order of revision.
     private var keeping: [UnitKey: [(revision: UInt64, reactor: Int, nexus: NexusID, ticket: Ticket)]] = [:]
+    /// The last record of each that control has not been told yet: it has all that came before.
+    private var unsaid: [UnitKey: (unit: LogicalUnit, record: ReservationRecord)] = [:]
+    private lazy var keeps = PacedQueue<UnitKey>(loop: loop) { [unowned self] key in
+        guard let (unit, record) = unsaid.removeValue(forKey: key) else { return }
+        // A logical unit that has gone meanwhile has nothing to keep, and another may have its number.
+        guard targets[key.tid]?.unit(Int(key.lun)) === unit else { return kept(key, record.revision) }
+        link?.send(.keep(tid: key.tid, lun: key.lun, record))
+    }
+    /// Each session asks one thing at a time.
+    private lazy var questions = PacedQueue<(RequestID, tsih: UInt16, TextRequest.Selection)>(loop: loop) { [unowned self] id, tsih, selection in
+        link?.send(.sendTargets(id, tsih: tsih, selection))
+    }
     /// Orders to end sessions, and those that have not ended yet.
     private var endings: [(request: RequestID, nexuses: Set<NexusID>)] = []
     private var heartbeats: [UInt64: Int] = [:]
@@ -395,7 +407,13 @@ public final class DataProcess {
         }
         let key = UnitKey(tid: served.beginning.target.tid, lun: UInt16(number))
         keeping[key, default: []].append((record.revision, reactor, nexus, ticket))
-        link?.send(.keep(tid: key.tid, lun: key.lun, record))
+        guard let waiting = unsaid[key], waiting.unit === unit else {
+            let isInLine = unsaid.updateValue((unit, record), forKey: key) != nil
+            if !isInLine { keeps.append(key) }
+            return
+        }
+        // Two reactors may report in another order than they changed it.
+        if record.revision > waiting.record.revision { unsaid[key]?.record = record }
     }
 
     private func kept(_ key: UnitKey, _ revision: UInt64) {
@@ -410,7 +428,7 @@ public final class DataProcess {
         let id = RequestID(rawValue: nextRequest)
         nextRequest += 1
         discoveries[id] = (reactor, nexus, request, [])
-        link?.send(.sendTargets(id, tsih: served.beginning.grant.tsih, request.selection))
+        questions.append((id, tsih: served.beginning.grant.tsih, request.selection))
     }
 
     private func discovered(_ id: RequestID, _ targets: [DiscoveredTarget], isLast: Bool) {

@@ -25,7 +25,7 @@ public struct LoginOptions: Sendable {
     /// Connections in all. At the limit the oldest one of the source that holds most goes first, so that newcomers from quiet
     /// sources get in.
     public var connections: Int
-    /// Connections from one address, or one /64 of IPv6.
+    /// Connections from one IPv4 address or IPv6 /64.
     public var connectionsPerSource: Int
 
     public init(connections: Int, connectionsPerSource: Int) {
@@ -44,9 +44,14 @@ public final class LoginProcess {
     private(set) var link: DoorLink<LoginAnswerMessage, LoginQuestionMessage>?
     private var listeners: [UInt32: Listener] = [:]
     private var connections: [ConnectionID: LoginConnection] = [:]
-    private var perSource: [Source: Int] = [:]
+    private var crowd = Crowd()
     /// Sources from which nothing is accepted, until when.
     private var keptOut: [Source: UInt64] = [:]
+    /// Discovery sessions whose initiator wants to know its targets: each asks one thing at a time.
+    private lazy var discoveries = PacedQueue<(ConnectionID, TextRequest.Selection)>(loop: loop) { [unowned self] id, scope in
+        // It may have gone while it waited, and control has been told.
+        if connections[id] != nil { link?.send(.sendTargets(id, scope)) }
+    }
     private var nextConnection: UInt64 = 1
     private var isOnline = true
     var input = [UInt8](repeating: 0, count: LoginProcessLimits.receiveSize)
@@ -116,30 +121,25 @@ public final class LoginProcess {
         // As tgt: offline, connections are taken and closed at once.
         guard isOnline, let peer else { return }
         let source = Source(peer)
-        guard !isKeptOut(source), perSource[source, default: 0] < options.connectionsPerSource else { return }
-        if connections.count >= options.connections { evict() }
+        guard !isKeptOut(source), crowd.count(of: source) < options.connectionsPerSource else { return }
+        if crowd.count >= options.connections, let victim = crowd.victim { connections[victim]?.close(tellControl: true) }
         try? Socket.setNoDelay(descriptor.rawValue)
         try? Socket.setKeepAlive(descriptor.rawValue, idle: 60, interval: 20, count: 3)
         let id = ConnectionID(rawValue: nextConnection)
         nextConnection += 1
         do {
             connections[id] = try LoginConnection(id, descriptor, source: source, process: self)
-            perSource[source, default: 0] += 1
+            crowd.add(id, from: source)
         } catch {
             log.warning("a connection cannot be watched: \(error)")
         }
     }
 
-    /// Closes the oldest connection of the source that holds most.
-    private func evict() {
-        guard let source = perSource.max(by: { $0.value < $1.value })?.key else { return }
-        connections.values.filter { $0.source == source }.min { $0.id.rawValue < $1.id.rawValue }?.close(tellControl: true)
-    }
+    func sendTargets(_ id: ConnectionID, _ scope: TextRequest.Selection) { discoveries.append((id, scope)) }
 
     func forget(_ connection: LoginConnection) {
         guard connections.removeValue(forKey: connection.id) != nil else { return }
-        let left = perSource[connection.source, default: 1] - 1
-        perSource[connection.source] = left == 0 ? nil : left
+        crowd.remove(connection.id, from: connection.source)
     }
 }
 
@@ -196,9 +196,9 @@ final class LoginConnection: EventHandler {
     // MARK: Bytes
 
     func ready(_ events: Readiness) {
-        // Who is gone has nothing to wait for, whatever it has sent before.
-        if !takesInput, !events.isDisjoint(with: [.hangup, .error]) { return close(tellControl: true) }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
+        // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
+        if !events.isDisjoint(with: [.hangup, .error]), !takesInput { return close(tellControl: true) }
         settle()
     }
 
@@ -342,7 +342,7 @@ final class LoginConnection: EventHandler {
     private func drainDiscovery() {
         guard case .discovery(let session) = stage else { return }
         session.moveOutput(to: &output)
-        if let scope = session.takeQuestion() { process.link?.send(.sendTargets(id, scope)) }
+        if let scope = session.takeQuestion() { process.sendTargets(id, scope) }
         if session.isOver { leave() }
     }
 }

@@ -83,9 +83,9 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     }
 
     public func ready(_ events: Readiness) {
-        // As long as it is not read, nothing else would tell that nobody is there any more.
-        if isPaused, !events.isDisjoint(with: [.hangup, .error]) { return end(.closed) }
         if events.contains(.writable) { sendWaiting() }
+        // Nothing is read in a pause, and the loop would be told of the end for ever; what is left unread is from nobody any more.
+        if isPaused, !events.isDisjoint(with: [.hangup, .error]) { return end(.closed) }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
     }
 
@@ -134,7 +134,8 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
         }
     }
 
-    /// Stops reading for the rest of a second in which there were too many of a kind.
+    /// Stops reading for the rest of a second in which there were too many of a kind: our own processes pace what peers can make them
+    /// say, so this one is ours no more.
     private func pace(_ message: Incoming) {
         if loop.now >= secondEnds {
             secondEnds = loop.now + 1_000_000_000

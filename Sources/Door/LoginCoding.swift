@@ -111,7 +111,7 @@ extension LoginAnswerMessage: DoorMessage {
             writer.write(status.rawValue)
         case .granted(let id), .drop(let id): writer.write(id.rawValue)
         case .keepOut(let source, let milliseconds):
-            writer.write(source.prefix)
+            source.encode(into: &writer)
             writer.write(milliseconds)
         case .authenticated(let id, let parameters, let proof):
             writer.write(id.rawValue)
@@ -143,9 +143,7 @@ extension LoginAnswerMessage: DoorMessage {
                 ConnectionID(rawValue: try reader.uint64()), try SessionParameters(from: &reader),
                 try reader.optional { reader throws(ByteReaderError) in try CHAPProof(from: &reader) })
         case 10: self = .drop(ConnectionID(rawValue: try reader.uint64()))
-        case 11:
-            guard let source = Source(prefix: try reader.byteString(limit: 8)) else { throw .invalid }
-            self = .keepOut(source, milliseconds: try reader.uint32())
+        case 11: self = .keepOut(try Source(from: &reader), milliseconds: try reader.uint32())
         default: throw .invalid
         }
     }

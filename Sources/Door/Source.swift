@@ -1,29 +1,72 @@
 import Bytes
 import Reactor
 
-/// Where connections come from, as far as one may be held to answer for another: an IPv4 address, or the /64 of an IPv6 address, which
-/// is what one subscriber has; and what lies around such a network, a /48.
+/// From where connections come, as far as one peer can be told from another: an IPv4 address, or the /64 of an IPv6 address, since
+/// a host takes as many addresses of its network as it likes.
 public struct Source: Hashable, Sendable, CustomStringConvertible {
-    /// The address's first bytes: 4 of IPv4, 8 or 6 of IPv6.
-    public let prefix: [UInt8]
-
-    private static let networks = (subscriber: 8, site: 6)
-
-    public init(_ address: SocketAddress) { prefix = address.isIPv6 ? Array(address.bytes.prefix(Self.networks.subscriber)) : address.bytes }
-
-    /// - Parameter prefix: 4, 6 or 8 bytes; nil for any other number
-    init?(prefix: [UInt8]) {
-        guard [4, Self.networks.site, Self.networks.subscriber].contains(prefix.count) else { return nil }
-        self.prefix = prefix
+    /// How much of an address counts.
+    public enum Extent: UInt8, Sendable {
+        case ipv4 = 32
+        case ipv6 = 64
+        /// What a provider gives to one customer: who has many /64 has them here.
+        case ipv6Site = 48
     }
 
-    /// The /48 that a /64 lies in.
-    public var site: Source? { prefix.count == Self.networks.subscriber ? Source(prefix: Array(prefix.prefix(Self.networks.site))) : nil }
+    public let extent: Extent
+    /// The 32 bits of an IPv4 address, or the first 64 of an IPv6 address; those that do not count are 0.
+    public let bits: UInt64
 
+    public init(_ address: SocketAddress) {
+        let bytes = address.bytes
+        if address.isIPv6, !bytes.starts(with: Self.translated) {
+            self.init(.ipv6, bytes[..<8].reduce(0) { $0 << 8 | UInt64($1) })
+        } else {
+            self.init(.ipv4, bytes.suffix(4).reduce(0) { $0 << 8 | UInt64($1) })
+        }
+    }
+
+    private init(_ extent: Extent, _ bits: UInt64) {
+        self.extent = extent
+        self.bits = bits
+    }
+
+    /// 64:ff9b::/96, RFC 6052 §2.1: all IPv4 hosts behind a translator, one address each.
+    private static let translated: [UInt8] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0]
+
+    /// The network around it that counts, too.
+    public var site: Source? { extent == .ipv6 ? Source(.ipv6Site, bits & ~0xffff) : nil }
+
+    /// Bits of a prefix of its family.
+    public var prefixLength: Int { Int(extent.rawValue) }
+
+    /// Its first address in network order: 4 bytes or 16.
+    public var bytes: [UInt8] {
+        let length = extent == .ipv4 ? 4 : 8
+        let counted = (0..<length).map { UInt8(truncatingIfNeeded: bits >> UInt64(8 * (length - 1 - $0))) }
+        return extent == .ipv4 ? counted : counted + [UInt8](repeating: 0, count: 8)
+    }
+}
+
+extension Source {
+    /// The address, or the network as 2001:db8:1:2::/64.
     public var description: String {
-        if prefix.count == 4 { return prefix.map { String($0) }.joined(separator: ".") }
-        let groups = stride(from: 0, to: prefix.count, by: 2).map { String(UInt16(prefix[$0]) << 8 | UInt16(prefix[$0 + 1]), radix: 16) }
-        return groups.joined(separator: ":") + "::/\(prefix.count * 8)"
+        if extent == .ipv4 { return bytes.map { String($0) }.joined(separator: ".") }
+        let groups = stride(from: 0, to: prefixLength / 8, by: 2).map { String(UInt16(bytes[$0]) << 8 | UInt16(bytes[$0 + 1]), radix: 16) }
+        return groups.joined(separator: ":") + "::/\(prefixLength)"
+    }
+
+    func encode(into writer: inout ByteWriter) {
+        writer.write(extent.rawValue)
+        writer.write(bits)
+    }
+
+    init(from reader: inout ByteReader) throws(ByteReaderError) {
+        let extent: Extent = try reader.enumeration()
+        let bits = try reader.uint64()
+        switch extent {
+        case .ipv4 where bits > UInt64(UInt32.max), .ipv6Site where bits & 0xffff != 0: throw .invalid
+        default: self.init(extent, bits)
+        }
     }
 }
 

@@ -143,4 +143,25 @@ import Testing
         #expect(try eventually(within: 30) { pause(seconds: 0.2); return try challenged(source: 2) != nil }, daemon.evidence)
         print("\(judged) of 40 guesses made at once were looked at; the next was admitted after \(ContinuousClock.now - start)")
     }
+
+    @Test("A connection that is reset while control is asked about it, with more behind its question, keeps nobody busy")
+    func resetWhileAsked() throws {
+        let daemon = try Daemon.serving(size: 8 << 20)
+        let login = try #require(daemon.child(role: "login"), daemon.evidence)
+        let request = Initiator.loginRequest(keys: ["InitiatorName=\(Initiator.name)", "SessionType=Normal", "TargetName=\(Daemon.iqn("disk"))"]).bytes
+        // Nobody answers for a while.
+        kill(daemon.process.pid, SIGSTOP)
+        let before = Processes.cpuSeconds(of: login)
+        for _ in 0..<8 {
+            let wire = try Wire(port: daemon.port)
+            wire.send(request + request)
+            pause(seconds: 0.05)
+            wire.reset()
+        }
+        pause(seconds: 2)
+        let busy = Processes.cpuSeconds(of: login) - before
+        kill(daemon.process.pid, SIGCONT)
+        #expect(busy < 0.5, "\(busy) s of 2 on a processor")
+        #expect(try Initiator(port: daemon.port).login(target: Daemon.iqn("disk")) == 0, daemon.evidence)
+    }
 }

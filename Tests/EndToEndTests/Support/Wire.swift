@@ -86,6 +86,16 @@ final class Wire {
         return closed
     }
 
+    /// Ends it with a reset instead of an orderly end.
+    func reset() {
+        var now = linger(l_onoff: 1, l_linger: 0)
+        unsafe setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &now, socklen_t(MemoryLayout<linger>.size))
+        // The number stays taken until the end: a new socket in its place closes the old one.
+        let other = Self.socket()
+        dup2(other, descriptor)
+        close(other)
+    }
+
     func shutdown() { _ = Glibc.shutdown(descriptor, Int32(SHUT_RDWR)) }
 
     /// Reads what there is; false when nothing came in time.
