@@ -128,7 +128,7 @@ struct JSONReporter {
         writer.field("revision", unit.revision)
         writer.field("size", unit.medium?.byteCount ?? 0)
         writer.field("blockSize", unit.deviceType == .disk ? unit.blockLength : 1)
-        writer.field("online", unit.isOnline)
+        writer.field("online", unit.isServed)
         writer.field("removable", unit.isRemovable)
         writer.field("preventRemoval", condition.preventsRemoval)
         writer.field("readOnly", unit.isReadOnly)

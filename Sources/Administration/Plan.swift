@@ -13,6 +13,14 @@ public enum Plan: Sendable {
     case perform(Effect, Continuation)
     /// Send this, then end the daemon.
     case stop(Answer)
+
+    /// Whether something is configured differently when it has been carried out.
+    public var changesSomething: Bool {
+        switch self {
+        case .answer, .stop, .perform(.endConnection, _): false
+        case .commit, .perform: true
+        }
+    }
 }
 
 /// An answer, and what the log says about it.

@@ -100,7 +100,7 @@ struct Reporter {
             lun: unit.key.lun, type: unit.deviceType == .disk ? "disk" : "controller", scsiID: identity.scsiID,
             serialNumber: identity.serialNumber, blockLength: unit.deviceType == .disk ? unit.blockLength : 1, storeType: unit.store.kind.rawValue)
         report.byteCount = unit.medium?.byteCount ?? 0
-        report.isOnline = unit.isOnline
+        report.isOnline = unit.isServed
         report.isRemovable = unit.isRemovable
         report.preventsRemoval = condition.preventsRemoval
         report.isReadOnly = unit.isReadOnly

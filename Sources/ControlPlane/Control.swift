@@ -20,6 +20,9 @@ enum ControlLimits {
     /// the medium that it replaces are given so long to leave the store. The change itself is made by then; a store that hangs keeps no
     /// administrator. A hundred thousand logical units may take longer altogether.
     static let publishing: UInt64 = 5_000_000_000
+    /// At a start, how often a store is tried, and nanoseconds in between: the data process of a predecessor that was killed may still have it.
+    static let openingAttempts = 3
+    static let openingPause: UInt64 = 300_000_000
 }
 
 /// How a control process is set up: settings file and command line together.
@@ -32,8 +35,11 @@ public struct ControlOptions: Sendable {
     public var user: Identity?
     /// There is no terminal and no journal to read standard error.
     public var logsToSystem: Bool
+    /// Where what is configured is kept; nil: nowhere.
+    let state: StateDirectory?
 
-    public init(settings: Settings, identity: IdentitySource, socket: String, user: Identity?, logsToSystem: Bool) {
+    init(settings: Settings, identity: IdentitySource, socket: String, user: Identity?, state: StateDirectory?, logsToSystem: Bool) {
+        self.state = state
         self.logsToSystem = logsToSystem
         self.settings = settings
         self.identity = identity
@@ -49,10 +55,16 @@ public final class Control {
     let log: Logger
     private let options: ControlOptions
     let openings: StoreOpenings
-    private var lock: FileDescriptor?
+    /// Of the management socket: held as long as we live.
+    private let lock: FileDescriptor
+    private var managementSocket: FileDescriptor?
     private var server: ManagementServer?
 
-    var configuration: Configuration
+    public internal(set) var configuration: Configuration
+    /// Those of the settings, with their real ports.
+    private var startPortals: [Portal] = []
+    /// nil: nothing is kept.
+    private var stateStore: StateStore?
     private var sessions = SessionTable()
     private var desk: LoginDesk
     private var penalties: Penalties
@@ -82,8 +94,10 @@ public final class Control {
         }
     }
 
-    public init(loop: EventLoop, options: ControlOptions, log: Logger) {
+    /// - Parameter lock: of the management socket
+    init(loop: EventLoop, options: ControlOptions, lock: consuming FileDescriptor, log: Logger) {
         self.loop = loop
+        self.lock = lock
         self.options = options
         self.log = log
         openings = StoreOpenings(loop: loop)
@@ -96,15 +110,18 @@ public final class Control {
 
     // MARK: Start and end
 
-    /// Takes the management socket and the portals, starts the other processes.
-    public func start() throws {
-        lock = try ManagementSocket.lock(options.socket)
+    /// Listens on the management socket and the portals, restores what was kept, opens its stores, then starts the other processes and
+    /// answers administrators; who comes before that waits.
+    /// - Parameter whenReady: called once, with what went wrong if something did
+    func start(_ whenReady: @escaping ((any Error)?) -> Void) throws {
         // Before the portals: who waits until one of them listens finds this one listening, too.
-        let socket = try ManagementSocket.listen(options.socket)
+        managementSocket = try ManagementSocket.listen(options.socket)
         for portal in try options.settings.portals.map(Portal.init(address:)) {
             let real = try listen(portal)
             _ = try configuration.addPortal(real)
         }
+        startPortals = configuration.portals
+        try restore()
         let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
         let settings = options.settings
         let reactors = settings.reactors ?? min(Host.processors, Settings.mostReactors)
@@ -121,12 +138,68 @@ public final class Control {
             ],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
             onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
+        openStores(configuration.storesToOpen, attempts: ControlLimits.openingAttempts) { [unowned self] in
+            guard !isStopping else { return }
+            do {
+                try serve()
+                whenReady(nil)
+            } catch {
+                whenReady(error)
+            }
+        }
+    }
+
+    private func serve() throws {
         try data?.start()
         try login?.start()
-        server = try ManagementServer(loop: loop, listener: socket, limits: settings.limits, log: log) { [unowned self] request, peer, reply in
+        guard let socket = managementSocket.take() else { return }
+        server = try ManagementServer(loop: loop, listener: socket, limits: options.settings.limits, log: log) { [unowned self] request, peer, reply in
             submit(request, peer, reply)
         }
         beat()
+    }
+
+    /// Goes on with what was kept. A portal that cannot be opened any more stays configured, for somebody to delete or to restart us.
+    private func restore() throws {
+        guard let directory = options.state else { return }
+        let kept = try directory.read(base: Configuration(identitySource: configuration.identitySource, nopDefaults: configuration.nopDefaults))
+        stateStore = try StateStore(loop: loop, directory: directory, sequence: kept?.sequence ?? 0, log: log)
+        guard let kept else { return }
+        configuration.goOn(with: kept.configuration)
+        for portal in configuration.portals.dropFirst(startPortals.count) {
+            do throws(SystemError) { _ = try listen(portal) } catch { log.error("portal \(portal) is not served: \(error)") }
+        }
+        setDebug?(configuration.isDebugging)
+        log.info("going on with \(configuration.targets.count) targets", metadata: ["state": "\(directory.path)"])
+    }
+
+    /// Opens stores that were open before. A logical unit whose store does not open stays, and is not served until an administrator changes
+    /// something about it that opens the store.
+    private func openStores(_ requests: [StoreRequest], attempts: Int, _ whenDone: @escaping () -> Void) {
+        var failed: [StoreRequest] = []
+        let rest = Countdown { [unowned self] in
+            if failed.isEmpty || isStopping { return whenDone() }
+            loop.after(nanoseconds: ControlLimits.openingPause) { [unowned self] in openStores(failed, attempts: attempts - 1, whenDone) }
+        }
+        for request in requests {
+            openings.open(request) { [unowned self] result in
+                do {
+                    let (store, facts) = try result.get()
+                    try configuration.setMedium(facts, of: request.key)
+                    stores[request.key] = store
+                } catch {
+                    guard attempts <= 1 else {
+                        failed.append(request)
+                        return rest.keepAlive()
+                    }
+                    try? configuration.setMedium(nil, of: request.key)
+                    log.error(
+                        "logical unit \(request.key.lun) of target \(request.key.target) is not served, its store is not opened: \((error as? StoreOpenings.OpeningError)?.reason ?? "\(error)")",
+                        metadata: ["path": "\(request.store.path?.description ?? "none")"])
+                }
+                rest.keepAlive()
+            }
+        }
     }
 
     private func beat() {
@@ -147,7 +220,10 @@ public final class Control {
         ServiceManager.notify("STOPPING=1")
         log.notice("tgtd stops")
         server?.close()
-        login?.stop { [unowned self] in data?.stop { [unowned self] in loop.stop() } }
+        let end = { [unowned self] in
+            if let stateStore { stateStore.settle { [unowned self] in loop.stop() } } else { loop.stop() }
+        }
+        login?.stop { [unowned self] in data?.stop(end) }
     }
 
     // MARK: Requests of administrators
@@ -171,6 +247,7 @@ public final class Control {
                 submit(single, format: request.format, reply)
             case .transaction(let requests):
                 log.debug("a transaction of \(requests.count) requests", metadata: metadata)
+                if let refusal = unkept { return carryOut(.answer(refusal), opened: nil, reply) }
                 view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
                     TransactionRun(Transaction(requests), self, view) { answer in
                         reply(request.format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
@@ -184,8 +261,33 @@ public final class Control {
     public func submit(_ request: AdminRequest, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
         // In JSON, one target is shown with all it has.
         view(isNeeded: request.needsRuntimeView || format == .json) { [unowned self] view in
-            carryOut(Administrator.plan(request, configuration, view, format: format), opened: nil, reply)
+            let plan = Administrator.plan(request, configuration, view, format: format)
+            if let unkept, plan.changesSomething { return carryOut(.answer(unkept), opened: nil, reply) }
+            carryOut(plan, opened: nil, reply)
         }
+    }
+
+    /// While nothing can be kept, nothing is changed: the refusal.
+    private var unkept: Answer? {
+        stateStore?.trouble.map { .refusal(.unknown, "nothing is changed, for an earlier change could not be kept (\($0)); when that is mended, try again") }
+    }
+
+    /// Makes a change. The answer comes when everybody has been told, and when it is kept.
+    /// - Parameter held: as for `publish`
+    func commit(
+        _ new: Configuration, _ changes: [Change], stores held: (LogicalUnitKey) -> HeldStore?, _ answer: Answer, _ reply: @escaping (Answer) -> Void
+    ) {
+        let old = configuration
+        configuration = new
+        var answer = answer
+        let rest = Countdown { reply(answer) }
+        if let stateStore, !changes.isEmpty {
+            stateStore.keep(new.kept(without: startPortals, isDebugging: options.settings.logLevel == .debug)) { failure in
+                if let failure { answer = .refusal(.unknown, "the change is in effect, but it is not kept, and would be lost at a restart: \(failure)") }
+                rest.keepAlive()
+            }
+        }
+        publish(changes, old: old, stores: held) { rest.keepAlive() }
     }
 
     /// What is going on now; what data knows is asked of it only if that is needed.
@@ -203,9 +305,7 @@ public final class Control {
             reply(answer)
             stop()
         case .commit(let new, let changes, let answer):
-            let old = configuration
-            configuration = new
-            publish(changes, old: old, opened: opened) { reply(answer) }
+            commit(new, changes, stores: { _ in opened }, answer, reply)
         case .perform(let effect, let continuation):
             perform(effect) { [unowned self] outcome, opened in
                 let next = Administrator.resume(continuation, outcome, configuration)
@@ -290,12 +390,8 @@ public final class Control {
     }
 
     /// Tells everybody what has changed, and calls `whenDone` when they have it.
-    private func publish(_ changes: [Change], old: Configuration, opened: HeldStore?, _ whenDone: @escaping () -> Void) {
-        publish(changes, old: old, stores: { _ in opened }, whenDone)
-    }
-
     /// - Parameter held: the open store of a logical unit that is new or has another medium
-    func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
+    private func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
         let rest = Countdown(whenDone)
         answer(rest, heard: 0)
         var regarded: Set<TargetID> = []

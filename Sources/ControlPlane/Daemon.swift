@@ -22,10 +22,11 @@ public enum Daemon {
         _ options: LaunchOptions, isInBackground: Bool, log: Logger, setLevel: @escaping (Logger.Level) -> Void
     ) -> Int32 {
         do {
-            let (control, loop) = try start(options, isInBackground: isInBackground, log: log, setLevel: setLevel)
-            if isInBackground { Background.serves(FileDescriptor(owning: Role.door)) }
+            var trouble: (any Error)?
+            let (control, loop) = try start(options, isInBackground: isInBackground, log: log, setLevel: setLevel) { trouble = $0 }
             loop.run()
             _ = control
+            if let trouble { throw trouble }
             return 0
         } catch {
             log.critical("\(error)")
@@ -34,7 +35,7 @@ public enum Daemon {
     }
 
     private static func start(
-        _ options: LaunchOptions, isInBackground: Bool, log: Logger, setLevel: @escaping (Logger.Level) -> Void
+        _ options: LaunchOptions, isInBackground: Bool, log: Logger, setLevel: @escaping (Logger.Level) -> Void, fail: @escaping (any Error) -> Void
     ) throws -> (Control, EventLoop) {
         let demonstration = try options.demo.map(Demonstration.init)
         let settings = try settings(options, demonstration)
@@ -45,24 +46,36 @@ public enum Daemon {
         var stop: () -> Void = {}
         // Before the first child and the first thread, so that nobody takes them the default way.
         let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt]) { _ in stop() }
+        // Before the state: a second daemon on the same socket is told of the socket.
+        let lock = try ManagementSocket.lock(socketPath(options, demonstration))
+        let state = try stateDirectory(options, settings, demonstration).map(StateDirectory.init)
+        let installation = try state.map { try Installation.identity(in: $0.path) } ?? Installation.fresh()
         let control = Control(
             loop: loop,
             options: ControlOptions(
-                settings: settings, identity: try identity(options, settings, demonstration), socket: socketPath(options, demonstration),
-                user: try user(settings), logsToSystem: isInBackground),
-            log: log)
+                settings: settings, identity: IdentitySource(installation: installation, keepsTgtDefaults: options.compatibleIdentifiers),
+                socket: socketPath(options, demonstration), user: try user(settings), state: state, logsToSystem: isInBackground),
+            lock: lock, log: log)
         control.setDebug = { setLevel($0 ? .debug : settings.logLevel.level) }
         stop = { [control, signals] in
             _ = signals
             control.stop()
         }
-        try control.start()
-        if let pidFile = options.pidFile { try Files.replace(pidFile, with: Array("\(Host.processID)\n".utf8), mode: 0o644) }
-        if let demonstration {
-            demonstration.build(control, socketBase: socketBase(demonstration) ?? "") { Console.output($0) }
+        try control.start { [unowned control] trouble in
+            do {
+                if let trouble { throw trouble }
+                if let pidFile = options.pidFile { try Files.replace(pidFile, with: Array("\(Host.processID)\n".utf8), mode: 0o644) }
+            } catch {
+                fail(error)
+                return control.stop()
+            }
+            if let demonstration {
+                demonstration.build(control, socketBase: socketBase(demonstration) ?? "") { Console.output($0) }
+            }
+            log.notice("tgtd \(LaunchOptions.version) is ready", metadata: ["socket": "\(socketPath(options, demonstration))"])
+            ServiceManager.notify("READY=1")
+            if isInBackground { Background.serves(FileDescriptor(owning: Role.door)) }
         }
-        log.notice("tgtd \(LaunchOptions.version) is ready", metadata: ["socket": "\(socketPath(options, demonstration))"])
-        ServiceManager.notify("READY=1")
         return (control, loop)
     }
 
@@ -99,22 +112,15 @@ public enum Daemon {
 
     /// Where something is kept: where the command line or the settings say, else one directory for each control port; nowhere for a
     /// daemon that has been given a socket of its own, as tests and benchmarks do.
-    private static func identity(_ options: LaunchOptions, _ settings: Settings, _ demonstration: Demonstration?) throws -> IdentitySource {
-        let directory: String?
+    private static func stateDirectory(_ options: LaunchOptions, _ settings: Settings, _ demonstration: Demonstration?) -> String? {
         switch options.state {
-        case .directory(let chosen): directory = chosen
-        case LaunchOptions.State.none?: directory = nil
+        case .directory(let chosen): return chosen
+        case LaunchOptions.State.none?: return nil
         case nil:
-            if let demonstration {
-                directory = demonstration.directory + "/state"
-            } else if let state = settings.state {
-                directory = "\(state)/\(options.controlPort)"
-            } else {
-                directory = Host.environment("TGT_IPC_SOCKET") == nil ? "\(defaultState)/\(options.controlPort)" : nil
-            }
+            if let demonstration { return demonstration.directory + "/state" }
+            if let state = settings.state { return "\(state)/\(options.controlPort)" }
+            return Host.environment("TGT_IPC_SOCKET") == nil ? "\(defaultState)/\(options.controlPort)" : nil
         }
-        let installation = try directory.map(Installation.identity) ?? Installation.fresh()
-        return IdentitySource(installation: installation, keepsTgtDefaults: options.compatibleIdentifiers)
     }
 
     /// Who login and data become. Only root can make them somebody else.

@@ -21,13 +21,14 @@ struct Demonstration {
         try Files.makeTrustedDirectory(directory)
     }
 
-    /// Makes the disk at the first run, and the target at every run; then prints what to try.
+    /// Makes disk and target at the first run; then prints what to try.
     func build(_ control: Control, socketBase: String, print: @escaping (String) -> Void) {
         do {
             let isNew = try Files.makeSparse(disk, length: Self.diskLength)
             var unit = AdminRequest.NewLogicalUnit()
             unit.path = Array(disk.utf8)
-            let steps: [AdminRequest.Action] = [
+            let isThere = control.configuration.sortedTargets.contains { $0.name.spelling == Self.target }
+            let steps: [AdminRequest.Action] = isThere ? [] : [
                 .newTarget(tid: 1, name: Array(Self.target.utf8)),
                 .newLogicalUnit(tid: 1, lun: 1, unit),
                 .bindInitiators(tid: 1, .init(address: Array("ALL".utf8))),

@@ -57,8 +57,8 @@ public struct LaunchOptions: Sendable, Equatable {
               --iscsi OPTIONS     portal=ADDRESS[:PORT] (repeatable), nop_interval=S,
                                   nop_count=N, joined by commas
               --config FILE       settings (default /etc/tgt/tgtd.yaml, if there is one)
-              --state DIR         what must survive a restart (default /var/lib/tgt);
-                                  none: keep nothing
+              --state DIR         keep what is configured in DIR (default /var/lib/tgt/N,
+                                  with a TGT_IPC_SOCKET none); none: keep nothing
               --compat-ids        SCSI ids and serial numbers as tgt makes them
               --demo DIR          serve a demonstration disk kept in DIR
           -V, --version           print the version and exit

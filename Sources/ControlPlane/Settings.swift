@@ -17,7 +17,7 @@ public struct Settings: Sendable, Equatable {
     public var nopCount = 0
     /// Who the login and data processes become when started as root; nil: `tgt` if there is such a user, else `nobody`.
     public var user: String?
-    /// Directory of the installation identity and all that must survive a restart; nil: `/var/lib/tgt`.
+    /// Where what must survive a restart is, a directory for each control port; nil: `/var/lib/tgt`.
     public var state: String?
     public var logLevel = LogLevel.info
     /// Who never has to wait after failed logins. Connectors on this host carry many tenants from its own address.

@@ -97,8 +97,7 @@ final class TransactionRun {
         let commit: Transaction.Commit
         do throws(Transaction.Refused) { commit = try transaction.commit(needs, outcomes, old, view) } catch { return finish(error) }
         control.withdrawn.subtract(needs.targets.keys)
-        control.configuration = commit.configuration
-        control.publish(commit.changes, old: old, stores: { key in commit.stores[key].flatMap { self.held[$0] } }) { [self] in reply(.success) }
+        control.commit(commit.configuration, commit.changes, stores: { key in commit.stores[key].flatMap { self.held[$0] } }, .success, reply)
         for portal in commit.closedPortals { control.closePortal(portal) }
     }
 

@@ -160,7 +160,8 @@ public struct TgtadmExit: Error, Hashable, Sendable {
                     if let request = answer.request { writer.field("request", request) }
                 }
             }
-        } else if place != nil, !answer.reason.isEmpty {
+        } else if place != nil || answer.error == TgtError.unknown.rawValue, !answer.reason.isEmpty {
+            // tgt's text for an unknown error says nothing at all.
             errors.append("tgtadm: \(answer.reason)")
         }
     }

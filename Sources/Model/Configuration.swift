@@ -339,6 +339,43 @@ public struct Configuration: Hashable, Sendable {
     }
 }
 
+/// From one start to the next.
+extension Configuration {
+    /// What is to be kept: all but what the settings say at every start.
+    /// - Parameters:
+    ///   - portals: those of the settings
+    ///   - isDebugging: whether the settings say so
+    public func kept(without portals: [Portal], isDebugging: Bool) -> Configuration {
+        var kept = self
+        kept.portals.removeAll(where: portals.contains)
+        if isDebugging { kept.isDebugging = false }
+        return kept
+    }
+
+    /// Goes on with what was kept; this one has nothing but what the settings say.
+    public mutating func goOn(with kept: Configuration) {
+        let started = self
+        self = kept
+        portals = started.portals + kept.portals.filter { !started.portals.contains($0) }
+        isDebugging = started.isDebugging || kept.isDebugging
+    }
+
+    /// The stores of all logical units, for a daemon that has none of them open.
+    public var storesToOpen: [StoreRequest] {
+        sortedTargets.flatMap(\.sortedLogicalUnits).filter { $0.store.kind == .rdwr && $0.store.path != nil }.map {
+            StoreRequest(key: $0.key, store: $0.store, readOnly: $0.isReadOnly)
+        }
+    }
+
+    /// The medium as it is found at a start. nil if it cannot be opened: then the logical unit stays, and is not served.
+    public mutating func setMedium(_ medium: StoreFacts?, of key: LogicalUnitKey) throws(ConfigurationError) {
+        var unit = try logicalUnit(key)
+        unit.medium = medium
+        try unit.checkMedium()
+        targets[key.target]?.logicalUnits[key.lun] = unit
+    }
+}
+
 extension LogicalUnitConfiguration {
     /// A medium must hold a block, and be writable unless the administrator said `readonly`.
     func checkMedium() throws(ConfigurationError) {

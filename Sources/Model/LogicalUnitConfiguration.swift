@@ -60,6 +60,8 @@ public struct LogicalUnitConfiguration: Hashable, Sendable {
     }
 
     public var hasMedium: Bool { medium != nil }
+    /// Whether initiators find it ready: a disk is online without a medium only if its store could not be opened at a start.
+    public var isServed: Bool { isOnline && (deviceType == .controller || hasMedium) }
     /// Whole blocks on the medium.
     public var blockCount: UInt64 { (medium?.byteCount ?? 0) / UInt64(blockLength) }
 
@@ -88,7 +90,7 @@ public struct LogicalUnitConfiguration: Hashable, Sendable {
         settings.vendor = vendor
         settings.product = product
         settings.revision = revision
-        settings.isOnline = isOnline
+        settings.isOnline = isServed
         settings.isRemovable = isRemovable
         settings.isReadOnly = isReadOnly
         settings.isThinProvisioned = isThinProvisioned

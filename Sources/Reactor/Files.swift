@@ -19,7 +19,8 @@ public struct FileError: Error, Hashable, Sendable, CustomStringConvertible {
 public enum Files {
     /// Reads a whole file of at most `limit` bytes; nil if there is none. A file that somebody else could have written is
     /// refused.
-    public static func readTrusted(_ path: String, limit: Int) throws(FileError) -> [UInt8]? {
+    /// - Parameter isPrivate: one that somebody else may read is refused, too
+    public static func readTrusted(_ path: String, limit: Int, isPrivate: Bool = false) throws(FileError) -> [UInt8]? {
         let raw = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
         guard raw >= 0 else {
             if errno == ENOENT { return nil }
@@ -29,7 +30,9 @@ public enum Files {
         let status = try status(of: descriptor, path)
         guard status.st_mode & S_IFMT == S_IFREG else { throw FileError(path, "is not a regular file") }
         try checkTrusted(status, path)
+        guard !isPrivate || status.st_mode & 0o077 == 0 else { throw FileError(path, "can be read by others; take that away (chmod 600)") }
         guard status.st_size <= limit else { throw FileError(path, "is larger than \(limit) bytes") }
+        let limit = status.st_size
         var bytes = [UInt8](repeating: 0, count: limit)
         var count = 0
         while count < limit {
@@ -65,25 +68,39 @@ public enum Files {
         guard status.st_mode & 0o022 == 0 else { throw FileError(path, "can be written by others; take that away (chmod go-w)") }
     }
 
-    /// Replaces a file so that after a crash there is either the old one or the new one, whole and on the medium.
-    public static func replace(_ path: String, with bytes: [UInt8], mode: mode_t = 0o600) throws(FileError) {
+    /// Replaces a file so that after a crash there is either the old one or the new one, whole and on the medium. What cannot be written
+    /// leaves nothing behind.
+    /// - Parameter previous: what the old one, if there is one, is called from then on
+    public static func replace(_ path: String, with bytes: [UInt8], keeping previous: String? = nil, mode: mode_t = 0o600) throws(FileError) {
         let temporary = path + ".new"
-        _ = unsafe unlink(temporary)
+        remove(temporary)
+        do throws(FileError) {
+            try write(bytes, to: temporary, mode: mode)
+            if let previous {
+                remove(previous)
+                guard unsafe link(path, previous) == 0 || errno == ENOENT else { throw FileError(previous, errno: errno) }
+            }
+            guard unsafe rename(temporary, path) == 0 else { throw FileError(path, errno: errno) }
+        } catch {
+            remove(temporary)
+            throw error
+        }
+        try flushDirectory(of: path)
+    }
+
+    /// A new file, on the medium.
+    private static func write(_ bytes: [UInt8], to temporary: String, mode: mode_t) throws(FileError) {
         let raw = unsafe open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode)
         guard raw >= 0 else { throw FileError(temporary, errno: errno) }
-        do {
-            let descriptor = FileDescriptor(owning: raw)
-            var done = 0
-            while done < bytes.count {
-                let put = unsafe bytes.withUnsafeBytes { unsafe write(descriptor.rawValue, $0.baseAddress! + done, bytes.count - done) }
-                if put < 0 && errno == EINTR { continue }
-                guard put > 0 else { throw FileError(temporary, errno: errno) }
-                done += put
-            }
-            guard fsync(descriptor.rawValue) == 0 else { throw FileError(temporary, errno: errno) }
+        let descriptor = FileDescriptor(owning: raw)
+        var done = 0
+        while done < bytes.count {
+            let put = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(descriptor.rawValue, $0.baseAddress! + done, bytes.count - done) }
+            if put < 0 && errno == EINTR { continue }
+            guard put > 0 else { throw FileError(temporary, errno: errno) }
+            done += put
         }
-        guard unsafe rename(temporary, path) == 0 else { throw FileError(path, errno: errno) }
-        try flushDirectory(of: path)
+        guard fsync(descriptor.rawValue) == 0 else { throw FileError(temporary, errno: errno) }
     }
 
     private static func flushDirectory(of path: String) throws(FileError) {

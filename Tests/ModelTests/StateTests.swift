@@ -79,7 +79,9 @@ struct StateTests {
         #expect(unchanged(target.accounts, AccountBindings()).isEmpty)
         #expect(unchanged(all.discoveryAccounts, AccountBindings()).isEmpty)
         #expect(unchanged(try all.logicalUnit(key).store, standard.store).isEmpty)
-        #expect(unchanged(try all.logicalUnit(key).medium as Any, StoreFacts(byteCount: 0, isWritable: false) as Any).isEmpty)
+        let medium = try #require(try all.logicalUnit(key).medium), page = try #require(try all.logicalUnit(key).modePages.first)
+        #expect(unchanged(medium, StoreFacts(byteCount: 0, isWritable: false)).isEmpty)
+        #expect(unchanged(page, LogicalUnitSettings.ModePageOverride(page: 0, subpage: 0, data: [])).isEmpty)
         // What this table does not reflect: it must be the same types that are written by hand.
         #expect(properties(all.accounts[0]).keys.sorted() == ["key", "secrets"])
         #expect(properties(target.nameRules[0]).keys.sorted() == ["bytes", "isPattern", "mask", "spelling"])
@@ -189,5 +191,35 @@ struct StateTests {
             var configuration = base
             #expect(throws: StoredError.self, "variation \(index)") { try configuration.restore(variation, Open()) }
         }
+    }
+}
+
+@Suite("from one start to the next")
+struct StartTests {
+    @Test("portals and debugging that the settings say are not kept; what was added to them is")
+    func settings() throws {
+        var running = try example()
+        let (given, added) = (try Portal(parsing: utf8("192.0.2.1")), try Portal(parsing: utf8("192.0.2.2")))
+        for portal in [given, added] { _ = try running.addPortal(portal) }
+        running.isDebugging = true
+        let kept = running.kept(without: [given], isDebugging: true)
+        #expect(kept.portals == [added] && !kept.isDebugging && kept.targets == running.targets)
+        #expect(running.kept(without: [], isDebugging: false) == running)
+        var next = base
+        _ = try next.addPortal(given)
+        next.goOn(with: running.kept(without: [given], isDebugging: false))
+        #expect(next == running)
+    }
+
+    @Test("a disk whose medium is gone stays, is not served, and wants its store at the next change")
+    func missingMedium() throws {
+        var configuration = try example()
+        #expect(configuration.storesToOpen == [StoreRequest(key: disk, store: try configuration.logicalUnit(disk).store, readOnly: false)])
+        #expect(throws: ConfigurationError.self) { try configuration.setMedium(StoreFacts(byteCount: 1 << 20, isWritable: false), of: disk) }
+        try configuration.setMedium(nil, of: disk)
+        #expect(try configuration.logicalUnit(disk).isOnline && !configuration.logicalUnit(disk).isServed && !configuration.settings(disk).isOnline)
+        #expect(try configuration.storeToOpen(disk, parameters("online=1")) != nil)
+        _ = try configuration.updateLogicalUnit(disk, parameters("online=1"), medium: StoreFacts(byteCount: 1 << 20, isWritable: true))
+        #expect(try configuration.logicalUnit(disk) == example().logicalUnit(disk))
     }
 }
