@@ -76,7 +76,7 @@ package struct LoginDesk {
             applicants[id] = applicant
             return .proceed(parameters, portalGroupTag: Self.portalGroupTag, .none)
         // Where anybody can prove anything, what is not permitted looks just like what is not there: both have to prove who they are first.
-        case .refused(.authenticationFailure, _) where !configuration.accounts.isEmpty, .refused(.notFound, _) where !configuration.accounts.isEmpty:
+        case .refused(.authenticationFailure, _) where configuration.hasAccounts, .refused(.notFound, _) where configuration.hasAccounts:
             let demand = judge.demand()
             applicant.demand = demand
             applicants[id] = applicant

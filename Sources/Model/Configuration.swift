@@ -35,6 +35,8 @@ public struct Configuration: Hashable, Sendable {
 
     /// In the order they were made.
     public var accounts: [Account] { accountOrder.compactMap { accountTable[$0] } }
+    /// Whether anybody can prove anything; at no cost, however many accounts there are.
+    public var hasAccounts: Bool { !accountOrder.isEmpty }
 
     public func account(_ name: AccountName, tenant: Tenant = .default) -> Account? { accountTable[Account.Key(tenant: tenant, name: name)] }
 
