@@ -13,8 +13,8 @@ import Testing
         }
         for key in ["HeaderDigest", "DataDigest"] { try daemon.must("--op update --mode target --tid 2 --name \(key) --value CRC32C,None") }
 
-        // One target for each algorithm, and one that wants both to prove who they are.
-        let logins = [("MD5", false), ("SHA1", false), ("SHA256", true), ("SHA3-256", true)]
+        // For each algorithm one target, and one that wants both to prove who they are.
+        let logins = ["MD5", "SHA1", "SHA256", "SHA3-256"].flatMap { [($0, false), ($0, true)] }
         try daemon.must("--mode account --op new --user alice --password alicesecret12")
         try daemon.must("--mode account --op new --user target --password targetsecret12")
         for (index, (_, isMutual)) in logins.enumerated() {
@@ -40,11 +40,11 @@ import Testing
                 "-t", Daemon.iqn("digest"), "--label", "R2T", "--header-digest", "CRC32C", "--data-digest", "None", "--set", "node.session.iscsi.InitialR2T=Yes",
                 "--set", "node.session.iscsi.ImmediateData=No", "--tests", "params,rw",
             ] + logins.enumerated().flatMap { index, login in
-                ["-t", Daemon.iqn("chap\(index)"), "--label", "CHAP \(login.0)", "--chap", "alice:alicesecret12", "--set", "node.session.auth.chap_algs=\(login.0)", "--tests", "rw"]
+                ["-t", Daemon.iqn("chap\(index)"), "--label", "CHAP \(login.0)\(login.1 ? " mutual" : "")", "--chap", "alice:alicesecret12", "--set", "node.session.auth.chap_algs=\(login.0)", "--tests", "rw"]
                     + (login.1 ? ["--mutual", "target:targetsecret12"] : [])
             } + [
                 "-t", Daemon.iqn("chap0"), "--label", "wrong secret", "--chap", "alice:alicesecret13", "--refused",
-                "-t", Daemon.iqn("chap3"), "--label", "wrong target", "--chap", "alice:alicesecret12", "--mutual", "target:targetsecret13", "--refused",
+                "-t", Daemon.iqn("chap7"), "--label", "wrong target", "--chap", "alice:alicesecret12", "--mutual", "target:targetsecret13", "--refused",
             ]
         let finished = try Running(words, folder: daemon.folder).wait(seconds: 900)
         let lines = finished.output.components(separatedBy: "\n")
@@ -52,7 +52,8 @@ import Testing
         #expect(lines.filter { $0.hasPrefix("not ok") } == [])
         for (algorithm, isMutual) in logins {
             let number = ["MD5": "MD5", "SHA1": "SHA-1", "SHA256": "SHA-256", "SHA3-256": "SHA3-256"][algorithm]!
-            #expect(daemon.log.contains("account=alice address=") && daemon.log.contains("chap=\(number)\(isMutual ? ", mutual" : "")"), "\(algorithm)")
+            let account = "account=alice address=", proof = "chap=\(number)\(isMutual ? ", mutual" : "") initiator="
+            #expect(daemon.log.components(separatedBy: "\n").contains { $0.contains(account) && $0.contains(proof) }, "\(algorithm) \(isMutual)")
         }
         #expect(lines.filter { $0.hasPrefix("ok ") }.count >= 18, "\(finished.output.suffix(8000))")
         // What may be missing is COMPARE AND WRITE, which is not asked for by default.
