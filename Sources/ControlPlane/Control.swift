@@ -129,7 +129,7 @@ public final class Control {
             .data,
             options: confinement + ["--reactors", "\(reactors)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)"],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellDataAll() },
-            onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded() })
+            onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded($0) })
         login = RoleProcess(
             .login,
             options: confinement + [
@@ -137,7 +137,7 @@ public final class Control {
                 "--connections-per-source", "\(settings.limits.unauthenticatedConnectionsPerSource)",
             ],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
-            onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in desk.removeAll() })
+            onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in loginEnded($0) })
         openStores(configuration.storesToOpen, attempts: ControlLimits.openingAttempts) { [unowned self] in
             guard !isStopping else { return }
             do {
@@ -533,7 +533,8 @@ public final class Control {
         for target in configuration.sortedTargets { addTarget(target.id, nil) }
     }
 
-    private func dataEnded() {
+    private func dataEnded(_ culprit: Culprit?) {
+        if let culprit, let peer = culprit.peer(in: sessions) { blame(peer, "data", culprit) }
         sessions.removeAll()
         surveys.dataEnded()
         let waiting = orders
@@ -623,6 +624,17 @@ public final class Control {
             }
             keepOut(source, until: until)
         }
+    }
+
+    private func loginEnded(_ culprit: Culprit?) {
+        if let culprit, let peer = culprit.newcomer { blame(peer, "login", culprit) }
+        desk.removeAll()
+    }
+
+    /// Whoever's bytes a process ended over does not come again so soon. Nobody else's do it any harm.
+    private func blame(_ peer: SocketAddress, _ role: String, _ culprit: Culprit) {
+        log.error("the \(role) process \(culprit.hung ? "hung" : "crashed") over what came from there", metadata: ["source": "\(Source(peer))"])
+        penalise(.crash, peer)
     }
 
     private func handle(_ question: LoginQuestionMessage, _ descriptors: inout ReceivedDescriptors) {

@@ -12,10 +12,11 @@ final class DoorProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
 
     /// Starts tgtd in another role, with its end of the door and nothing else. If that fails, nothing of it is left.
     /// - Parameters:
+    ///   - page: where it notes whose bytes it works on; stays the caller's
     ///   - onShut: its door is shut by the other side or for its fault
     ///   - onEnd: it has ended and is reaped: its descriptors are closed, its operations over
     init(
-        _ role: Role, options: [String] = [], loop: EventLoop, onMessage: @escaping (Incoming, inout ReceivedDescriptors) -> Void,
+        _ role: Role, options: [String] = [], page: WorkPage? = nil, loop: EventLoop, onMessage: @escaping (Incoming, inout ReceivedDescriptors) -> Void,
         onShut: @escaping (DoorEnd) -> Void, onEnd: @escaping (ChildProcess.End) -> Void
     ) throws(SystemError) {
         self.loop = loop
@@ -28,7 +29,7 @@ final class DoorProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
         do throws(SystemError) {
             child = try ChildProcess(
                 arguments: ["tgtd", "--role", role.rawValue, "--parent", "\(Host.processID)"] + options,
-                environment: ["SWIFT_BACKTRACE=enable=no"] + passed, descriptors: [theirs.rawValue ?? -1])
+                environment: ["SWIFT_BACKTRACE=enable=no"] + passed, descriptors: [theirs.rawValue ?? -1] + (page.map { [$0.descriptor] } ?? []))
         } catch {
             link.close()
             throw error

@@ -13,6 +13,8 @@ public enum Role: String, Sendable, CaseIterable {
 
     /// The descriptor of its end of the door.
     public static let door: Int32 = 3
+    /// The page on which login and data note whose bytes they work on.
+    public static let page: Int32 = 4
 }
 
 /// Limits of looking after our other processes.
@@ -36,10 +38,14 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
     private let log: Logger
     private let onStart: () -> Void
     private let onMessage: (Incoming, inout ReceivedDescriptors) -> Void
-    private let onEnd: () -> Void
+    private let onEnd: (Culprit?) -> Void
     private let heartbeat: (UInt64) -> Outgoing
 
     private var process: DoorProcess<Incoming, Outgoing>?
+    private var page: WorkPage?
+    /// What was under work at the last beat, and whether it is ended because it hangs.
+    private var earlier: [UInt64] = []
+    private var hangs = false
     private var delay = SupervisionLimits.firstDelay
     private var startedAt: UInt64 = 0
     private var beats: UInt64 = 0
@@ -56,10 +62,11 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
     /// - Parameters:
     ///   - heartbeat: the message that it must answer
     ///   - onStart: called after each start: tell it all it needs
-    ///   - onEnd: called after each end, before its successor starts: forget what belonged to it
+    ///   - onEnd: called after each end, before its successor starts: forget what belonged to it. With what it was working on, if it
+    ///     crashed or hung over that
     init(
         _ role: Role, options: [String], loop: EventLoop, log: Logger, heartbeat: @escaping (UInt64) -> Outgoing, onStart: @escaping () -> Void,
-        onMessage: @escaping (Incoming, inout ReceivedDescriptors) -> Void, onEnd: @escaping () -> Void
+        onMessage: @escaping (Incoming, inout ReceivedDescriptors) -> Void, onEnd: @escaping (Culprit?) -> Void
     ) {
         self.role = role
         self.options = options
@@ -72,10 +79,14 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
     }
 
     func start() throws(SystemError) {
+        let page = try WorkPage()
         let process = try DoorProcess<Incoming, Outgoing>(
-            role, options: options, loop: loop, onMessage: { [unowned self] in onMessage($0, &$1) }, onShut: { [unowned self] in doorShut($0) },
+            role, options: options, page: page, loop: loop, onMessage: { [unowned self] in onMessage($0, &$1) }, onShut: { [unowned self] in doorShut($0) },
             onEnd: { [unowned self] in ended($0) })
         self.process = process
+        self.page = page
+        earlier = []
+        hangs = false
         isRunning = true
         startedAt = loop.now
         lastBeat = loop.now
@@ -95,9 +106,11 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
         guard let process, isRunning else { return }
         if loop.now > lastBeat + UInt64(DoorLimits.heartbeatPatience) * 1_000_000_000 {
             log.error("the \(role) process hangs and is ended", metadata: ["pid": "\(process.pid)"])
+            hangs = true
             process.kill()
             return
         }
+        earlier = page?.read().working ?? []
         beats += 1
         send(heartbeat(beats))
     }
@@ -129,7 +142,8 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
         guard let process else { return }
         self.process = nil
         isRunning = false
-        onEnd()
+        onEnd(page?.read().culprit(of: end, hanging: hangs ? earlier : nil))
+        page = nil
         if isStopping {
             whenStopped?()
             whenStopped = nil

@@ -60,6 +60,7 @@ public final class LoginProcess {
         self.loop = loop
         self.options = options
         self.log = log
+        Work.takePlace(0)
         link = try DoorLink(loop: loop, socket: door) { [unowned self] message, descriptors in
             handle(message, &descriptors)
         } onEnd: { [unowned self] reason in
@@ -156,6 +157,8 @@ final class LoginConnection: EventHandler {
 
     let id: ConnectionID
     let source: Source
+    /// Its source, for the note of what is worked on.
+    private let word: UInt64
     private unowned let process: LoginProcess
     private var connection: FileDescriptor?
     private var stage = Stage.login(LoginMachine())
@@ -169,6 +172,7 @@ final class LoginConnection: EventHandler {
     init(_ id: ConnectionID, _ descriptor: consuming FileDescriptor, source: Source, process: LoginProcess) throws(SystemError) {
         self.id = id
         self.source = source
+        word = source.word
         self.process = process
         output = OutputQueue(pool: process.answers)
         let number = descriptor.rawValue
@@ -196,6 +200,9 @@ final class LoginConnection: EventHandler {
     // MARK: Bytes
 
     func ready(_ events: Readiness) {
+        // If this process crashes or hangs meanwhile, control knows over whose bytes.
+        Work.note(word)
+        defer { Work.note(0) }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
         // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
         if !events.isDisjoint(with: [.hangup, .error]), !takesInput { return close(tellControl: true) }
@@ -315,6 +322,9 @@ final class LoginConnection: EventHandler {
     // MARK: What control says
 
     func answer(_ answer: LoginAnswer) {
+        // What it has sent before goes on.
+        Work.note(word)
+        defer { Work.note(0) }
         switch stage {
         case .login(var machine):
             guard machine.expects(answer) else { return }
@@ -335,6 +345,8 @@ final class LoginConnection: EventHandler {
 
     func discovered(_ targets: [DiscoveredTarget], isLast: Bool) {
         guard case .discovery(let session) = stage else { return }
+        Work.note(word)
+        defer { Work.note(0) }
         session.discovered(targets, isLast: isLast)
         settle()
     }

@@ -21,21 +21,24 @@ public struct RoleOptions: Sendable {
 /// The processes that meet the network, from their start to their exit code.
 public enum NetworkRole {
     /// Runs a login process until control is gone.
-    public static func runLogin(door: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
-        run(door, options, log) { loop, door throws(SystemError) in try LoginProcess(loop: loop, door: door, options: options.login, log: log) }
+    /// - Parameter page: where it notes whose bytes it works on
+    public static func runLogin(door: consuming FileDescriptor, page: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
+        run(door, page, options, log) { loop, door throws(SystemError) in try LoginProcess(loop: loop, door: door, options: options.login, log: log) }
     }
 
     /// Runs a data process until control is gone.
-    public static func runData(door: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
-        run(door, options, log) { loop, door throws(SystemError) in try DataProcess(loop: loop, door: door, options: options.data, log: log) }
+    /// - Parameter page: where it notes whose bytes it works on
+    public static func runData(door: consuming FileDescriptor, page: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
+        run(door, page, options, log) { loop, door throws(SystemError) in try DataProcess(loop: loop, door: door, options: options.data, log: log) }
     }
 
     /// Goes into confinement before anything is read and before the first thread is started, then runs.
     private static func run<Process>(
-        _ door: consuming FileDescriptor, _ options: RoleOptions, _ log: Logger,
+        _ door: consuming FileDescriptor, _ page: consuming FileDescriptor, _ options: RoleOptions, _ log: Logger,
         _ make: (EventLoop, consuming FileDescriptor) throws(SystemError) -> Process
     ) -> Int32 {
         do {
+            try Work.join(page)
             let walls = try Sandbox.enter(identity: options.identity, parent: options.parent)
             if walls.landlock == nil { log.warning("this kernel has no Landlock; the filter of system calls holds alone") }
             let loop = try EventLoop()

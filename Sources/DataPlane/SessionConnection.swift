@@ -27,6 +27,7 @@ final class SessionConnection: EventHandler {
 
     private var now: UInt64 { reactor.loop.now }
     private var nexus: NexusID { beginning.nexus }
+    var tsih: UInt16 { beginning.grant.tsih }
 
     /// nil if the initiator port has a session already.
     init?(_ beginning: SessionBeginning, reactor: SessionReactor) {
@@ -66,7 +67,9 @@ final class SessionConnection: EventHandler {
 
     // MARK: What happens
 
-    func ready(_ events: Readiness) {
+    func ready(_ events: Readiness) { reactor.work(for: tsih) { take(events) } }
+
+    private func take(_ events: Readiness) {
         if events.contains(.writable) { send() }
         if !events.isDisjoint(with: [.readable, .hangup, .error, .peerClosed]) { receive() }
         // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
@@ -108,7 +111,6 @@ final class SessionConnection: EventHandler {
 
     /// What it has done so far.
     var survey: [SurveyEntry] {
-        let tsih = beginning.grant.tsih
         let connection = SurveyEntry.connection(tsih: tsih, cid: beginning.grant.outcome.identity.cid, session.traffic)
         return [connection] + session.statistics.filter { $0.statistics != IOStatistics() }.map { number, statistics in
             .nexus(tsih: tsih, lun: UInt16(number), NexusActivity(statistics))

@@ -131,8 +131,20 @@ final class SessionReactor {
         self.shared = shared
     }
 
+    /// Rises with each piece of work, so that one that never ends can be told from many.
+    private var works: UInt64 = 0
+
+    /// Works for one session. If this process crashes or hangs meanwhile, control knows over whose.
+    func work(for tsih: UInt16, _ body: () -> Void) {
+        works &+= 1
+        Work.note(works << 16 | UInt64(tsih))
+        body()
+        Work.note(0)
+    }
+
     /// Serves what comes to its mailbox, for as long as its loop lives: the loop holds it.
     func start() throws(SystemError) {
+        Work.takePlace(number)
         try loop.receive(mailbox) { [self] message in handle(message) }
         scheduleTick()
     }
@@ -140,15 +152,20 @@ final class SessionReactor {
     private func handle(_ message: ReactorMessage) {
         switch message {
         case .begin(let beginning): begin(beginning)
-        case .probe(let nexus, _): connections[nexus]?.ready(.readable)
-        case .notification(let nexus, let notification): connections[nexus]?.notified(notification)
-        case .completed(let nexus, let ticket, let outcome): connections[nexus]?.completed(ticket, outcome)
-        case .kept(let nexus, let ticket): connections[nexus]?.kept(ticket)
-        case .targets(let nexus, let request, let targets): connections[nexus]?.answer(request, targets)
-        case .memoryReleased(let nexus): connections[nexus]?.memoryAvailable()
+        case .probe(let nexus, _): on(nexus) { $0.ready(.readable) }
+        case .notification(let nexus, let notification): on(nexus) { $0.notified(notification) }
+        case .completed(let nexus, let ticket, let outcome): on(nexus) { $0.completed(ticket, outcome) }
+        case .kept(let nexus, let ticket): on(nexus) { $0.kept(ticket) }
+        case .targets(let nexus, let request, let targets): on(nexus) { $0.answer(request, targets) }
+        case .memoryReleased(let nexus): on(nexus) { $0.memoryAvailable() }
         case .heartbeat(let count): shared.reports.post(.heartbeat(reactor: number, count))
         case .survey(let request): shared.reports.post(.surveyed(request, connections.values.flatMap(\.survey)))
         }
+    }
+
+    private func on(_ nexus: NexusID, _ body: (SessionConnection) -> Void) {
+        guard let connection = connections[nexus] else { return }
+        work(for: connection.tsih) { body(connection) }
     }
 
     private func begin(_ beginning: SessionBeginning) {
@@ -163,7 +180,7 @@ final class SessionReactor {
         }
         connections[beginning.nexus] = connection
         shared.reports.post(.began(beginning))
-        connection.begin()
+        work(for: connection.tsih) { connection.begin() }
     }
 
     /// The connection is closed and nothing of its session is left in the store.
@@ -174,7 +191,7 @@ final class SessionReactor {
 
     private func scheduleTick() {
         loop.after(nanoseconds: Self.tick) { [unowned self] in
-            for connection in Array(connections.values) { connection.tick() }
+            for connection in Array(connections.values) { work(for: connection.tsih) { connection.tick() } }
             scheduleTick()
         }
     }

@@ -70,6 +70,40 @@ extension Source {
     }
 }
 
+/// As one word, for a page that is written with one store.
+extension Source {
+    private static let (ipv4, loopback): (UInt64, UInt64) = (1 << 48, 2 << 48)
+    private static let reserved = 0...UInt64(2)
+
+    /// An IPv6 network as it is, an IPv4 address in a part of 0000::/8 that is nobody's; 0: one that has no word, which is nobody's either.
+    public var word: UInt64 {
+        switch extent {
+        case .ipv4: Self.ipv4 | bits
+        case .ipv6 where bits == 0: Self.loopback
+        case .ipv6: Self.reserved.contains(bits >> 48) ? 0 : bits
+        case .ipv6Site: 0
+        }
+    }
+
+    /// nil for a word that is none.
+    public init?(word: UInt64) {
+        if word >> 32 == Self.ipv4 >> 32 {
+            self.init(.ipv4, word & UInt64(UInt32.max))
+        } else if word == Self.loopback {
+            self.init(.ipv6, 0)
+        } else {
+            guard !Self.reserved.contains(word >> 48) else { return nil }
+            self.init(.ipv6, word)
+        }
+    }
+
+    /// An address of it.
+    public var address: SocketAddress {
+        guard let address = SocketAddress(bytes: bytes, port: 0) else { preconditionFailure("a source has 4 or 16 bytes") }
+        return address
+    }
+}
+
 /// What a connection did that never logged in: only the login process sees it.
 public enum LoginOffence: UInt8, Sendable {
     /// It had not logged in at its deadline.

@@ -44,8 +44,8 @@ struct Tgtd {
         let log = logger(arguments.role.rawValue, toSystemLog: arguments.logsToSystem)
         let door = FileDescriptor(owning: Role.door)
         switch arguments.role {
-        case .login: return NetworkRole.runLogin(door: door, arguments.options, log: log)
-        case .data: return NetworkRole.runData(door: door, arguments.options, log: log)
+        case .login: return NetworkRole.runLogin(door: door, page: FileDescriptor(owning: Role.page), arguments.options, log: log)
+        case .data: return NetworkRole.runData(door: door, page: FileDescriptor(owning: Role.page), arguments.options, log: log)
         case .opener: return OpenerRole.run(door: door, parent: arguments.options.parent)
         }
     }

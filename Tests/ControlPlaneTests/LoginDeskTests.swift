@@ -315,6 +315,36 @@ private final class World {
     }
 }
 
+@Suite struct BlameTests {
+    private static func hostileWords() -> [UInt64] {
+        var random = SystemRandomNumberGenerator()
+        return [0, 1, 1 << 16, 2 << 16 | 1, .max, .max - 1, 1 << 63] + (0..<2000).map { _ in random.next() >> UInt64.random(in: 0...63, using: &random) }
+    }
+
+    @Test("Whatever the page says, data accuses the peer of a session of its, or nobody")
+    func data() throws {
+        let world = try World()
+        #expect(Self.hostileWords().allSatisfy { Culprit(word: $0, hung: false).peer(in: world.sessions) == nil })
+        let tsih = try world.logIn(world.question())
+        for work in [0, 1, 7, .max >> 16] as [UInt64] { #expect(Culprit(word: work << 16 | UInt64(tsih), hung: false).peer(in: world.sessions) == peer) }
+        for word in Self.hostileWords() { #expect(Culprit(word: word, hung: false).peer(in: world.sessions) == (word & 0xffff == UInt64(tsih) ? peer : nil)) }
+    }
+
+    @Test("Whatever the page says, login accuses one source or nobody, whoever is exempt does not wait, and nobody waits longer than for guessing")
+    func login() throws {
+        let exempt = try AddressRule(parsing: Array("0.0.0.0/0".utf8))
+        for word in Self.hostileWords() {
+            guard let peer = Culprit(word: word, hung: false).newcomer else { continue }
+            var penalties = Penalties(exempt: [exempt])
+            for _ in 0..<20 { _ = penalties.note(.crash, from: peer, at: 1 << 40) }
+            let keptOut = penalties.keptOut(at: 1 << 40)
+            #expect(Set(keptOut.map(\.source)).isSubset(of: [Source(peer), Source(peer).site].compactMap(\.self)))
+            #expect(peer.isIPv6 != keptOut.isEmpty)
+            #expect(keptOut.allSatisfy { $0.until <= 1 << 40 + Penalties.most * 1_000_000 })
+        }
+    }
+}
+
 @Suite struct InstallationTests {
     @Test("An identity is 32 hexadecimal digits and a line's end, and nothing else", arguments: ["", "00\n", String(repeating: "0", count: 31) + "\n", String(repeating: "g", count: 32) + "\n", String(repeating: "0", count: 32), String(repeating: "0", count: 33) + "\n"])
     func torn(text: String) {

@@ -4,10 +4,10 @@ import Testing
 
 /// Many who do not get in, and one who should.
 @Suite(.serialized, .enabled(if: Subject.isPortcullis)) struct AttackTests {
-    /// A daemon that exempts nobody, with a disk for everybody and one for “alice”.
-    private func daemon() throws -> (Daemon, Folder) {
+    /// A daemon that exempts nobody else, with a disk for everybody and one for “alice”.
+    private func daemon(exempt: [String] = []) throws -> (Daemon, Folder) {
         let folder = try Folder()
-        let settings = try folder.write("penalties:\n  exempt: []\n", to: "tgtd.yaml")
+        let settings = try folder.write("penalties:\n  exempt: [\(exempt.joined(separator: ", "))]\n", to: "tgtd.yaml")
         _ = unsafe chmod(settings, 0o600)
         let daemon = try Daemon.serving(options: ["--config", settings])
         try daemon.addTarget(2, name: "locked")
@@ -163,5 +163,99 @@ import Testing
         kill(daemon.process.pid, SIGCONT)
         #expect(busy < 0.5, "\(busy) s of 2 on a processor")
         #expect(try Initiator(port: daemon.port).login(target: Daemon.iqn("disk")) == 0, daemon.evidence)
+    }
+
+    /// A discovery session from 127.0.0.9 that pings without end, and comes again when it is closed.
+    private static let pings = """
+        import socket, sys, threading, time
+        header = bytearray([0x43, 0x87, 0, 0, 0, 0, 0, 0]) + bytes(40)
+        header[8], header[13], header[19], header[27] = 0x80, 1, 1, 1
+        text = b"InitiatorName=iqn.2026-11.org.example:busy\\0SessionType=Discovery\\0"
+        header[5:8] = len(text).to_bytes(3, "big")
+        ping = bytearray([0x40, 0x80]) + bytes(46)
+        ping[19], ping[20:24], ping[27] = 1, b"\\xff" * 4, 1
+        def swallow(s):
+            try:
+                while s.recv(1 << 20): pass
+            except OSError: pass
+        while True:
+            try:
+                s = socket.socket()
+                s.bind(("127.0.0.9", 0))
+                s.connect(("127.0.0.1", int(sys.argv[1])))
+                s.sendall(header + text + bytes(-len(text) & 3))
+                if not s.recv(4096): raise OSError
+                threading.Thread(target=swallow, args=(s,), daemon=True).start()
+                while True: s.sendall(bytes(ping) * 2000)
+            except OSError:
+                s.close()
+                time.sleep(0.01)
+        """
+
+    /// Kills a thread of a process in the middle of what it does, until that was on somebody's bytes.
+    private func crash(_ role: String, _ daemon: Daemon, thread: (pid_t) throws -> pid_t?) throws -> Int {
+        let blame = "the \(role) process crashed over what came from there"
+        for attempt in 1...12 {
+            pause(seconds: 0.5)
+            _ = eventually(within: 30) { daemon.child(role: role) != nil }
+            guard let pid = daemon.child(role: role), let thread = try thread(pid) else { continue }
+            // Glibc's module has no tgkill, and kill would choose another thread.
+            try run("python3", "-c", "import ctypes; ctypes.CDLL(None).tgkill(\(pid), \(thread), \(SIGSEGV))", folder: daemon.folder)
+            if eventually(within: 2, { daemon.log.contains(blame) }) { return attempt }
+        }
+        throw Failure("nobody is blamed\n\(daemon.log.suffix(4000))")
+    }
+
+    @Test("Whoever's bytes login was at when it crashed has to wait; sessions and everybody else do not notice")
+    func crashOfLogin() throws {
+        let (daemon, folder) = try daemon()
+        let witness = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+        try witness.settle()
+        let busy = try Running(["python3", folder.write(Self.pings, to: "pings.py"), "\(daemon.port)"], folder: folder)
+        let attempts = try crash("login", daemon) { $0 }
+        #expect(daemon.log.contains("source=127.0.0.9") && !daemon.log.contains("source=127.0.0.1 "), daemon.evidence)
+        #expect(eventually(within: 5) { (try? Wire(port: daemon.port, source: 9))?.closes(within: 0.5) == true }, daemon.evidence)
+        #expect(try eventually(within: 5) { try Initiator(port: daemon.port, source: 3).login(target: Daemon.iqn("disk"), isid: 2) == 0 }, daemon.evidence)
+        #expect(try Wire(port: daemon.port, source: 9).closes(within: 0.5), "it still waits")
+        #expect(try witness.perform(cdb: [0, 0, 0, 0, 0, 0]).status == 0)
+        busy.kill()
+        print("login was killed \(attempts) times until it was at somebody's bytes")
+    }
+
+    @Test("Whoever is exempt comes again at once, whatever crashed over its bytes; the log says whose they were")
+    func crashOfExempt() throws {
+        let (daemon, folder) = try daemon(exempt: ["127.0.0.9"])
+        let busy = try Running(["python3", folder.write(Self.pings, to: "pings.py"), "\(daemon.port)"], folder: folder)
+        let attempts = try crash("login", daemon) { $0 }
+        busy.kill()
+        #expect(daemon.log.contains("source=127.0.0.9"), daemon.evidence)
+        #expect(try eventually(within: 5) { try Initiator(port: daemon.port, source: 9).login(target: Daemon.iqn("disk")) == 0 }, daemon.evidence)
+        print("login was killed \(attempts) times until it was at somebody's bytes")
+    }
+
+    @Test("Whoever's bytes data was at when it crashed has to wait, and the others' sessions come back")
+    func crashOfData() throws {
+        let (daemon, folder) = try daemon()
+        let idle = try Initiator(port: daemon.port, source: 3)
+        #expect(idle.login(target: Daemon.iqn("disk")) == 0)
+        try idle.settle()
+        var busy: Running?
+        let attempts = try crash("data", daemon) { pid in
+            // The one before may have given up when its session ended.
+            busy?.kill()
+            busy = try Running(["qemu-img", "bench", "-c", "100000000", "-d", "64", "-s", "4096", "-f", "raw", daemon.url()], folder: folder)
+            var busiest: pid_t?
+            _ = eventually(within: 3) {
+                let threads = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task").compactMap { pid_t($0) }) ?? []
+                busiest = threads.first { folder.text(of: "/proc/\(pid)/task/\($0)/comm").hasPrefix("reactor") && Processes.cpuSeconds(of: pid, thread: $0) > 0.1 }
+                return busiest != nil
+            }
+            return busiest
+        }
+        #expect(daemon.log.contains("source=127.0.0.1") && !daemon.log.contains("source=127.0.0.3"), daemon.evidence)
+        #expect(try eventually(within: 10) { try Initiator(port: daemon.port, source: 3).login(target: Daemon.iqn("disk")) == 0 }, daemon.evidence)
+        #expect(try Wire(port: daemon.port, source: 1).closes(within: 0.5), "it still waits\n\(daemon.log.suffix(4000))")
+        busy?.kill()
+        print("data was killed \(attempts) times until it was at somebody's bytes")
     }
 }

@@ -81,6 +81,19 @@ void linux_open_system_log(const char *name);
 /// syslog(3) with facility "daemon".
 void linux_system_log(int priority, const char *text);
 
+// MARK: Whose bytes are under work (work.c)
+
+enum { LINUX_WORK_PLACES = 64 };
+/// A page in memory that both of two processes can reach: zeroes, of a length that nobody can change.
+int linux_work_file(void);
+/// In the process that works: maps the page, and has each signal of a crash first write there what the thread that crashes was
+/// working on. Once, before the first thread.
+int linux_work_join(int fd);
+/// This thread notes its work in place `index` of the page from now on; it has been joined.
+void linux_work_take_place(int index);
+/// What this thread works on from now on: 0 nothing. One store; without a place nothing happens.
+void linux_work_note(uint64_t subject);
+
 // MARK: Confinement (confine.c)
 
 /// The Landlock ABI of this kernel, or -errno (-ENOSYS, -EOPNOTSUPP: none).
