@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <signal.h>
 #include <spawn.h>
@@ -119,7 +120,8 @@ int linux_raise_descriptor_limit(void) {
     int result = RESULT(getrlimit(RLIMIT_NOFILE, &limit));
     if (result < 0) return result;
     limit.rlim_cur = limit.rlim_max;
-    return RESULT(setrlimit(RLIMIT_NOFILE, &limit));
+    result = RESULT(setrlimit(RLIMIT_NOFILE, &limit));
+    return result < 0 ? result : limit.rlim_cur > INT_MAX ? INT_MAX : (int)limit.rlim_cur;
 }
 
 int linux_close_from(int first) { return (int)RESULT(syscall(SYS_close_range, (unsigned)first, ~0u, 0)); }

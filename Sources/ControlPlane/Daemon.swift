@@ -41,7 +41,8 @@ public enum Daemon {
         let settings = try settings(options, demonstration)
         setLevel(settings.logLevel.level)
         // A connection is a descriptor; our own limits are what bounds them.
-        try Host.raiseDescriptorLimit()
+        let descriptors = try Host.raiseDescriptorLimit()
+        if let shortage = settings.limits.shortage(of: descriptors) { log.error("\(shortage)") }
         let loop = try EventLoop()
         var stop: () -> Void = {}
         // Before the first child and the first thread, so that nobody takes them the default way.

@@ -46,6 +46,18 @@ public struct Limits: Sendable, Equatable {
             reason: "Time for a whole request to come, and for its answer to be taken. Then the connection is closed: nobody waits for it."),
     ]
 
+    /// Descriptors of a process for other things than connections: portals, doors, what it waits with, disks.
+    private static let otherDescriptors = 128
+
+    /// What is wrong if a process may open no more than so many descriptors; nil: these limits can be reached.
+    /// - Parameter descriptors: the hard limit of open files
+    func shortage(of descriptors: Int) -> String? {
+        let needed = max(unauthenticatedConnections, sessionsPerTarget, managementConnections) + Self.otherDescriptors
+        guard descriptors < needed else { return nil }
+        return "each process may open \(descriptors) files and the limits need \(needed): raise the hard limit of open files (LimitNOFILE= of the service, "
+            + "ulimit -Hn) or set lower limits; until then newcomers wait or are refused when files run out"
+    }
+
     /// For reports: these, and those that are set elsewhere or cannot be set.
     func shown(memory: Int) -> [(name: String, value: String)] {
         Self.rows.map { ($0.name, String(self[keyPath: $0.value])) } + [

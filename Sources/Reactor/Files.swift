@@ -210,8 +210,9 @@ public enum Host {
     public static var processID: Int32 { getpid() }
     /// Lets this process and those that it starts open as many descriptors as the system permits: the soft limit is a
     /// courtesy to programs that use select(2).
-    public static func raiseDescriptorLimit() throws(SystemError) {
-        _ = try check("setrlimit(RLIMIT_NOFILE)", linux_raise_descriptor_limit())
+    /// - Returns: how many those are
+    public static func raiseDescriptorLimit() throws(SystemError) -> Int {
+        Int(try check("setrlimit(RLIMIT_NOFILE)", linux_raise_descriptor_limit()))
     }
     public static var currentDirectory: String? {
         guard let path = unsafe getcwd(nil, 0) else { return nil }

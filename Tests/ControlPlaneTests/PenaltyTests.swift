@@ -90,3 +90,15 @@ import Testing
         #expect(penalties.keptOut(at: start).count == Penalties.mostSources / 4 + 1)
     }
 }
+
+@Suite struct DescriptorLimitTests {
+    @Test("A hard limit of open files that is too low for the limits is said, with what would do")
+    func shortage() throws {
+        var limits = Limits()
+        #expect(limits.shortage(of: 1 << 20) == nil && limits.shortage(of: 1024 + 128) == nil)
+        let text = try #require(limits.shortage(of: 1024 + 127))
+        #expect(text.contains("may open 1151 files") && text.contains("need 1152"))
+        limits.sessionsPerTarget = 5000
+        #expect(limits.shortage(of: 5127) != nil && limits.shortage(of: 5128) == nil)
+    }
+}

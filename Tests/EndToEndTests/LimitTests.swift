@@ -171,6 +171,7 @@ import Testing
             }
             #expect(busy < 0.5, "\(busy) s of 3 on a processor\n\(daemon.log.suffix(2000))")
             #expect(daemon.log.contains("connections wait"), daemon.evidence)
+            #expect(daemon.log.contains("each process may open 64 files and the limits need 1152"), daemon.evidence)
             for wire in idle { wire.shutdown() }
         }
         #expect(try eventually(within: 5) { try Initiator(port: daemon.port).login(target: Daemon.iqn("disk")) == 0 }, daemon.evidence)

@@ -71,7 +71,7 @@ int linux_drop_bounding_set(void);
 int linux_set_identity(uint32_t uid, uint32_t gid);
 /// No capability of any kind is left to the calling thread.
 int linux_clear_capabilities(void);
-/// Raises the soft limit of open descriptors to the hard one.
+/// Raises the soft limit of open descriptors to the hard one, and returns that.
 int linux_raise_descriptor_limit(void);
 /// Sets soft and hard limit of core dumps to 0.
 int linux_forbid_core_dumps(void);
