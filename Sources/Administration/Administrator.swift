@@ -104,6 +104,7 @@ public enum Administrator {
                 return portal
             }
             return .close(portal)
+        case .clearPenalties(let address): return .clearPenalties(try configured { () throws(ConfigurationError) in try AddressRule(parsing: address) })
         case .generateSecret(let user, let bits):
             _ = try configured { () throws(ConfigurationError) in try AccountName(user) }
             guard GeneratedSecret.bits.contains(bits) else {
@@ -119,7 +120,7 @@ public enum Administrator {
         _ request: AdminRequest, _ old: Configuration, format: OutputFormat = .text, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
     ) throws(Refusal) -> Plan {
         switch request.action {
-        case .deleteConnection, .startDriver: return .answer(.success)
+        case .deleteConnection, .startDriver, .clearPenalties: return .answer(.success)
         case .stopDriver:
             guard old.targets.isEmpty else { throw Refusal(.driverBusy, "there are targets") }
             throw Refusal(.unsupportedOperation, "the driver cannot be stopped; set the system offline instead")
@@ -216,7 +217,7 @@ public enum Administrator {
 
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals,
              .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers, .deleteConnection, .startDriver, .stopDriver,
-             .explainAccess:
+             .explainAccess, .showPenalties, .clearPenalties:
             preconditionFailure("these change nothing")
         }
         return changes

@@ -39,6 +39,13 @@ struct JSONReporter {
                 }
             }
         case .showDrivers: return drivers()
+        case .showPenalties:
+            return JSONWriter.document { writer in
+                writer.objects("penalties", view.penalties?.waiting ?? []) { writer, penalty in
+                    writer.field("source", penalty.source)
+                    writer.field("secondsLeft", penalty.secondsLeft)
+                }
+            }
         case .explainAccess(let question):
             let explanation = try Explanation(question, configuration)
             return JSONWriter.document { explanation.write(to: &$0) }
@@ -69,6 +76,13 @@ struct JSONReporter {
             write(configuration.discoveryAccounts, "discoveryAccounts", to: &writer)
             writer.object("limits") { writer in
                 for (name, value) in view.limits { writer.field(name, value) }
+            }
+            guard let penalties = view.penalties else { return }
+            writer.object("penalties") { writer in
+                writer.field("sourcesWaiting", penalties.waiting.count)
+                writer.field("sourcesRemembered", penalties.remembered)
+                writer.field("refusedConnections", penalties.refusedConnections)
+                writer.field("refusedAnswers", penalties.refusedAnswers)
             }
         }
     }

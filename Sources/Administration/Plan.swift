@@ -58,6 +58,8 @@ public enum Effect: Hashable, Sendable {
     case listen(Portal)
     /// Stop listening. → `.done`
     case close(Portal)
+    /// Forget what these have failed in. → `.done`, or `.failed(.invalidRequest, …)` if nothing is known of them
+    case clearPenalties(AddressRule)
     /// Draw a secret of so many printable characters. → `.drawn`
     case drawSecret(characters: Int)
 }

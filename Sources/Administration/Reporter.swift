@@ -22,6 +22,7 @@ struct Reporter {
         case .showPortals:
             return renderPortals(configuration.portals.reversed().map { ($0.description, $0.groupTag) })
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
+        case .showPenalties: return renderPenalties(view.penalties?.waiting ?? [])
         case .explainAccess(let question): return try Explanation(question, configuration).rendered()
         case .statSystem, .statTarget, .statLogicalUnit: return CommandStatistics.render(try statistics(for: action))
         case .statSession(let tid, let sid):
@@ -67,6 +68,12 @@ struct Reporter {
             state: configuration.state.rawValue, isDebugging: configuration.isDebugging,
             backingStores: [("null", false), ("rdwr", true)], deviceTypes: ["disk", "controller"])
         report.accounts = accounts(configuration.discoveryAccounts)
+        if let penalties = view.penalties {
+            report.penalties = [
+                ("sources-waiting", String(penalties.waiting.count)), ("sources-remembered", String(penalties.remembered)),
+                ("refused-connections", String(penalties.refusedConnections)), ("refused-answers", String(penalties.refusedAnswers)),
+            ]
+        }
         report.limits = view.limits
         return report.rendered()
     }

@@ -12,7 +12,22 @@ public struct RuntimeView: Sendable {
     /// Limits of this daemon, for `show system`: name and value in the order to be shown.
     public var limits: [(name: String, value: String)] = []
 
+    /// nil: nothing is known of that, and nothing said.
+    public var penalties: Penalties?
+
     public init() {}
+
+    /// Who has to wait after failures to log in.
+    public struct Penalties: Sendable {
+        /// The longest first.
+        public var waiting: [(source: String, secondsLeft: UInt64)] = []
+        /// Sources that have failed not long ago, waiting or not.
+        public var remembered = 0
+        /// Since the daemon has started: connections not accepted, answers not looked at.
+        public var refusedConnections: UInt64 = 0
+        public var refusedAnswers: UInt64 = 0
+        public init() {}
+    }
 
     public struct Session: Sendable {
         public var target: TargetID

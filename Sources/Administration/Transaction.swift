@@ -171,7 +171,8 @@ private struct TransactionWalk {
             try apply(request, outcome)
         case .deletePortal: try apply(request)
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals, .showAccounts,
-             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess, .generateSecret:
+             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess, .showPenalties, .clearPenalties,
+             .generateSecret:
             throw Refusal(.invalidRequest, "only changes of the configuration can be part of a transaction")
         }
     }

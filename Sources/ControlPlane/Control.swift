@@ -68,6 +68,9 @@ public final class Control {
     private var sessions = SessionTable()
     private var desk: LoginDesk
     private var penalties: Penalties
+    /// What was refused because of them: answers not looked at, and connections that login did not accept, this one and its predecessors.
+    private var refusedAnswers: UInt64 = 0
+    private var refusedConnections: (now: UInt64, before: UInt64) = (0, 0)
     /// Targets on their way out: nobody logs in any more.
     var withdrawn: Set<TargetID> = []
 
@@ -353,6 +356,11 @@ public final class Control {
         case .close(let portal):
             closePortal(portal)
             whenDone(.done, nil)
+        case .clearPenalties(let rule):
+            let cleared = penalties.clear(rule)
+            for source in cleared { keepOut(source, until: 0) }
+            log.notice("failures to log in are forgotten", metadata: ["address": "\(rule.spelling)", "sources": "\(cleared.count)"])
+            whenDone(cleared.isEmpty && rule.extent != .all ? .failed(.invalidRequest, "\(rule.spelling) has no failures") : .done, nil)
         case .drawSecret(let characters): whenDone(.drawn(.printable(characters: characters)), nil)
         }
     }
@@ -628,6 +636,7 @@ public final class Control {
 
     private func loginEnded(_ culprit: Culprit?) {
         if let culprit, let peer = culprit.newcomer { blame(peer, "login", culprit) }
+        refusedConnections = (0, refusedConnections.before &+ refusedConnections.now)
         desk.removeAll()
     }
 
@@ -650,7 +659,9 @@ public final class Control {
             case .failed(let offence):
                 guard let connection = descriptors.take(), let peer = try? Socket.peerAddress(connection.rawValue) else { return }
                 penalise(offence == .unfinished ? .unfinished : .nonsense, peer)
-            case .heartbeat: login?.heard()
+            case .heartbeat(_, let refused):
+                refusedConnections.now = refused
+                login?.heard()
             }
         } catch {
             login?.condemn(error)
@@ -675,6 +686,7 @@ public final class Control {
         // Connections that were there before it had to wait are no more guesses: their answers are not looked at.
         guard !penalties.keepsOut(applicant.peer, at: loop.now) else {
             desk.gone(id)
+            refusedAnswers += 1
             return refuse(id, applicant.question, applicant.peer, .authenticationFailure, "it has to wait after failures")
         }
         switch try desk.authenticate(id, answer, configuration, sessions) {
@@ -751,6 +763,12 @@ public final class Control {
         var view = RuntimeView(survey, sessions: sessions.served)
         // Also while there is no data process to ask.
         for key in records.withFailedFlush { view.logicalUnits[key, default: .init()].flushFailed = true }
+        var waits = RuntimeView.Penalties()
+        waits.waiting = penalties.keptOut(at: loop.now).sorted { $0.until > $1.until }.map { ("\($0.source)", ($0.until - loop.now + 999_999_999) / 1_000_000_000) }
+        waits.remembered = penalties.count
+        waits.refusedAnswers = refusedAnswers
+        waits.refusedConnections = refusedConnections.before &+ refusedConnections.now
+        view.penalties = waits
         view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }

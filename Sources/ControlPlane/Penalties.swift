@@ -50,14 +50,13 @@ package struct Penalties {
     private let exempt: [AddressRule]
     private var debts: [Source: Debt] = [:]
 
-    /// - Parameter exempt: who never has to wait
+    /// - Parameter exempt: who never has to wait; nor does a network that somebody of them is in
     package init(exempt: [AddressRule] = []) { self.exempt = exempt }
 
     /// Somebody has failed.
     /// - Parameter now: nanoseconds of the loop's clock
     /// - Returns: who is kept out from now on, and until when
     package mutating func note(_ offence: Offence, from address: SocketAddress, at now: UInt64) -> [(source: Source, until: UInt64)] {
-        guard !exempt.contains(where: { $0.admits(address.network) }) else { return [] }
         let source = Source(address)
         var keptOut: [(source: Source, until: UInt64)] = []
         if let until = charge(source, offence, share: 1, at: now) { keptOut.append((source, until)) }
@@ -66,6 +65,7 @@ package struct Penalties {
     }
 
     private mutating func charge(_ source: Source, _ offence: Offence, share: UInt64, at now: UInt64) -> UInt64? {
+        guard !exempt.contains(where: { $0.overlaps(source) }) else { return nil }
         var debt = debts[source] ?? Debt(until: now)
         if debt.until <= now { debt = Debt(until: now) }
         var cost = offence.cost
@@ -93,6 +93,14 @@ package struct Penalties {
 
     package var count: Int { debts.count }
 
+    /// Forgets what those owe that the rule names, and the networks that they are in.
+    /// - Returns: who is let in again
+    package mutating func clear(_ rule: AddressRule) -> [Source] {
+        let cleared = debts.keys.filter(rule.overlaps)
+        for source in cleared { debts[source] = nil }
+        return cleared
+    }
+
     private static let millisecond: UInt64 = 1_000_000
 
     /// When it owes no more than is tolerated.
@@ -103,5 +111,20 @@ package struct Penalties {
         guard owing.count > Self.mostSources / 2 else { return debts = owing }
         let worst = owing.sorted { $0.value.until > $1.value.until }.prefix(Self.mostSources / 2)
         debts = Dictionary(uniqueKeysWithValues: worst.map { ($0.key, $0.value) })
+    }
+}
+
+extension AddressRule {
+    /// Whether some address is in both.
+    func overlaps(_ source: Source) -> Bool {
+        switch extent {
+        case .all: return true
+        case .network(let base, let prefixLength):
+            guard let first = NetworkAddress(bytes: source.bytes), first.family == base.family else { return false }
+            let shared = min(prefixLength, source.prefixLength)
+            guard shared > 0 else { return true }
+            let rest = UInt128(first.family.bitCount - shared)
+            return first.value >> rest == base.value >> rest
+        }
     }
 }

@@ -126,7 +126,7 @@ extension Effect {
         switch self {
         case .withdrawTarget(let tid, _): "target \(tid)"
         case .withdrawLogicalUnit(let key): "logical unit \(key.lun) of target \(key.target)"
-        case .openStore, .endConnection, .listen, .close, .drawSecret: "\(self)"
+        case .openStore, .endConnection, .listen, .close, .clearPenalties, .drawSecret: "\(self)"
         }
     }
 }

@@ -47,6 +47,8 @@ public final class LoginProcess {
     private var crowd = Crowd()
     /// Sources from which nothing is accepted, until when.
     private var keptOut: [Source: UInt64] = [:]
+    /// Connections that were not accepted because of that.
+    private var refused: UInt64 = 0
     /// Discovery sessions whose initiator wants to know its targets: each asks one thing at a time.
     private lazy var discoveries = PacedQueue<(ConnectionID, TextRequest.Selection)>(loop: loop) { [unowned self] id, scope in
         // It may have gone while it waited, and control has been told.
@@ -85,7 +87,7 @@ public final class LoginProcess {
         case .refuse(let id, let status): connections[id]?.answer(.refuse(status))
         case .granted(let id): connections[id]?.close(tellControl: false)
         case .targets(let id, let targets, let isLast): connections[id]?.discovered(targets, isLast: isLast)
-        case .heartbeat(let count): link?.send(.heartbeat(count))
+        case .heartbeat(let count): link?.send(.heartbeat(count, refused: refused))
         case .keepOut(let source, let milliseconds): keepOut(source, for: UInt64(milliseconds) * 1_000_000)
         }
     }
@@ -122,7 +124,8 @@ public final class LoginProcess {
         // As tgt: offline, connections are taken and closed at once.
         guard isOnline, let peer else { return }
         let source = Source(peer)
-        guard !isKeptOut(source), crowd.count(of: source) < options.connectionsPerSource else { return }
+        guard !isKeptOut(source) else { return refused += 1 }
+        guard crowd.count(of: source) < options.connectionsPerSource else { return }
         if crowd.count >= options.connections, let victim = crowd.victim { connections[victim]?.close(tellControl: true) }
         try? Socket.setNoDelay(descriptor.rawValue)
         try? Socket.setKeepAlive(descriptor.rawValue, idle: 60, interval: 20, count: 3)

@@ -7,7 +7,7 @@ extension LoginQuestionMessage: DoorMessage {
         DoorRow(2, "finish", limit: 32 << 10, descriptors: 1...1, perSecond: 20_000, in: [.negotiating]),
         DoorRow(3, "sendTargets", perSecond: 5_000, in: [.discovering]),
         DoorRow(4, "gone", limit: 16, perSecond: 50_000, in: Set(LoginPhase.allCases)),
-        DoorRow(5, "heartbeat", limit: 16, perSecond: 100),
+        DoorRow(5, "heartbeat", limit: 32, perSecond: 100),
         DoorRow(6, "authenticate", perSecond: 20_000, in: [.proving]),
         DoorRow(7, "failed", limit: 16, descriptors: 1...1, perSecond: 20_000),
     ]
@@ -36,7 +36,9 @@ extension LoginQuestionMessage: DoorMessage {
             writer.write(id.rawValue)
             scope.encode(into: &writer)
         case .gone(let id): writer.write(id.rawValue)
-        case .heartbeat(let count): writer.write(count)
+        case .heartbeat(let count, let refused):
+            writer.write(count)
+            writer.write(refused)
         case .authenticate(let id, let answer):
             writer.write(id.rawValue)
             answer.encode(into: &writer)
@@ -50,7 +52,7 @@ extension LoginQuestionMessage: DoorMessage {
         case 2: self = .finish(ConnectionID(rawValue: try reader.uint64()), try LoginOutcome(from: &reader))
         case 3: self = .sendTargets(ConnectionID(rawValue: try reader.uint64()), try TextRequest.Selection(from: &reader))
         case 4: self = .gone(ConnectionID(rawValue: try reader.uint64()))
-        case 5: self = .heartbeat(try reader.uint64())
+        case 5: self = .heartbeat(try reader.uint64(), refused: try reader.uint64())
         case 6: self = .authenticate(ConnectionID(rawValue: try reader.uint64()), try CHAPAnswer(from: &reader))
         case 7: self = .failed(try reader.enumeration())
         default: throw .invalid

@@ -27,7 +27,8 @@ public enum LoginQuestionMessage: Sendable {
     case gone(ConnectionID)
     /// Somebody who is not known has failed. With the connection's descriptor, from which control takes the address itself.
     case failed(LoginOffence)
-    case heartbeat(UInt64)
+    /// With how many connections it has not accepted from who has to wait, since it began.
+    case heartbeat(UInt64, refused: UInt64)
 }
 
 /// Said to the login process.

@@ -29,6 +29,11 @@ public struct AdminRequest: Hashable, Sendable {
         case bindInitiators(tid: Int32, Initiators, luns: [UInt8]? = nil)
         case unbindInitiators(tid: Int32, Initiators)
         case explainAccess(AccessQuestion)
+        /// Which sources have to wait after failures to log in.
+        case showPenalties
+        /// Forgets what sources have failed in.
+        /// - Parameter address: theirs, a network of them, or `ALL`
+        case clearPenalties(address: [UInt8])
 
         case newLogicalUnit(tid: Int32, lun: UInt64, NewLogicalUnit)
         case deleteLogicalUnit(tid: Int32, lun: UInt64)

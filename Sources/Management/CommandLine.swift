@@ -375,6 +375,8 @@ public struct TgtadmCommandLine: Sendable {
         switch (mode, operation) {
         case (.access, .explain):
             return (.explainAccess(.init(tid: number ?? 0, name: text("Q") ?? [], address: text("I") ?? [], user: text("u"))), "--mode access")
+        case (.access, .tgt(.show)): return (.showPenalties, "--mode access")
+        case (.access, .tgt(.delete)): return (.clearPenalties(address: text("I") ?? []), "--mode access")
         case (.tgt(.target), .tgt(.bind)):
             guard let luns = texts[TgtadmOption.luns] else { return nil }
             return (.bindInitiators(tid: number ?? 0, .init(address: text("I"), name: text("Q")), luns: luns), "--luns")
@@ -472,7 +474,7 @@ public struct TgtadmCommandLine: Sendable {
     // MARK: Checks
 
     /// What an operation asks for besides.
-    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user, nameAndAddress, secretChange }
+    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user, nameAndAddress, address, secretChange }
 
     private struct Rule: Sendable {
         let mode: Mode
@@ -536,6 +538,8 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.lld, .stop, "LmoC"),
         Rule(.lld, .show, "LmoC"),
         Rule(.access, .explain, "LmotIQuC", .nameAndAddress),
+        Rule(.access, .tgt(.show), "LmoC"),
+        Rule(.access, .tgt(.delete), "LmoIC", .address),
     ]
 
     /// Modes whose requests tgtadm passes on unchecked.
@@ -543,7 +547,7 @@ public struct TgtadmCommandLine: Sendable {
 
     private func complaint(_ mode: Mode, _ operation: Operation) -> String? {
         if Self.unchecked.contains(mode), case .tgt = operation { return commaComplaint() }
-        if mode == .access || mode == .tgt(.target) && operation != .tgt(.show) {
+        if mode == .access && operation == .explain || mode == .tgt(.target) && operation != .tgt(.show) {
             guard let tid else { return "'tid' option is necessary" }
             if tid == 0 { return "'tid' cannot be 0" }
         }
@@ -586,6 +590,7 @@ public struct TgtadmCommandLine: Sendable {
                 nil
             }
         case .nameAndAddress: has("Q") && has("I") ? nil : "'initiator-name' and 'initiator-address' options are required"
+        case .address: has("I") ? nil : "'initiator-address' option is necessary"
         }
     }
 
@@ -753,6 +758,10 @@ extension TgtadmCommandLine {
                 for this initiator alone; no other account may use its name there then
           --mode access --op explain --tid ID --initiator-name NAME --initiator-address ADDRESS [--user USER]
                 whether this initiator may log in, having authenticated as USER, and by which rules
+          --mode access --op show
+                who has to wait after failures to log in, and for how many seconds more
+          --mode access --op delete --initiator-address ADDRESS
+                forgets their failures: of an address, of a network (ADDRESS/LENGTH), of ALL
           --json                with show, stat and explain: print JSON
           --transaction FILE    carry out the lines of FILE (-: standard input), each the options of
                                 one tgtadm that changes something: all of them, or none

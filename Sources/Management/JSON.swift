@@ -122,13 +122,14 @@ public struct JSONWriter: Sendable {
 ///
 /// | request | members |
 /// |---|---|
-/// | `--mode system --op show` | `system`: `version`, `state` (`ready`, `offline`), `debug`, `backingStores` [string], `deviceTypes` [string], `discoveryAccounts` (accounts), `limits` {name: value as text} |
+/// | `--mode system --op show` | `system`: `version`, `state` (`ready`, `offline`), `debug`, `backingStores` [string], `deviceTypes` [string], `discoveryAccounts` (accounts), `limits` {name: value as text}, `penalties`: `sourcesWaiting`, `sourcesRemembered`, `refusedConnections`, `refusedAnswers` |
 /// | `--mode target --op show` | `targets` [target], with `--tid` the one |
 /// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `authentication` (as of a session), `address`] |
 /// | `--mode account --op show` | `accounts` [`tenant`, `name`, `secrets`: how many are live] |
 /// | `--mode account --op generate` | `account`: `name`, `secret` |
 /// | `--mode portal --op show` | `portals` [`address`, `port`, `groupTag`] |
 /// | `--mode lld --op show` | `drivers` [`name`, `state`, `targets` [`tid`, `name`]] |
+/// | `--mode access --op show` | `penalties` [`source` (an IPv4 address, or an IPv6 network), `secondsLeft`] that have to wait after failures to log in |
 /// | `--mode access --op explain` | `access`: `admitted`, `reason` (why not), `rules` [`address` or `name`, `luns`] that decide, `luns` that the initiator is shown, `account` it has to have authenticated with |
 /// | `--op stat` of system, target, logicalunit | `statistics` [statistics] |
 /// | `--mode session --op stat` | `statistics` [statistics], `connections` [traffic] |

@@ -110,7 +110,7 @@ extension AdminRequest {
         case addSecret = 45, retireSecret, generateSecret, bindAccountToInitiator, unbindAccountFromInitiator
         case statSession = 50, showConnections, deleteConnection, statConnections
         case startDriver = 60, stopDriver, showDrivers
-        case explainAccess = 70
+        case explainAccess = 70, showPenalties, clearPenalties
     }
 
     func encode(into writer: inout ByteWriter) {
@@ -153,6 +153,10 @@ extension AdminRequest {
             writer.write(question.name)
             writer.write(question.address)
             writer.write(question.user)
+        case .showPenalties: begin(.showPenalties)
+        case .clearPenalties(let address):
+            begin(.clearPenalties)
+            writer.write(address)
 
         case .newLogicalUnit(let tid, let lun, let unit):
             begin(.newLogicalUnit, tid)
@@ -246,6 +250,8 @@ extension AdminRequest {
         case .explainAccess:
             action = .explainAccess(AdminRequest.AccessQuestion(
                 tid: try reader.int32(), name: try reader.text(), address: try reader.text(), user: try reader.optionalText()))
+        case .showPenalties: action = .showPenalties
+        case .clearPenalties: action = .clearPenalties(address: try reader.text())
 
         case .newLogicalUnit: action = .newLogicalUnit(tid: try reader.int32(), lun: try reader.uint64(), try NewLogicalUnit(&reader))
         case .deleteLogicalUnit: action = .deleteLogicalUnit(tid: try reader.int32(), lun: try reader.uint64())

@@ -212,6 +212,8 @@ public struct SystemReport: Sendable {
     public var deviceTypes: [String]
     /// Bound to discovery.
     public var accounts = AccountsReport()
+    /// Numbers about who has to wait; tgt has no such section.
+    public var penalties: [(name: String, value: String)] = []
     /// The daemon's limits; tgt has no such section.
     public var limits: [(name: String, value: String)] = []
 
@@ -244,10 +246,19 @@ public struct SystemReport: Sendable {
         text.line(1, "iSNSServerIP=")
         text.line(1, "iSNSServerPort=3205")
         text.line(1, "iSNSAccessControl=Off")
+        if !penalties.isEmpty { text.line(0, "Penalties:") }
+        for (name, value) in penalties { text.line(1, "\(name)=\(value)") }
         if !limits.isEmpty { text.line(0, "Limits:") }
         for (name, value) in limits { text.line(1, "\(name)=\(value)") }
         return text.bytes
     }
+}
+
+/// `--op show --mode access`: nothing at all if nobody has to wait.
+public func renderPenalties(_ penalties: [(source: String, secondsLeft: UInt64)]) -> [UInt8] {
+    var text = ReportText()
+    for (source, seconds) in penalties { text.line(0, "Source: \(source), waits \(seconds) s") }
+    return text.bytes
 }
 
 /// `--op show --mode lld`.

@@ -211,6 +211,34 @@ struct PlanTests {
         #expect(try rig.call("--mode access --op explain --tid 1 -Q iqn_x -I ::1").errors == ["tgtadm: invalid request"])
     }
 
+    @Test("who has to wait is listed, and is let in again by address, by network, or with all")
+    func penalties() throws {
+        var rig = try busyRig()
+        #expect(text(try rig.call("--mode access --op show").output) == "")
+        #expect(text(try rig.call("--mode access --op show --json").output) == #"{"schemaVersion":1,"penalties":[]}"# + "\n")
+        var waits = RuntimeView.Penalties()
+        waits.waiting = [("192.0.2.1", 85), ("2001:db8:1:2::/64", 1)]
+        waits.remembered = 3
+        waits.refusedConnections = 4
+        rig.view.penalties = waits
+        #expect(text(try rig.call("--mode access --op show").output) == "Source: 192.0.2.1, waits 85 s\nSource: 2001:db8:1:2::/64, waits 1 s\n")
+        #expect(text(try rig.call("--mode access --op show --json").output)
+            == #"{"schemaVersion":1,"penalties":[{"source":"192.0.2.1","secondsLeft":85},{"source":"2001:db8:1:2::/64","secondsLeft":1}]}"# + "\n")
+        #expect(text(try rig.call("--mode system --op show").output).contains(
+            "Penalties:\n    sources-waiting=2\n    sources-remembered=3\n    refused-connections=4\n    refused-answers=0\n"))
+        for address in ["192.0.2.1", "2001:db8::/32", "ALL"] {
+            #expect(try rig.call("--mode access --op delete -I \(address)").code == 0)
+            #expect(try rig.effects == [.clearPenalties(AddressRule(parsing: utf8(address)))] && rig.changes.isEmpty)
+        }
+        for address in ["localhost", "192.0.2.0/33", "somebody"] {
+            #expect(try rig.call("--mode access --op delete -I \(address)").errors == ["tgtadm: invalid request"])
+            #expect(rig.effects.isEmpty)
+        }
+        rig.failure = (.invalidRequest, "192.0.2.9 has no failures")
+        #expect(try rig.call("--mode access --op delete -I 192.0.2.9").errors == ["tgtadm: invalid request"])
+        #expect(rig.reason == "192.0.2.9 has no failures")
+    }
+
     @Test("what has no valid spelling cannot be there, and so is not found", arguments: [
         ("--op unbind --mode target --tid 1 -I not-an-address", TgtError.noRule), ("--op unbind --mode target --tid 1 -I 192.0.2.0/33", .noRule),
         ("--op unbind --mode target --tid 1 -Q ", .noRule), ("--op delete --mode account -u \u{1}", .noAccount),

@@ -89,6 +89,41 @@ import Testing
         #expect(penalties.keepsOut(peer(0), at: start) && penalties.keepsOut(peer(1 << 20), at: start))
         #expect(penalties.keptOut(at: start).count == Penalties.mostSources / 4 + 1)
     }
+
+    @Test("An exempt address keeps its networks from having to wait", arguments: [
+        ("2001:db8:1:2::9", "2001:db8:1:2::1", true), ("2001:db8:1:2::/64", "2001:db8:1:3::1", false), ("2001:db8::/32", "2001:db8:1:2::1", true),
+        ("ALL", "2001:db8::1", true), ("0.0.0.0/0", "2001:db8::1", false), ("::/0", "192.0.2.1", false), ("192.0.2.0/24", "192.0.3.1", false),
+        ("::ffff:192.0.2.1", "192.0.2.1", true),
+    ])
+    func overlaps(rule: String, peer: String, isExempt: Bool) throws {
+        var penalties = Penalties(exempt: [try AddressRule(parsing: Array(rule.utf8))])
+        _ = penalties.note(.crash, from: address(peer), at: start)
+        #expect(penalties.keepsOut(address(peer), at: start) != isExempt)
+    }
+
+    @Test("The /48 around an exempt address does not have to wait, whatever others in it do")
+    func exemptSite() throws {
+        var penalties = Penalties(exempt: [try AddressRule(parsing: Array("2001:db8:1:2::9".utf8))])
+        for network in 0x10...0xff { _ = penalties.note(.crash, from: address("2001:db8:1:\(String(network, radix: 16))::1"), at: start) }
+        #expect(penalties.keepsOut(address("2001:db8:1:10::1"), at: start) && !penalties.keepsOut(address("2001:db8:1:2::9"), at: start))
+        #expect(!penalties.keepsOut(address("2001:db8:1:3::1"), at: start))
+    }
+
+    @Test("An administrator has failures forgotten: of one, of a network, of all; then they begin anew")
+    func clear() throws {
+        func rule(_ text: String) throws -> AddressRule { try AddressRule(parsing: Array(text.utf8)) }
+        var penalties = Penalties()
+        let peers = ["192.0.2.1", "192.0.2.2", "192.0.3.1", "2001:db8:1:2::1"].map(address)
+        for peer in peers { _ = penalties.note(.crash, from: peer, at: start) }
+        func waiting() -> [Bool] { peers.map { penalties.keepsOut($0, at: start) } }
+        #expect(penalties.clear(try rule("192.0.2.9")).isEmpty && waiting() == [true, true, true, true])
+        #expect(penalties.clear(try rule("192.0.2.1")) == [Source(peers[0])] && waiting() == [false, true, true, true])
+        #expect(penalties.clear(try rule("192.0.2.0/23")).count == 2 && waiting() == [false, false, false, true])
+        #expect(Set(penalties.clear(try rule("2001:db8:1:2::77")).map(\.description)) == ["2001:db8:1:2::/64", "2001:db8:1::/48"])
+        #expect(penalties.count == 0)
+        #expect(penalties.note(.guess, from: peers[0], at: start).isEmpty)
+        #expect(penalties.clear(try rule("ALL")).count == 1 && penalties.count == 0)
+    }
 }
 
 @Suite struct DescriptorLimitTests {

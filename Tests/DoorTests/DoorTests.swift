@@ -66,7 +66,7 @@ private let findings: [SurveyEntry] = [
 /// One of every message, the largest of its kind where there is a limit.
 private let loginQuestions: [LoginQuestionMessage] = [
     .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
-    .gone(connection), .heartbeat(1), .failed(.unfinished), .failed(.nonsense),
+    .gone(connection), .heartbeat(1, refused: 2), .failed(.unfinished), .failed(.nonsense),
     .authenticate(
         connection,
         CHAPAnswer(

@@ -217,6 +217,8 @@ import Testing
         #expect(eventually(within: 5) { (try? Wire(port: daemon.port, source: 9))?.closes(within: 0.5) == true }, daemon.evidence)
         #expect(try eventually(within: 5) { try Initiator(port: daemon.port, source: 3).login(target: Daemon.iqn("disk"), isid: 2) == 0 }, daemon.evidence)
         #expect(try Wire(port: daemon.port, source: 9).closes(within: 0.5), "it still waits")
+        let waiting = try daemon.must("--mode access --op show")
+        #expect(waiting.hasPrefix("Source: 127.0.0.9, waits ") && waiting.split(separator: "\n").count == 1, "\(waiting)")
         #expect(try witness.perform(cdb: [0, 0, 0, 0, 0, 0]).status == 0)
         busy.kill()
         print("login was killed \(attempts) times until it was at somebody's bytes")
@@ -229,6 +231,7 @@ import Testing
         let attempts = try crash("login", daemon) { $0 }
         busy.kill()
         #expect(daemon.log.contains("source=127.0.0.9"), daemon.evidence)
+        #expect(try daemon.must("--mode access --op show") == "")
         #expect(try eventually(within: 5) { try Initiator(port: daemon.port, source: 9).login(target: Daemon.iqn("disk")) == 0 }, daemon.evidence)
         print("login was killed \(attempts) times until it was at somebody's bytes")
     }
@@ -257,5 +260,32 @@ import Testing
         #expect(try Wire(port: daemon.port, source: 1).closes(within: 0.5), "it still waits\n\(daemon.log.suffix(4000))")
         busy?.kill()
         print("data was killed \(attempts) times until it was at somebody's bytes")
+    }
+
+    @Test("An administrator sees who has to wait and what that refused, and lets them in again")
+    func shownAndCleared() throws {
+        let (daemon, _) = try daemon()
+        #expect(try daemon.must("--mode access --op show") == "")
+        func number(_ name: String) throws -> Int {
+            let line = try daemon.must("--mode system --op show").split(separator: "\n").first { $0.hasPrefix("    \(name)=") }
+            return try #require(line.flatMap { Int($0.drop { $0 != "=" }.dropFirst()) })
+        }
+        #expect(try number("sources-waiting") == 0)
+        // Five seconds are tolerated, and half a second is owed for each.
+        for _ in 0..<14 { try Wire(port: daemon.port, source: 2).send([UInt8](repeating: 0xff, count: 64)) }
+        #expect(try eventually(within: 3) { try number("sources-waiting") == 1 }, daemon.evidence)
+        let shown = try daemon.must("--mode access --op show")
+        #expect(shown.hasPrefix("Source: 127.0.0.2, waits ") && shown.hasSuffix(" s\n"), "\(shown)")
+        #expect(try daemon.must("--json --mode access --op show").hasPrefix("{\"schemaVersion\":1,\"penalties\":[{\"source\":\"127.0.0.2\",\"secondsLeft\":"))
+        let refused = try Wire(port: daemon.port, source: 2)
+        #expect(refused.closes(within: 1))
+        #expect(try eventually(within: 5) { try number("refused-connections") >= 1 }, "login tells with its heartbeat")
+
+        #expect(try !daemon.admin(["--mode", "access", "--op", "delete", "-I", "127.0.0.77"]).succeeded)
+        #expect(try !daemon.admin(["--mode", "access", "--op", "delete", "-I", "localhost"]).succeeded)
+        try daemon.must("--mode access --op delete -I 127.0.0.2")
+        #expect(try daemon.must("--mode access --op show") == "")
+        #expect(try eventually(within: 1) { try Initiator(port: daemon.port, source: 2).login(target: Daemon.iqn("disk")) == 0 }, daemon.evidence)
+        try daemon.must("--mode access --op delete -I ALL")
     }
 }

@@ -36,7 +36,7 @@ struct NativeProtocolTests {
         .newTarget(tid: 1, name: utf8("iqn.x")), .deleteTarget(tid: -1, force: true), .deleteTarget(tid: 3, force: false), .showTargets,
         .showTarget(tid: .max), .statTarget(tid: 4), .updateTarget(tid: 4, .init(name: utf8("a"), value: utf8("b=c,d"))),
         .bindInitiators(tid: 1, .init(address: utf8("ALL"))), .bindInitiators(tid: 1, .init(name: utf8("iqn.x")), luns: utf8("0-3:ro,7")),
-        .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("::1"))),
+        .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("::1"))), .showPenalties, .clearPenalties(address: utf8("ALL")),
         .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("10.0.0.1"), user: utf8("u"))),
         .unbindInitiators(tid: 1, .init(address: utf8("10.0.0.1"), name: utf8("iqn.*"))),
         .newLogicalUnit(tid: 1, lun: 1, unit), .newLogicalUnit(tid: 1, lun: .max, .init()), .deleteLogicalUnit(tid: 1, lun: 16383),

@@ -92,7 +92,7 @@ struct ManagementDesk {
         case .withdrawLogicalUnit(let key):
             precondition((0..<Model.Limits.logicalUnits).contains(key.lun), "the door's messages have 16 bits for it")
             return .done
-        case .withdrawTarget, .endConnection, .close: return .done
+        case .withdrawTarget, .endConnection, .close, .clearPenalties: return .done
         case .drawSecret(let characters): return .drawn(Secret([UInt8](repeating: choice | 0x40, count: characters)))
         }
     }
