@@ -74,7 +74,7 @@ let package = Package(
             exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", exclude: ["vm", "Comparison"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "Reactor", "SCSI"]),
-        tests("ControlPlaneTests", ["ControlPlane", "Crypto", "Reactor", "Door", "ISCSI", "Model", logging]),
+        tests("ControlPlaneTests", ["ControlPlane", "Access", "Crypto", "Reactor", "Door", "ISCSI", "Model", logging]),
         tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),

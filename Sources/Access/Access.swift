@@ -23,6 +23,38 @@ public enum AccessRule: Hashable, Sendable {
     }
 }
 
+/// Through what an initiator reaches us, and what that has proved of it.
+public enum Channel: Hashable, Sendable {
+    case clear
+    case tls(Identity)
+
+    /// What the TLS handshake has proved.
+    public enum Identity: Hashable, Sendable {
+        /// Nothing, and nobody has asked: whoever has connected may be anybody.
+        case anybody
+        /// It is this initiator.
+        case initiator(ISCSIName)
+        /// It is somebody who is no initiator of ours.
+        case stranger
+    }
+
+    public var isTLS: Bool { self != .clear }
+
+    /// Who it has been proved to be; nil: nobody in particular.
+    public var provenName: ISCSIName? {
+        if case .tls(.initiator(let name)) = self { name } else { nil }
+    }
+
+    /// Whether it leaves open, or has proved, that this is the initiator.
+    func admits(_ initiator: ISCSIName) -> Bool {
+        switch self {
+        case .clear, .tls(.anybody): true
+        case .tls(.initiator(let name)): name == initiator
+        case .tls(.stranger): false
+        }
+    }
+}
+
 /// Who may log in, and why.
 public enum AccessDecision: Hashable, Sendable {
     /// By one rule, or by an address rule and a name rule.
@@ -44,13 +76,17 @@ public enum AccessDecision: Hashable, Sendable {
         case account
         /// The target has to prove itself, too, and was not asked to.
         case mutualAuthenticationRequired
+        /// The target is there only for those who come through TLS.
+        case tlsRequired
+        /// TLS has proved that it is somebody else.
+        case otherIdentity
         /// The target, or the system, is offline.
         case offline
 
         /// What the initiator is told (RFC 7143 §11.13.5). Whoever is not admitted does not learn whether the target exists.
         public var loginStatus: LoginStatus {
             switch self {
-            case .noRules, .address, .name, .noTarget, .account: .notFound
+            case .noRules, .address, .name, .noTarget, .account, .tlsRequired, .otherIdentity: .notFound
             case .authenticationRequired, .mutualAuthenticationRequired: .authenticationFailure
             case .offline: .serviceUnavailable
             }
@@ -66,6 +102,8 @@ public enum AccessDecision: Hashable, Sendable {
             case .authenticationRequired: "an account is bound there, and it has not authenticated"
             case .account: "the account is not bound there for this initiator"
             case .mutualAuthenticationRequired: "the target wants mutual authentication, and was asked for no proof"
+            case .tlsRequired: "the target requires TLS"
+            case .otherIdentity: "its certificate or pre-shared key is not that initiator's"
             case .offline: "the target, or the system, is offline"
             }
         }
@@ -100,15 +138,17 @@ public func decide(_ target: TargetConfiguration, initiator: ISCSIName, address:
     return .admitted(rules)
 }
 
-/// Decides on a login to a target by name: its rules and its accounts have to admit.
+/// Decides on a login to a target by name: its rules and its accounts have to admit, and whoever it is through TLS is who it says.
 /// - Parameters:
 ///   - account: whose secret it has proved to know; nil: nobody's
 ///   - isMutual: whether it has let the target prove itself, too
 public func decideLogin(
     _ configuration: Configuration, targetName: ISCSIName, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil,
-    isMutual: Bool = false
+    isMutual: Bool = false, channel: Channel = .clear
 ) -> AccessDecision {
+    guard channel.admits(initiator) else { return .refused(.otherIdentity) }
     guard let target = configuration.target(named: targetName) else { return .refused(.noTarget) }
+    guard channel.isTLS || !target.requiresTLS else { return .refused(.tlsRequired) }
     let decision = decide(target, initiator: initiator, address: address)
     guard decision.isAdmitted else { return decision }
     if !target.accounts.isEmpty || target.requiresMutualCHAP {
@@ -122,7 +162,10 @@ public func decideLogin(
 
 /// Decides on a discovery session. Which targets it sees is another question: `discoverable`.
 /// - Parameter account: whose secret it has proved to know; nil: nobody's
-public func decideDiscovery(_ configuration: Configuration, initiator: ISCSIName, account: AccountName? = nil) -> AccessDecision {
+public func decideDiscovery(
+    _ configuration: Configuration, initiator: ISCSIName, account: AccountName? = nil, channel: Channel = .clear
+) -> AccessDecision {
+    guard channel.admits(initiator) else { return .refused(.otherIdentity) }
     if !configuration.discoveryAccounts.isEmpty {
         guard let account else { return .refused(.authenticationRequired) }
         guard configuration.discoveryAccounts.admits(account, initiator) else { return .refused(.account) }
@@ -136,12 +179,13 @@ public func decideDiscovery(_ configuration: Configuration, initiator: ISCSIName
 /// An account that is bound to any target is an identity, and sees what that may log in to. One that is bound to discovery alone is a key
 /// to the list: behind it, as without any, an initiator sees the targets that some account is bound to for it, or none at all.
 public func discoverable(
-    _ configuration: Configuration, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil
+    _ configuration: Configuration, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil, channel: Channel = .clear
 ) -> [TargetConfiguration] {
+    guard channel.admits(initiator) else { return [] }
     let targets = configuration.sortedTargets
     let identity = account.flatMap { account in targets.contains { $0.accounts.admits(account) } ? account : nil }
     return targets.filter { target in
-        guard decide(target, initiator: initiator, address: address).isAdmitted else { return false }
+        guard channel.isTLS || !target.requiresTLS, decide(target, initiator: initiator, address: address).isAdmitted else { return false }
         if target.accounts.isEmpty { return true }
         return identity.map { target.accounts.admits($0, initiator) } ?? target.accounts.incoming.contains { target.accounts.admits($0, initiator) }
     }

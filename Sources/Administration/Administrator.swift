@@ -98,10 +98,7 @@ public enum Administrator {
             return .listen(portal)
         case .deletePortal(let text):
             let portal = try configured { () throws(ConfigurationError) in
-                let portal = try Portal(parsing: text)
-                var changed = configuration
-                _ = try changed.deletePortal(portal)
-                return portal
+                try configuration.portal(PortalAddress(parsing: text)).endpoint
             }
             return .close(portal)
         case .clearPenalties(let address): return .clearPenalties(try configured { () throws(ConfigurationError) in try AddressRule(parsing: address) })
@@ -186,7 +183,7 @@ public enum Administrator {
             guard case .listening(let portal) = outcome else { preconditionFailure("a portal listens before it is configured") }
             changes = try configured { () throws(ConfigurationError) in try new.addPortal(portal) }
         case .deletePortal(let text):
-            changes = try configured { () throws(ConfigurationError) in try new.deletePortal(Portal(parsing: text)) }
+            changes = try configured { () throws(ConfigurationError) in try new.deletePortal(PortalAddress(parsing: text)) }
 
         case .newAccount(let user, let password, let allowWeak):
             changes = try configured { () throws(ConfigurationError) in

@@ -33,8 +33,8 @@ struct JSONReporter {
         case .showPortals:
             return JSONWriter.document { writer in
                 writer.objects("portals", configuration.portals) { writer, portal in
-                    writer.field("address", portal.address.description)
-                    writer.field("port", portal.port)
+                    writer.field("address", portal.endpoint.address.description)
+                    writer.field("port", portal.endpoint.port)
                     writer.field("groupTag", portal.groupTag)
                 }
             }

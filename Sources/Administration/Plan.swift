@@ -57,7 +57,7 @@ public enum Effect: Hashable, Sendable {
     /// Listen. → `.listening` with the real port, or `.failed(.invalidRequest, why)`
     case listen(Portal)
     /// Stop listening. → `.done`
-    case close(Portal)
+    case close(PortalAddress)
     /// Forget what these have failed in. → `.done`, or `.failed(.invalidRequest, …)` if nothing is known of them
     case clearPenalties(AddressRule)
     /// Draw a secret of so many printable characters. → `.drawn`

@@ -47,7 +47,7 @@ public struct Transaction: Sendable {
         /// Which opened store each logical unit has got, by the index of its request. The others are not needed any more.
         public let stores: [LogicalUnitKey: Int]
         /// Portals nobody should listen on any more.
-        public let closedPortals: [Portal]
+        public let closedPortals: [PortalAddress]
     }
 
     /// Why none of it is done.
@@ -113,7 +113,7 @@ private struct TransactionWalk {
     /// In the order in which they were made, as if each request stood alone.
     private var changes: [Change] = []
     private var stores: [LogicalUnitKey: Int] = [:]
-    private var listened: [Portal] = []
+    private var listened: [PortalAddress] = []
 
     /// - Parameter withdrawn: targets that have no sessions any more, whatever `view` says
     init(_ configuration: Configuration, _ view: RuntimeView, _ outcomes: [Int: EffectOutcome]?, _ withdrawn: Set<TargetID>) {
@@ -163,11 +163,11 @@ private struct TransactionWalk {
         case .newPortal:
             guard case .listen(let portal)? = try Administrator.effect(request, new, view) else { return }
             // One that was closed by an earlier request just stays open.
-            guard !old.portals.contains(portal) else { return try apply(request, .listening(portal)) }
+            guard !old.portals.contains(where: { $0.endpoint == portal.endpoint }) else { return try apply(request, .listening(portal)) }
             needs.listens[index] = portal
             let outcome = outcomes?[index] ?? .listening(portal)
             guard case .listening(let real) = outcome else { throw Refusal(.invalidRequest, "nobody listens on \(portal)") }
-            listened.append(real)
+            listened.append(real.endpoint)
             try apply(request, outcome)
         case .deletePortal: try apply(request)
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals, .showAccounts,
@@ -189,10 +189,10 @@ private struct TransactionWalk {
     // MARK: The end
 
     func commit(from old: Configuration) -> Transaction.Commit {
-        let open = Set(new.portals)
+        let open = Set(new.portals.map(\.endpoint))
         return Transaction.Commit(
             configuration: new, changes: netChanges(from: old), stores: stores,
-            closedPortals: (old.portals + listened).filter { !open.contains($0) })
+            closedPortals: (old.portals.map(\.endpoint) + listened).filter { !open.contains($0) })
     }
 
     /// What those who serve the old configuration have to be told.
@@ -220,7 +220,7 @@ private struct TransactionWalk {
                 } else if units[key] != .mediumChanged(key) {
                     units[key] = change
                 }
-            case .accountsChanged(nil), .accountListChanged, .portalAdded, .portalRemoved, .systemStateChanged, .debugChanged:
+            case .accountsChanged(nil), .accountListChanged, .portalAdded, .portalRemoved, .portalChanged, .systemStateChanged, .debugChanged:
                 if told.insert(change).inserted { net.append(change) }
             }
         }

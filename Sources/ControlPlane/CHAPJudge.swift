@@ -1,3 +1,4 @@
+import Access
 import Crypto
 import ISCSI
 import Model
@@ -5,7 +6,7 @@ import Model
 /// When CHAP may use MD5 (`chap.md5` in the settings). Stock initiators offer nothing else until they are told to.
 public enum MD5Use: String, CaseIterable, Sendable {
     case never
-    /// Where nobody can overhear it. There is no portal with TLS yet: nowhere.
+    /// Where nobody can overhear it: on portals with TLS.
     case tlsOnly = "tls-only"
     case always
 }
@@ -21,14 +22,18 @@ package struct CHAPJudge {
     private let key = Secret.random(count: 32)
     /// What stands in for the secrets that there are not, so that each judgement is the same work.
     private let nobodys = Secret.random(count: 16)
-    private let algorithms: Set<CHAPAlgorithm>
+    private let inClear: Set<CHAPAlgorithm>
+    private let overTLS: Set<CHAPAlgorithm>
 
     package init(md5: MD5Use = .always) {
-        algorithms = Set(CHAPAlgorithm.allCases.filter { $0.digest.isAvailable && ($0 != .md5 || md5 == .always) })
+        let available = Set(CHAPAlgorithm.allCases.filter(\.digest.isAvailable))
+        inClear = available.filter { $0 != .md5 || md5 == .always }
+        overTLS = available.filter { $0 != .md5 || md5 != .never }
     }
 
     /// What the initiator on one connection has to answer: once.
-    package func demand() -> CHAPDemand {
+    package func demand(over channel: Channel = .clear) -> CHAPDemand {
+        let algorithms = channel.isTLS ? overTLS : inClear
         let chance = Random.bytes(count: Self.chance)
         return CHAPDemand(algorithms: algorithms, identifier: Random.bytes(count: 1)[0], challenge: chance + mark(of: chance))
     }

@@ -85,7 +85,7 @@ public final class Control {
     /// Persistent reservations, and failed flushes, as data has given them to keep.
     private var records = UnitRecords()
     /// Listening sockets stay here too, so that connections wait while login is started again.
-    private var listening: [Portal: ListeningSocket] = [:]
+    private var listening: [PortalAddress: ListeningSocket] = [:]
     private var lastPortal: UInt32 = 0
 
     private final class ListeningSocket {
@@ -119,7 +119,7 @@ public final class Control {
     func start(_ whenReady: @escaping ((any Error)?) -> Void) throws {
         // Before the portals: who waits until one of them listens finds this one listening, too.
         managementSocket = try ManagementSocket.listen(options.socket)
-        for portal in try options.settings.portals.map(Portal.init(address:)) {
+        for portal in options.settings.portals.map({ Portal(PortalAddress($0)) }) {
             let real = try listen(portal)
             _ = try configuration.addPortal(real)
         }
@@ -313,7 +313,7 @@ public final class Control {
             perform(effect) { [unowned self] outcome, opened in
                 let next = Administrator.resume(continuation, outcome, configuration)
                 if case .withdrawTarget(let tid, _) = effect { withdrawn.remove(tid) }
-                if case .listen(let portal) = effect, case .answer = next { closePortal(portal) }
+                if case .listen(let portal) = effect, case .answer = next { closePortal(portal.endpoint) }
                 carryOut(next, opened: opened, reply)
             }
         }
@@ -369,17 +369,17 @@ public final class Control {
 
     /// Listens; the answer has the real port.
     func listen(_ portal: Portal) throws(SystemError) -> Portal {
-        let descriptor = try Socket.listen(on: portal.socketAddress)
-        let real = try Socket.localAddress(descriptor.rawValue).map { Portal(address: portal.address, port: $0.port) } ?? portal
+        let descriptor = try Socket.listen(on: portal.endpoint.socketAddress)
+        let real = try Socket.localAddress(descriptor.rawValue).map { portal.listening(on: $0.port) } ?? portal
         lastPortal += 1
         let socket = ListeningSocket(lastPortal, descriptor)
-        listening[real] = socket
+        listening[real.endpoint] = socket
         login?.send(.listen(portal: socket.number), passing: socket.descriptor.rawValue)
         return real
     }
 
-    func closePortal(_ portal: Portal) {
-        guard let socket = listening.removeValue(forKey: portal) else { return }
+    func closePortal(_ endpoint: PortalAddress) {
+        guard let socket = listening.removeValue(forKey: endpoint) else { return }
         login?.send(.stopListening(portal: socket.number))
     }
 
@@ -439,7 +439,7 @@ public final class Control {
                 for key in target.sortedLogicalUnits.map(\.key) where records[key].flushFailed {
                     updateLogicalUnit(key, nil, forgetsFailedFlush: true, rest)
                 }
-            case .parametersChanged, .accountListChanged, .portalAdded, .portalRemoved: break
+            case .parametersChanged, .accountListChanged, .portalAdded, .portalRemoved, .portalChanged: break
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
@@ -483,7 +483,7 @@ public final class Control {
 
     func addTarget(_ tid: TargetID, _ rest: Countdown?) {
         guard let target = configuration.targets[tid] else { return }
-        order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: LoginDesk.portalGroupTag) }, mustNotRefuse("target \(tid)", rest))
+        order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: Portal.defaultGroupTag) }, mustNotRefuse("target \(tid)", rest))
         for unit in target.sortedLogicalUnits { addLogicalUnit(unit.key, rest) }
     }
 
@@ -521,7 +521,7 @@ public final class Control {
             guard let target = configuration.targets[record.tid] else { continue }
             let decision = decideLogin(
                 configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network, account: record.account,
-                isMutual: record.proof?.isMutual ?? false)
+                isMutual: record.proof?.isMutual ?? false, channel: record.channel)
             guard case .refused(let reason) = decision, reason != .offline else {
                 if let mask = decide(target, initiator: record.initiatorName, address: record.peer.network).mask, mask != record.mask {
                     log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record))
@@ -598,8 +598,8 @@ public final class Control {
         if let record = sessions.records[tsih] {
             // In a normal session only its own target may be asked for (RFC 7143 appendix C).
             found = LoginDesk.targets(
-                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, account: record.account, current: configuration.targets[record.tid]?.name,
-                peer: record.peer, local: record.local, configuration
+                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, account: record.account, channel: record.channel,
+                current: configuration.targets[record.tid]?.name, peer: record.peer, local: record.local, configuration
             ).filter { $0.name == configuration.targets[record.tid]?.name }
         }
         for (page, isLast) in pages(found) { data?.send(.targets(id, page, isLast: isLast)) }
@@ -691,7 +691,7 @@ public final class Control {
         }
         switch try desk.authenticate(id, answer, configuration, sessions) {
         case .authenticated(let parameters, let proof):
-            if answer.algorithm == .md5 {
+            if desk.isMD5InClear(id) {
                 log.notice(
                     "an initiator authenticates by MD5 in clear: whoever listens may try secrets at a great rate",
                     metadata: ["initiator": "\(applicant.question.initiatorName)", "address": "\(applicant.peer)"])
@@ -793,11 +793,7 @@ final class Countdown {
     deinit { whenDone?() }
 }
 
-extension Portal {
-    init(address: SocketAddress) throws(ConfigurationError) {
-        self.init(address: address.network, port: address.port)
-    }
-
+extension PortalAddress {
     var socketAddress: SocketAddress {
         guard let address = SocketAddress(bytes: address.bytes, port: port) else { preconditionFailure("a portal's address has 4 or 16 bytes") }
         return address

@@ -12,8 +12,10 @@ package struct LoginProof: Hashable, Sendable {
     var algorithm: CHAPAlgorithm
     /// Whether the target has proved itself, too.
     var isMutual: Bool
-    /// Whether whoever overheard it may try secrets at a great rate: there is no TLS yet.
-    var isMD5InClear: Bool { algorithm == .md5 }
+    /// Whether whoever listens could hear it.
+    var isInClear: Bool
+    /// Whether whoever overheard it may try secrets at a great rate.
+    var isMD5InClear: Bool { algorithm == .md5 && isInClear }
 }
 
 /// Decides on logins, as the login process asks: it believes nothing that process says but what was negotiated, and that
@@ -25,12 +27,18 @@ package struct LoginDesk {
         let question: LoginQuestion
         let peer: SocketAddress
         let local: SocketAddress
+        /// Through what it has come.
+        let channel: Channel
         /// What it may negotiate within; nil as long as it has to prove who it is.
         var offered: SessionParameters?
         /// What it has to answer, once.
         var demand: CHAPDemand?
         /// What it has proved; nil: nothing.
         var proof: LoginProof?
+
+        func mayDiscover(_ configuration: Configuration) -> AccessDecision {
+            decideDiscovery(configuration, initiator: question.initiatorName, account: proof?.account, channel: channel)
+        }
 
         /// It has shown all that it has to: it may negotiate.
         mutating func proceed(_ parameters: SessionParameters) {
@@ -65,28 +73,32 @@ package struct LoginDesk {
 
     /// `begin`: who is it, and may it go on?
     package mutating func begin(
-        _ id: ConnectionID, _ question: LoginQuestion, peer: SocketAddress, local: SocketAddress, _ configuration: Configuration,
-        _ sessions: SessionTable
+        _ id: ConnectionID, _ question: LoginQuestion, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear,
+        _ configuration: Configuration, _ sessions: SessionTable
     ) -> Beginning {
         guard applicants.count < Self.mostApplicants else { return .refuse(.outOfResources, "too many logins at once") }
-        var applicant = Applicant(phase: .proving, question: question, peer: peer, local: local)
-        switch decide(question, nil, peer: peer, configuration, sessions) {
+        var applicant = Applicant(phase: .proving, question: question, peer: peer, local: local, channel: channel)
+        let tag = Self.portalGroupTag(at: local, configuration)
+        switch decide(question, nil, peer: peer, channel, configuration, sessions) {
         case .admitted(let parameters):
             applicant.proceed(parameters)
             applicants[id] = applicant
-            return .proceed(parameters, portalGroupTag: Self.portalGroupTag, .none)
+            return .proceed(parameters, portalGroupTag: tag, .none)
         // Where anybody can prove anything, what is not permitted looks just like what is not there: both have to prove who they are first.
         case .refused(.authenticationFailure, _) where configuration.hasAccounts, .refused(.notFound, _) where configuration.hasAccounts:
-            let demand = judge.demand()
+            let demand = judge.demand(over: channel)
             applicant.demand = demand
             applicants[id] = applicant
-            return .proceed(SessionParameters(), portalGroupTag: Self.portalGroupTag, .chap(demand))
+            return .proceed(SessionParameters(), portalGroupTag: tag, .chap(demand))
         case .refused(let status, let reason): return .refuse(status, reason)
         }
     }
 
     /// Who asks and from where, for the log.
     func applicant(_ id: ConnectionID) -> (question: LoginQuestion, peer: SocketAddress)? { applicants[id].map { ($0.question, $0.peer) } }
+
+    /// Whether it has just authenticated so that whoever listened may try secrets at a great rate.
+    func isMD5InClear(_ id: ConnectionID) -> Bool { applicants[id]?.proof?.isMD5InClear ?? false }
 
     package enum Judgement {
         /// With our own proof, if it has asked for one.
@@ -115,8 +127,8 @@ package struct LoginDesk {
         guard judge.isRight(answer, to: demand, account: incoming, outgoing: outgoing), let incoming else {
             return .refuse(.authenticationFailure, "\(incoming == nil ? "there is no account" : "a wrong response for account") “\(escaped(answer.name))”")
         }
-        let proof = LoginProof(account: incoming.name, algorithm: answer.algorithm, isMutual: answer.counterdemand != nil)
-        switch decide(applicant.question, proof, peer: applicant.peer, configuration, sessions) {
+        let proof = LoginProof(account: incoming.name, algorithm: answer.algorithm, isMutual: answer.counterdemand != nil, isInClear: !applicant.channel.isTLS)
+        switch decide(applicant.question, proof, peer: applicant.peer, applicant.channel, configuration, sessions) {
         case .refused(let status, let reason): return .refuse(status, reason)
         case .admitted(let parameters):
             let ours = answer.counterdemand.map { counterdemand in outgoing.flatMap { Self.proof(of: $0, counterdemand, answer.algorithm) } }
@@ -141,33 +153,36 @@ package struct LoginDesk {
     }
 
     private func decide(
-        _ question: LoginQuestion, _ proof: LoginProof?, peer: SocketAddress, _ configuration: Configuration, _ sessions: SessionTable
+        _ question: LoginQuestion, _ proof: LoginProof?, peer: SocketAddress, _ channel: Channel, _ configuration: Configuration,
+        _ sessions: SessionTable
     ) -> Verdict {
         let account = proof?.account
         guard let name = question.targetName, question.sessionType == .normal else {
-            if let refusal = Self.refusal(decideDiscovery(configuration, initiator: question.initiatorName, account: account)) { return refusal }
+            if let refusal = Self.refusal(decideDiscovery(configuration, initiator: question.initiatorName, account: account, channel: channel)) { return refusal }
             guard question.tsih == 0 else { return .refused(.sessionDoesNotExist, "a discovery session has one connection") }
             return .admitted(SessionParameters())
         }
         let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network, account: account,
-            isMutual: proof?.isMutual ?? false)
+            isMutual: proof?.isMutual ?? false, channel: channel)
         if let refusal = Self.refusal(decision) { return refusal }
         guard let target = configuration.target(named: name) else { return .refused(.notFound, "there is no such target") }
         if question.tsih != 0 {
             guard let record = sessions.continues(question, tid: target.id) else { return .refused(.sessionDoesNotExist, "there is no such session") }
-            guard record.account == account else { return .refused(.sessionDoesNotExist, "the session is another account's") }
+            guard record.isOf(account, channel) else { return .refused(.sessionDoesNotExist, "the session is another identity's") }
             guard record.cid == question.cid else { return .refused(.tooManyConnections, "a session has one connection") }
         }
         // Whoever takes the place of a session (RFC 7143 §6.3.5) has to be who that session's initiator has shown to be; for others it looks
         // like a target that they may not log in to.
-        guard sessions.ofSamePort(as: question, tid: target.id).allSatisfy({ $0.account == account }) else {
-            return .refused(.notFound, "its name and ISID have a session of another account")
+        guard sessions.ofSamePort(as: question, tid: target.id).allSatisfy({ $0.isOf(account, channel) }) else {
+            return .refused(.notFound, "its name and ISID have a session of another identity")
         }
         return .admitted(target.parameters)
     }
 
-    /// There is one portal group (RFC 7143 §13.9).
-    static let portalGroupTag: UInt16 = 1
+    /// That of the portal at which it has arrived (RFC 7143 §13.9).
+    private static func portalGroupTag(at local: SocketAddress, _ configuration: Configuration) -> UInt16 {
+        configuration.portal(reachedAt: PortalAddress(local))?.groupTag ?? Portal.defaultGroupTag
+    }
 
     /// Not permitted and not there look the same to the initiator (RFC 7143 §11.13.5); the log tells them apart.
     private static func refusal(_ decision: AccessDecision) -> Verdict? {
@@ -189,7 +204,7 @@ package struct LoginDesk {
         guard peer == applicant.peer else { throw .outOfPhase("finish on another connection than began") }
         guard outcome.identity == applicant.question else { throw .outOfPhase("finish for somebody else than began") }
         guard let offered = applicant.offered, outcome.negotiated.isWithin(offered) else { throw .outOfPhase("finish with more than was offered") }
-        if case .refused(let status, let reason) = decide(applicant.question, applicant.proof, peer: applicant.peer, configuration, sessions) {
+        if case .refused(let status, let reason) = decide(applicant.question, applicant.proof, peer: applicant.peer, applicant.channel, configuration, sessions) {
             return .refuse(status, reason)
         }
         guard let name = applicant.question.targetName, let target = configuration.target(named: name),
@@ -199,7 +214,7 @@ package struct LoginDesk {
             return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
         guard let tsih = sessions.grant(
-            applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, proof: applicant.proof, mask: mask) else {
+            applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, channel: applicant.channel, proof: applicant.proof, mask: mask) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
         }
         let grant = SessionGrant(
@@ -210,19 +225,21 @@ package struct LoginDesk {
 
     /// What a discovery session may see.
     package func targets(_ id: ConnectionID, _ scope: TextRequest.Selection, _ configuration: Configuration) -> [DiscoveredTarget] {
-        guard let applicant = applicants[id],
-            Self.refusal(decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.proof?.account)) == nil
-        else { return [] }
+        guard let applicant = applicants[id], applicant.mayDiscover(configuration).isAdmitted else { return [] }
         return Self.targets(
-            scope, initiator: applicant.question.initiatorName, account: applicant.proof?.account, current: nil, peer: applicant.peer, local: applicant.local, configuration)
+            scope, initiator: applicant.question.initiatorName, account: applicant.proof?.account, channel: applicant.channel, current: nil, peer: applicant.peer,
+            local: applicant.local, configuration)
     }
 
-    /// The targets of `scope` that this initiator may log in to, at the address where it has reached us (RFC 7143 appendix C).
+    /// The targets of `scope` that this initiator may log in to, at the address where it has reached us or that this portal advertises
+    /// (RFC 7143 appendix C).
     static func targets(
-        _ scope: TextRequest.Selection, initiator: ISCSIName, account: AccountName?, current: ISCSIName?, peer: SocketAddress, local: SocketAddress,
-        _ configuration: Configuration
+        _ scope: TextRequest.Selection, initiator: ISCSIName, account: AccountName?, channel: Channel, current: ISCSIName?, peer: SocketAddress,
+        local: SocketAddress, _ configuration: Configuration
     ) -> [DiscoveredTarget] {
-        discoverable(configuration, initiator: initiator, address: peer.network, account: account)
+        let portal = configuration.portal(reachedAt: PortalAddress(local))
+        let (address, tag) = (portal?.advertised?.description ?? "\(local)", portal?.groupTag ?? Portal.defaultGroupTag)
+        return discoverable(configuration, initiator: initiator, address: peer.network, account: account, channel: channel)
             .filter { target in
                 switch scope {
                 case .all: true
@@ -230,15 +247,13 @@ package struct LoginDesk {
                 case .sessionTarget: target.name == current
                 }
             }
-            .map { DiscoveredTarget(name: $0.name, addresses: ["\(local)"], portalGroupTag: portalGroupTag) }
+            .map { DiscoveredTarget(name: $0.name, addresses: [address], portalGroupTag: tag) }
     }
 
     /// The discovery sessions that the rules of today do not admit any more.
     func unwelcomeDiscoveries(_ configuration: Configuration) -> [ConnectionID] {
         applicants.filter { _, applicant in
-            guard applicant.phase == .discovering else { return false }
-            let decision = decideDiscovery(configuration, initiator: applicant.question.initiatorName, account: applicant.proof?.account)
-            guard case .refused(let reason) = decision else { return false }
+            guard applicant.phase == .discovering, case .refused(let reason) = applicant.mayDiscover(configuration) else { return false }
             return reason != .offline
         }.map(\.key)
     }
@@ -247,6 +262,10 @@ package struct LoginDesk {
 
     /// The login process is gone.
     package mutating func removeAll() { applicants = [:] }
+}
+
+extension PortalAddress {
+    init(_ address: SocketAddress) { self.init(address: address.network, port: address.port) }
 }
 
 extension SocketAddress {

@@ -1,3 +1,4 @@
+import Access
 import ISCSI
 import Model
 import Reactor
@@ -13,9 +14,15 @@ package struct SessionRecord {
     /// The initiator's address, and ours that it has reached.
     var peer: SocketAddress
     var local: SocketAddress
+    /// Through what it has come.
+    var channel: Channel
     /// What its initiator has proved; nil: nothing.
     var proof: LoginProof?
     var account: AccountName? { proof?.account }
+    /// Whether whoever has shown this much is who its initiator has shown to be, and may go on with it or take its place.
+    func isOf(_ account: AccountName?, _ channel: Channel) -> Bool {
+        self.account == account && (self.channel.provenName == nil || self.channel.provenName == channel.provenName)
+    }
     /// What it may see and write, as data has been told.
     var mask: LUNMask
     /// Grants on their way: data has not said yet what became of them.
@@ -74,13 +81,15 @@ package struct SessionTable {
 
     /// Enters a granted session; nil if there are too many.
     package mutating func grant(
-        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, proof: LoginProof? = nil, mask: LUNMask = .all
+        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear, proof: LoginProof? = nil,
+        mask: LUNMask = .all
     ) -> UInt16? {
         orders += 1
         if question.tsih != 0 {
             records[question.tsih]?.pendingGrants += 1
             records[question.tsih]?.peer = peer
             records[question.tsih]?.local = local
+            records[question.tsih]?.channel = channel
             records[question.tsih]?.cid = question.cid
             records[question.tsih]?.proof = proof
             records[question.tsih]?.mask = mask
@@ -90,7 +99,7 @@ package struct SessionTable {
         repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
         records[lastTSIH] = SessionRecord(
             tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
-            peer: peer, local: local, proof: proof, mask: mask, order: orders)
+            peer: peer, local: local, channel: channel, proof: proof, mask: mask, order: orders)
         perTarget[tid, default: 0] += 1
         perPort[Port(tid: tid, initiatorName: question.initiatorName, isid: question.isid), default: []].insert(lastTSIH)
         return lastTSIH

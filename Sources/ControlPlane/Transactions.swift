@@ -103,7 +103,7 @@ final class TransactionRun {
 
     /// Nothing has happened.
     private func finish(_ refused: Transaction.Refused) {
-        for case .listening(let portal) in outcomes.values { control.closePortal(portal) }
+        for case .listening(let portal) in outcomes.values { control.closePortal(portal.endpoint) }
         control.withdrawn.subtract(needs.targets.keys)
         let reply = reply
         let answer = refused.answer

@@ -19,6 +19,8 @@ public enum Change: Hashable, Sendable {
     case accountListChanged
     case portalAdded(Portal)
     case portalRemoved(Portal)
+    /// What it advertises, or its files: they have been read anew.
+    case portalChanged(Portal)
     case systemStateChanged
     case debugChanged
 }

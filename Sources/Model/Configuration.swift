@@ -304,6 +304,17 @@ public struct Configuration: Hashable, Sendable {
 
     // MARK: The whole system
 
+    public func portal(_ endpoint: PortalAddress) throws(ConfigurationError) -> Portal {
+        guard let portal = portals.first(where: { $0.endpoint == endpoint }) else { throw ConfigurationError(.invalid, "there is no portal \(endpoint)") }
+        return portal
+    }
+
+    /// The portal at which a connection has arrived whose own end has this address. Two cannot listen for the same.
+    public func portal(reachedAt local: PortalAddress) -> Portal? {
+        let here = portals.filter { $0.endpoint.port == local.port && $0.endpoint.address.family == local.address.family }
+        return here.first { $0.endpoint.address == local.address } ?? here.first { $0.endpoint.address.value == 0 }
+    }
+
     /// The portal must be listening already.
     public mutating func addPortal(_ portal: Portal) throws(ConfigurationError) -> [Change] {
         try checkNewPortal(portal)
@@ -312,13 +323,21 @@ public struct Configuration: Hashable, Sendable {
     }
 
     public func checkNewPortal(_ portal: Portal) throws(ConfigurationError) {
-        guard !portals.contains(portal) else { throw ConfigurationError(.invalid, "portal \(portal) exists already") }
+        guard !portals.contains(where: { $0.endpoint == portal.endpoint }) else { throw ConfigurationError(.invalid, "portal \(portal) exists already") }
         guard portals.count < Limits.portals else { throw ConfigurationError(.invalid, "there are \(Limits.portals) portals already") }
     }
 
-    public mutating func deletePortal(_ portal: Portal) throws(ConfigurationError) -> [Change] {
-        guard let index = portals.firstIndex(of: portal) else { throw ConfigurationError(.invalid, "there is no portal \(portal)") }
-        portals.remove(at: index)
+    /// The files of the new one must have been read already. It is a change even if nothing is configured differently: what is in the
+    /// files may be.
+    public mutating func changePortal(_ portal: Portal) throws(ConfigurationError) -> [Change] {
+        let old = try self.portal(portal.endpoint)
+        portals = portals.map { $0 == old ? portal : $0 }
+        return [.portalChanged(portal)]
+    }
+
+    public mutating func deletePortal(_ endpoint: PortalAddress) throws(ConfigurationError) -> [Change] {
+        let portal = try portal(endpoint)
+        portals.removeAll { $0 == portal }
         return [.portalRemoved(portal)]
     }
 
@@ -349,7 +368,8 @@ extension Configuration {
     ///   - isDebugging: whether the settings say so
     public func kept(without portals: [Portal], isDebugging: Bool) -> Configuration {
         var kept = self
-        kept.portals.removeAll(where: portals.contains)
+        let endpoints = portals.map(\.endpoint)
+        kept.portals.removeAll { endpoints.contains($0.endpoint) }
         if isDebugging { kept.isDebugging = false }
         return kept
     }
@@ -358,7 +378,8 @@ extension Configuration {
     public mutating func goOn(with kept: Configuration) {
         let started = self
         self = kept
-        portals = started.portals + kept.portals.filter { !started.portals.contains($0) }
+        let endpoints = started.portals.map(\.endpoint)
+        portals = started.portals + kept.portals.filter { !endpoints.contains($0.endpoint) }
         isDebugging = started.isDebugging || kept.isDebugging
     }
 

@@ -18,11 +18,14 @@ protocol Stored: Sendable {
 /// One member of what is kept of a `Whole`: how it is called and where it stands.
 struct StoredField<Whole>: Sendable {
     let name: String
+    /// What an earlier version has kept may lack it: then its default stays.
+    let isNewer: Bool
     let read: @Sendable (Whole) -> JSONValue
     let write: @Sendable (inout Whole, JSONValue) throws(StoredError) -> Void
 
-    init<Value: Stored>(_ name: String, _ path: WritableKeyPath<Whole, Value> & Sendable) {
+    init<Value: Stored>(_ name: String, _ path: WritableKeyPath<Whole, Value> & Sendable, isNewer: Bool = false) {
         self.name = name
+        self.isNewer = isNewer
         read = { $0[keyPath: path].stored }
         write = { whole, value throws(StoredError) in whole[keyPath: path] = try Value(stored: value) }
     }
@@ -52,7 +55,7 @@ struct StoredMembers {
     }
 
     mutating func take<Whole>(into whole: inout Whole, _ fields: [StoredField<Whole>]) throws(StoredError) {
-        for field in fields {
+        for field in fields where !(field.isNewer && values[field.name] == nil) {
             let value = try value(field.name)
             do throws(StoredError) { try field.write(&whole, value) } catch { throw StoredError("\(field.name): \(error)") }
         }
@@ -148,10 +151,6 @@ extension ISCSIName: StoredText {
 extension AccountName: StoredText {
     var storedText: String { description }
     init(storedText: [UInt8]) throws { try self.init(storedText) }
-}
-extension Portal: StoredText {
-    var storedText: String { description }
-    init(storedText: [UInt8]) throws { try self.init(parsing: storedText) }
 }
 extension BackingStore.Flags: Stored {
     var stored: JSONValue { names.stored }

@@ -13,6 +13,54 @@ extension StorePath: Stored {
     }
 }
 
+/// One as tgt's is its address; others are an object with each of their parameters.
+extension Portal: Stored {
+    private static let place = "portal"
+
+    var stored: JSONValue {
+        if parameters.isEmpty { return .string(description) }
+        return .object([.init(Self.place, description.stored)] + .init(self, Self.rows) + [.init(Self.protection, tls.map { .object(.init($0, PortalTLS.rows)) } ?? .null)])
+    }
+
+    init(stored value: JSONValue) throws(StoredError) {
+        guard case .object = value else {
+            self.init(try PortalAddress(stored: value))
+            return
+        }
+        var members = try StoredMembers(value)
+        self.init(try PortalAddress(stored: members.value(Self.place)))
+        try members.take(into: &self, Self.rows)
+        let protection = try members.value(Self.protection)
+        try members.end()
+        guard protection != .null else { return }
+        var tls = PortalTLS()
+        members = try StoredMembers(protection)
+        try members.take(into: &tls, PortalTLS.rows)
+        try members.end()
+        do throws(ConfigurationError) { try tls.check() } catch { throw StoredError("\(error)") }
+        self.tls = tls
+    }
+}
+
+extension PortalAddress {
+    fileprivate init(stored value: JSONValue) throws(StoredError) {
+        let text = try String(stored: value)
+        do throws(ConfigurationError) { try self.init(parsing: text.utf8) } catch { throw StoredError("\(error)") }
+    }
+}
+
+extension [JSONValue.Member] {
+    fileprivate init<Whole>(_ whole: Whole, _ rows: [PortalRow<Whole>]) { self = rows.map { .init($0.name, $0.read(whole).stored) } }
+}
+extension StoredMembers {
+    fileprivate mutating func take<Whole>(into whole: inout Whole, _ rows: [PortalRow<Whole>]) throws(StoredError) {
+        for row in rows {
+            guard let text = try take(row.name, as: String?.self) else { continue }
+            do throws(ConfigurationError) { try row.write(&whole, Array(text.utf8)) } catch { throw StoredError("\(error)") }
+        }
+    }
+}
+
 extension SessionParameters: Stored {
     var stored: JSONValue { .object(zip(shown, rawValues).map { .init($0.name, $1.stored) }) }
     init(stored value: JSONValue) throws(StoredError) {
@@ -132,7 +180,7 @@ extension TargetConfiguration {
     private static let fields = [
         StoredField<Self>("state", \.state), StoredField("parameters", \.parameters), StoredField("nopInterval", \.nopInterval),
         StoredField("nopCount", \.nopCount), StoredField("addressRules", \.addressRules), StoredField("nameRules", \.nameRules),
-        StoredField("accounts", \.accounts), StoredField("requireMutualCHAP", \.requiresMutualCHAP),
+        StoredField("accounts", \.accounts), StoredField("requireMutualCHAP", \.requiresMutualCHAP), StoredField("requireTLS", \.requiresTLS, isNewer: true),
     ]
 
     var stored: JSONValue {

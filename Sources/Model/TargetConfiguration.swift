@@ -32,6 +32,8 @@ public struct TargetConfiguration: Hashable, Sendable {
     public internal(set) var accounts = AccountBindings()
     /// Whether initiators have to let the target prove itself (`RequireMutualCHAP`).
     public internal(set) var requiresMutualCHAP = false
+    /// Whether it is there only for those who come through TLS (`RequireTLS`).
+    public internal(set) var requiresTLS = false
 
     /// The logical units in the order of their numbers.
     public var sortedLogicalUnits: [LogicalUnitConfiguration] { logicalUnits.values.sorted { $0.key < $1.key } }
@@ -45,17 +47,18 @@ public struct TargetConfiguration: Hashable, Sendable {
         logicalUnits = [0: LogicalUnitConfiguration(controllerOf: id)]
     }
 
-    /// `--op update --mode target --name … --value …`: an iSCSI key, `state`, `nop_interval`, `nop_count` or `RequireMutualCHAP`.
+    /// `--op update --mode target --name … --value …`: an iSCSI key, `state`, `nop_interval`, `nop_count`, `RequireMutualCHAP` or
+    /// `RequireTLS`.
     mutating func update(name: [UInt8], value: [UInt8]) throws(ConfigurationError) -> Change {
         switch name {
         case Array("state".utf8):
             state = try ServiceState(parsing: value)
             return .targetStateChanged(id)
         case Array("RequireMutualCHAP".utf8):
-            guard let isRequired = ["Yes": true, "No": false][String(decoding: value, as: UTF8.self)] else {
-                throw ConfigurationError(.invalid, "RequireMutualCHAP=\(escaped(value)): write Yes or No")
-            }
-            requiresMutualCHAP = isRequired
+            requiresMutualCHAP = try Self.isRequired(name, value)
+            return .rulesChanged(id)
+        case Array("RequireTLS".utf8):
+            requiresTLS = try Self.isRequired(name, value)
             return .rulesChanged(id)
         case Array("nop_interval".utf8):
             nopInterval = try Self.number(value, atMost: Limits.nopInterval)
@@ -65,6 +68,13 @@ public struct TargetConfiguration: Hashable, Sendable {
             try setKey(name, value)
         }
         return .parametersChanged(id)
+    }
+
+    private static func isRequired(_ name: [UInt8], _ value: [UInt8]) throws(ConfigurationError) -> Bool {
+        guard let isRequired = [Array("Yes".utf8): true, Array("No".utf8): false][value] else {
+            throw ConfigurationError(.invalid, "\(escaped(name))=\(escaped(value)): write Yes or No")
+        }
+        return isRequired
     }
 
     private mutating func setKey(_ name: [UInt8], _ value: [UInt8]) throws(ConfigurationError) {

@@ -70,6 +70,27 @@ struct LoginTests {
         #expect(decision == .admitted([.address(try AddressRule(parsing: utf8(rule))), .name(try NameRule(parsing: utf8(pattern)))]))
     }
 
+    @Test("what TLS has proved has to be the initiator's name, and a target that requires TLS is not there in clear", arguments: [
+        (Channel.clear, false, AccessDecision.Refusal?.none, "iqn.t"), (.clear, true, .tlsRequired, ""),
+        (.tls(.anybody), false, nil, "iqn.t"), (.tls(.anybody), true, nil, "iqn.t"),
+        (.tls(.initiator(try! name("IQN.I"))), true, nil, "iqn.t"), (.tls(.initiator(try! name("iqn.ii"))), false, .otherIdentity, ""),
+        (.tls(.stranger), false, .otherIdentity, ""), (.tls(.stranger), true, .otherIdentity, ""),
+    ])
+    func channels(channel: Channel, isRequired: Bool, refusal: AccessDecision.Refusal?, listed: String) throws {
+        var configuration = try configuration(["ALL"], [])
+        _ = try configuration.updateTarget(one, name: utf8("RequireTLS"), value: utf8(isRequired ? "Yes" : "No"))
+        let (initiator, from) = (try name("iqn.i"), address("10.0.0.1"))
+        let decision = decideLogin(configuration, targetName: try name("iqn.t"), initiator: initiator, address: from, channel: channel)
+        if let refusal { #expect(decision == .refused(refusal) && refusal.loginStatus == .notFound) } else { #expect(decision.isAdmitted) }
+        let found = discoverable(configuration, initiator: initiator, address: from, channel: channel)
+        #expect(found.map(\.name.spelling) == (listed.isEmpty ? [] : [listed]))
+        #expect(decideDiscovery(configuration, initiator: initiator, channel: channel).isAdmitted == (refusal != .otherIdentity))
+        if refusal == .otherIdentity {
+            // Whether the target is there is none of its business.
+            #expect(decideLogin(configuration, targetName: try name("iqn.x"), initiator: initiator, address: from, channel: channel) == .refused(.otherIdentity))
+        }
+    }
+
     @Test("what is shown is what each of the deciding rules shows; others that match count for nothing")
     func masks() throws {
         var configuration = try configuration([], [])

@@ -36,7 +36,7 @@ struct TransactionRig {
             guard let path = store.store.path, let size = rig.stores[text(path.bytes)] else { return Transaction.Refused(index, .invalidRequest, "no such file") }
             outcomes[index] = .opened(StoreFacts(byteCount: size, isWritable: !store.readOnly))
         }
-        for (index, portal) in needs.listens { outcomes[index] = .listening(Portal(address: portal.address, port: portal.port == 0 ? 4000 : portal.port)) }
+        for (index, portal) in needs.listens { outcomes[index] = .listening(portal.endpoint.port == 0 ? portal.listening(on: 4000) : portal) }
         try meanwhile(&rig.configuration)
         do throws(Transaction.Refused) {
             let commit = try transaction.commit(needs, outcomes, rig.configuration, rig.view)
@@ -129,7 +129,7 @@ struct TransactionTests {
         #expect(run.needs.openings.keys.sorted() == [1, 3, 5] && run.needs.targets.isEmpty && run.needs.logicalUnits.isEmpty)
         let commit = try #require(run.commit)
         #expect(commit.changes.allSatisfy { if case .portalAdded = $0 { true } else if case .portalRemoved = $0 { true } else { false } })
-        #expect(try commit.stores.isEmpty && commit.closedPortals == [Portal(parsing: utf8("127.0.0.1:5000"))])
+        #expect(try commit.stores.isEmpty && commit.closedPortals == [PortalAddress(parsing: utf8("127.0.0.1:5000"))])
         #expect(run.rig.configuration == before)
         #expect(try run.run(["--mode target --op new --tid 2 -T iqn.two", "--mode lu --op new --tid 2 --lun 1 -b /nowhere", "--mode target --op delete --tid 2"])?.request == 1)
     }
@@ -141,7 +141,7 @@ struct TransactionTests {
         #expect(try run.run(["--mode portal --op delete \(portal)", "--mode portal --op new \(portal)"]) == nil)
         #expect(run.needs.listens.isEmpty && run.commit?.closedPortals == [])
         #expect(try run.run(["--mode portal --op delete \(portal)"]) == nil)
-        #expect(try run.commit?.closedPortals == [Portal(parsing: utf8("127.0.0.1:13990"))] && run.rig.configuration.portals.isEmpty)
+        #expect(try run.commit?.closedPortals == [PortalAddress(parsing: utf8("127.0.0.1:13990"))] && run.rig.configuration.portals.isEmpty)
     }
 
     @Test("the last medium of a logical unit is the one it has")

@@ -1,3 +1,4 @@
+import Access
 import Crypto
 import Door
 import ISCSI
@@ -35,8 +36,8 @@ private final class World {
             isid: ISID(rawValue: isid), tsih: tsih, cid: cid)
     }
 
-    func begin(_ question: LoginQuestion, id: UInt64 = 1, peer: SocketAddress = peer) -> LoginStatus? {
-        switch desk.begin(ConnectionID(rawValue: id), question, peer: peer, local: here, configuration, sessions) {
+    func begin(_ question: LoginQuestion, id: UInt64 = 1, peer: SocketAddress = peer, channel: Channel = .clear) -> LoginStatus? {
+        switch desk.begin(ConnectionID(rawValue: id), question, peer: peer, local: here, channel: channel, configuration, sessions) {
         case .proceed(_, _, .none): nil
         case .proceed(_, _, .chap(let demand)): demanded(demand, id)
         case .refuse(let status, _): status
@@ -84,8 +85,8 @@ private final class World {
         try desk.finish(ConnectionID(rawValue: id), outcome, peer: peer, configuration, &sessions)
     }
 
-    func logIn(_ question: LoginQuestion, id: UInt64 = 1) throws -> UInt16 {
-        #expect(begin(question, id: id) == nil)
+    func logIn(_ question: LoginQuestion, id: UInt64 = 1, channel: Channel = .clear) throws -> UInt16 {
+        #expect(begin(question, id: id, channel: channel) == nil)
         guard case .grant(let grant) = try finish(outcome(question), id: id) else {
             Issue.record("not granted")
             return 0
@@ -105,6 +106,49 @@ private final class World {
         #expect(world.begin(world.question(target: "iqn.absent"), id: 5) == .notFound)
         let bare = try World(addresses: [], names: [])
         #expect(bare.begin(bare.question()) == .notFound)
+    }
+
+    @Test("What TLS has proved is kept with the session, and only who has proved it again takes its place")
+    func channels() throws {
+        let world = try World()
+        let proven = Channel.tls(.initiator(name("iqn.a")))
+        #expect(world.begin(world.question(), id: 1, channel: .tls(.initiator(name("iqn.b")))) == .notFound)
+        #expect(world.begin(world.question(target: nil), id: 2, channel: .tls(.stranger)) == .notFound)
+        let tsih = try world.logIn(world.question(), id: 3, channel: proven)
+        #expect(world.sessions.records[tsih]?.channel == proven)
+        #expect(world.begin(world.question(), id: 4) == .notFound)
+        #expect(world.begin(world.question(), id: 5, channel: .tls(.anybody)) == .notFound)
+        #expect(world.begin(world.question(tsih: tsih), id: 6) == .sessionDoesNotExist)
+        #expect(world.begin(world.question(tsih: tsih), id: 7, channel: proven) == nil)
+        #expect(world.begin(world.question(), id: 8, channel: proven) == nil)
+        // Who has shown less than it could may show more.
+        let other = try world.logIn(world.question(isid: 2), id: 9)
+        #expect(world.sessions.records[other]?.channel == .clear)
+        #expect(world.begin(world.question(isid: 2), id: 10, channel: proven) == nil)
+    }
+
+    @Test("A target that requires TLS is neither listed nor reachable in clear, and what a portal advertises is what its visitors are told")
+    func portals() throws {
+        let world = try World()
+        _ = try world.configuration.updateTarget(world.tid, name: Array("RequireTLS".utf8), value: Array("Yes".utf8))
+        _ = try world.configuration.addPortal(Portal(PortalAddress(parsing: Array("0.0.0.0:3260".utf8)), [
+            PortalParameter(name: Array("advertise".utf8), value: Array("192.0.2.1:860".utf8)), PortalParameter(name: Array("tpgt".utf8), value: Array("7".utf8)),
+        ]))
+        for (id, channel, status) in [(1, Channel.clear, LoginStatus.notFound), (2, .tls(.anybody), nil)] as [(UInt64, Channel, LoginStatus?)] {
+            #expect(world.begin(world.question(), id: id, channel: channel) == status)
+            #expect(world.begin(world.question(target: nil), id: id + 10, channel: channel) == nil)
+            let found = world.desk.targets(ConnectionID(rawValue: id + 10), .all, world.configuration)
+            #expect(found == (status == nil ? [DiscoveredTarget(name: name("iqn.t"), addresses: ["192.0.2.1:860"], portalGroupTag: 7)] : []))
+        }
+        guard case .proceed(_, portalGroupTag: 7, .none) = world.desk.begin(
+            ConnectionID(rawValue: 3), world.question(), peer: peer, local: here, channel: .tls(.anybody), world.configuration, world.sessions)
+        else {
+            Issue.record("not the portal's tag")
+            return
+        }
+        // The portal of just this address goes before that of all addresses.
+        _ = try world.configuration.addPortal(Portal(parsing: Array("127.0.0.1:3260".utf8)))
+        #expect(world.desk.targets(ConnectionID(rawValue: 12), .all, world.configuration).map(\.addresses) == [["127.0.0.1:3260"]])
     }
 
     @Test("A bound account refuses every login until somebody can authenticate, on the target and on discovery")
@@ -382,7 +426,7 @@ extension LoginDesk.Judgement {
         let ours = CHAPJudge.response(algorithm, 9, Secret(Array("a secret of t".utf8)), [1, 2, 3])
         #expect(judgement.proof == (isMutual ? CHAPProof(name: Array("t".utf8), response: ours) : nil))
         guard case .grant(let grant) = try world.finish(world.outcome(world.question())) else { Issue.record("no grant"); return }
-        #expect(world.sessions.records[grant.tsih]?.proof == LoginProof(account: try AccountName(Array("a".utf8)), algorithm: algorithm, isMutual: isMutual))
+        #expect(world.sessions.records[grant.tsih]?.proof == LoginProof(account: try AccountName(Array("a".utf8)), algorithm: algorithm, isMutual: isMutual, isInClear: true))
     }
 
     static let wrong: [(String, account: String, secret: String, change: @Sendable (inout CHAPAnswer) -> Void)] = [
@@ -504,10 +548,11 @@ extension LoginDesk.Judgement {
         }
     }
 
-    @Test("MD5 is offered as the setting says", arguments: [(MD5Use.always, true), (.tlsOnly, false), (.never, false)])
-    func md5(use: MD5Use, isOffered: Bool) throws {
-        let demand = CHAPJudge(md5: use).demand()
-        #expect(demand.algorithms == Set(CHAPAlgorithm.allCases.filter { $0 != .md5 || isOffered }))
+    @Test("MD5 is offered as the setting says, in clear and over TLS", arguments: [(MD5Use.always, true, true), (.tlsOnly, false, true), (.never, false, false)])
+    func md5(use: MD5Use, inClear: Bool, overTLS: Bool) throws {
+        for (channel, isOffered) in [(Channel.clear, inClear), (.tls(.anybody), overTLS)] {
+            #expect(CHAPJudge(md5: use).demand(over: channel).algorithms == Set(CHAPAlgorithm.allCases.filter { $0 != .md5 || isOffered }))
+        }
     }
 
     /// Of the digest of 07, “a secret of chap” and the bytes 0 to 15, by Python's hashlib.

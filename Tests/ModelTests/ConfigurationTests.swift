@@ -245,9 +245,9 @@ struct ConfigurationTests {
         let portal = try Portal(parsing: utf8("127.0.0.1"))
         #expect(try configuration.addPortal(portal) == [.portalAdded(portal)])
         #expect(kind { () throws(ConfigurationError) in try configuration.addPortal(portal) } == .invalid)
-        #expect(try configuration.deletePortal(portal) == [.portalRemoved(portal)])
-        #expect(kind { () throws(ConfigurationError) in try configuration.deletePortal(portal) } == .invalid)
-        for port in 1...UInt16(Limits.portals) { _ = try configuration.addPortal(Portal(address: portal.address, port: port)) }
+        #expect(try configuration.deletePortal(portal.endpoint) == [.portalRemoved(portal)])
+        #expect(kind { () throws(ConfigurationError) in try configuration.deletePortal(portal.endpoint) } == .invalid)
+        for port in 1...UInt16(Limits.portals) { _ = try configuration.addPortal(portal.listening(on: port)) }
         #expect(kind { () throws(ConfigurationError) in try configuration.addPortal(portal) } == .invalid)
     }
 

@@ -15,6 +15,8 @@ private func everythingChanged() throws -> Configuration {
     it.state = .offline
     it.isDebugging = true
     for text in ["192.0.2.1:3261", "[2001:db8::1]:0"] { _ = try it.addPortal(Portal(parsing: utf8(text))) }
+    let everyParameter = "tls=required,certificate=/c é,key=/k,client-ca=/a,crl=/r,client-map=/m,psk-file=/p,client-auth=optional,policy=2026-11-compatible,advertise=[::1]:1,tpgt=2"
+    _ = try it.addPortal(Portal(PortalAddress(parsing: utf8("192.0.2.1:1")), portalParameters(everyParameter)))
     let (first, second, third, fourth) = (try AccountName(utf8("b")), try AccountName(utf8("a\"\\")), try AccountName(utf8("out")), try AccountName(utf8("d")))
     for (name, secret) in [(first, "first of two secrets"), (second, "\u{0}\u{1}ébytes of all kinds"), (third, "the secret of the target"), (fourth, "four")] {
         _ = try it.newAccount(name, secret: Secret(utf8(secret)), allowWeak: true)
@@ -32,7 +34,7 @@ private func everythingChanged() throws -> Configuration {
         _ = try it.unbindAccount(first, from: id, outgoing: false)
         _ = try it.unbindAccount(fourth, from: id, outgoing: false)
     }
-    for (name, value) in [("state", "offline"), ("MaxBurstLength", "524288"), ("HeaderDigest", "CRC32C,None"), ("nop_interval", "77"), ("nop_count", "9"), ("RequireMutualCHAP", "Yes")] {
+    for (name, value) in [("state", "offline"), ("MaxBurstLength", "524288"), ("HeaderDigest", "CRC32C,None"), ("nop_interval", "77"), ("nop_count", "9"), ("RequireMutualCHAP", "Yes"), ("RequireTLS", "Yes")] {
         _ = try it.updateTarget(one, name: utf8(name), value: utf8(value))
     }
     _ = try it.bind(
@@ -86,7 +88,9 @@ struct StateTests {
         #expect(properties(all.accounts[0]).keys.sorted() == ["key", "secrets"])
         #expect(properties(target.nameRules[0]).keys.sorted() == ["bytes", "isPattern", "mask", "spelling"])
         #expect(properties(target.addressRules[0]).keys.sorted() == ["extent", "mask", "spelling"])
-        #expect(properties(all.portals[0]).keys.sorted() == ["address", "groupTag", "port"])
+        let portal = try #require(all.portals.last), tls = try #require(portal.tls)
+        #expect(unchanged(portal, Portal(portal.endpoint)) == ["endpoint"] && unchanged(tls, PortalTLS()).isEmpty)
+        #expect(properties(portal.endpoint).keys.sorted() == ["address", "port"])
         #expect(properties(target.accounts.incomingBindings[0]).keys.sorted() == ["initiator", "name"])
     }
 
@@ -158,12 +162,32 @@ struct StateTests {
         #expect(trouble(Array(whole.dropLast(5)), key) == .damaged)
     }
 
+    @Test("what an earlier version has kept is as it was there")
+    func earlier() throws {
+        let earlier = #"{"state":"ready","debug":false,"portals":["192.0.2.1:1"],"discoveryAccounts":{"incoming":[],"outgoing":null},"accounts":[],"targets":[{"tid":1,"tenant":"default","name":"iqn.t","state":"ready","parameters":PARAMETERS,"nopInterval":0,"nopCount":0,"addressRules":[],"nameRules":[],"accounts":{"incoming":[],"outgoing":null},"requireMutualCHAP":false,"logicalUnits":[LUN0]}]}"#
+        struct Open: SecretSealer {
+            func seal(_ account: Account) -> [JSONValue] { [] }
+            func open(_ secrets: [JSONValue], of key: Account.Key) -> Account { Account(key, restored: []) }
+        }
+        var now = base
+        _ = try now.newTarget(one, name: utf8("iqn.t"))
+        let target = try now.target(one)
+        func text(_ value: JSONValue) -> String { String(decoding: value.text, as: UTF8.self) }
+        let filled = earlier.split(separator: "PARAMETERS", omittingEmptySubsequences: false).joined(separator: text(target.parameters.stored))
+            .split(separator: "LUN0", omittingEmptySubsequences: false).joined(separator: text(try #require(target.logicalUnits[0]).stored))
+        var configuration = base
+        try configuration.restore(JSONValue(parsing: Array(filled.utf8)), Open())
+        #expect(try !configuration.target(one).requiresTLS && configuration.portals == [Portal(parsing: utf8("192.0.2.1:1"))])
+    }
+
     @Test("a member that is missing, unknown or of another kind is refused, not guessed")
     func unknown() throws {
         struct Open: SecretSealer {
             func seal(_ account: Account) -> [JSONValue] { [] }
             func open(_ secrets: [JSONValue], of key: Account.Key) -> Account { Account(key, restored: []) }
         }
+        // Earlier versions have kept none.
+        let newer = "requireTLS"
         /// Every value that differs from this one by one member: left out, added, or of another kind.
         func variations(_ value: JSONValue) -> [JSONValue] {
             switch value {
@@ -172,7 +196,7 @@ struct StateTests {
                 for index in members.indices {
                     var fewer = members
                     let member = fewer.remove(at: index)
-                    all.append(.object(fewer))
+                    if member.name != newer { all.append(.object(fewer)) }
                     for other in variations(member.value) { all.append(.object(Array(members[..<index]) + [.init(member.name, other)] + Array(members[(index + 1)...]))) }
                 }
                 return all
@@ -203,6 +227,7 @@ struct StartTests {
         for portal in [given, added] { _ = try running.addPortal(portal) }
         running.isDebugging = true
         let kept = running.kept(without: [given], isDebugging: true)
+        #expect(try running.kept(without: [Portal(given.endpoint, portalParameters("tpgt=2"))], isDebugging: true).portals == [added])
         #expect(kept.portals == [added] && !kept.isDebugging && kept.targets == running.targets)
         #expect(running.kept(without: [], isDebugging: false) == running)
         var next = base

@@ -88,7 +88,7 @@ struct ManagementDesk {
         case .openStore(let request):
             let size: UInt64 = choice & 4 == 0 ? 1 << 20 : choice & 8 == 0 ? 0 : .max
             return .opened(StoreFacts(byteCount: size, isWritable: !request.readOnly, physicalBlockLength: 4096))
-        case .listen(let portal): return .listening(portal.port == 0 ? Portal(address: portal.address, port: 40000) : portal)
+        case .listen(let portal): return .listening(portal.endpoint.port == 0 ? portal.listening(on: 40000) : portal)
         case .withdrawLogicalUnit(let key):
             precondition((0..<Model.Limits.logicalUnits).contains(key.lun), "the door's messages have 16 bits for it")
             return .done
@@ -125,7 +125,7 @@ struct ManagementDesk {
         let (old, new) = (configuration, commit.configuration)
         func has(_ key: LogicalUnitKey, _ configuration: Configuration) -> Bool { configuration.targets[key.target]?.logicalUnits[key.lun] != nil }
         precondition(commit.stores.keys.allSatisfy { has($0, new) }, "every store that is kept has its logical unit")
-        precondition(commit.closedPortals.allSatisfy { !new.portals.contains($0) })
+        precondition(commit.closedPortals.allSatisfy { closed in !new.portals.contains { $0.endpoint == closed } })
         for change in commit.changes {
             switch change {
             case .targetAdded(let id): precondition(new.targets[id] != nil)
