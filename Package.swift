@@ -53,6 +53,7 @@ let package = Package(
         // What is configured, and who may do what.
         room("Model", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI"]),
         room("Access", ["Bytes", "ISCSI", "SCSI", "Model"]),
+        room("Audit", ["Bytes", "JSON", "Crypto"]),
         room("Management", ["Bytes", "JSON"]),
         room("Administration", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
@@ -67,6 +68,7 @@ let package = Package(
         tests("BytesTests", ["Bytes"]),
         tests("JSONTests", ["JSON"]),
         tests("ModelTests", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", "Model"]),
+        tests("AuditTests", ["Audit", "Crypto", "JSON"]),
         tests("AccessTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access"]),
         .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(

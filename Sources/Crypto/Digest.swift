@@ -81,16 +81,25 @@ public enum HMAC {
     public static let length = Digest.sha256.length
 
     public static func sha256(_ bytes: [UInt8], key: Secret) -> [UInt8] {
-        key.withBytes { key in
-            unsafe [UInt8](unsafeUninitializedCapacity: length) { buffer, initialized in
-                let result = unsafe key.withUnsafeBytes { key in
-                    unsafe bytes.withUnsafeBufferPointer { bytes in
-                        unsafe COpenSSL.HMAC(EVP_sha256(), key.baseAddress, Int32(key.count), bytes.baseAddress, bytes.count, buffer.baseAddress, nil)
-                    }
+        unsafe [UInt8](unsafeUninitializedCapacity: length) { buffer, initialized in
+            unsafe compute(bytes, key, buffer.baseAddress)
+            initialized = length
+        }
+    }
+
+    /// A key made of another one, which it does not betray, for the use that `label` names.
+    public static func derive(_ label: [UInt8], from key: Secret) -> Secret {
+        unsafe Secret.made(count: length) { unsafe compute(label, key, $0.assumingMemoryBound(to: UInt8.self)) }
+    }
+
+    private static func compute(_ bytes: [UInt8], _ key: Secret, _ result: UnsafeMutablePointer<UInt8>?) {
+        let isDone = key.withBytes { key in
+            unsafe key.withUnsafeBytes { key in
+                unsafe bytes.withUnsafeBufferPointer { bytes in
+                    unsafe COpenSSL.HMAC(EVP_sha256(), key.baseAddress, Int32(key.count), bytes.baseAddress, bytes.count, result, nil) != nil
                 }
-                precondition(unsafe result != nil, "HMAC-SHA-256 is available")
-                initialized = length
             }
         }
+        precondition(isDone, "HMAC-SHA-256 is available")
     }
 }

@@ -28,6 +28,16 @@ public indirect enum JSONValue: Hashable, Sendable {
         self = try parser.whole()
     }
 
+    /// An object's member of this name; nil: there is none, or this is no object.
+    public subscript(_ name: String) -> JSONValue? {
+        guard case .object(let members) = self else { return nil }
+        return members.first { $0.name == name }?.value
+    }
+
+    /// What it is, if it is that.
+    public var string: String? { if case .string(let value) = self { value } else { nil } }
+    public var number: Int? { if case .number(let value) = self { value } else { nil } }
+
     /// Without any blank.
     public var text: [UInt8] {
         var bytes: [UInt8] = []
