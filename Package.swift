@@ -33,7 +33,8 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "CGetopt"),
         .target(name: "CCRC32C"),
-        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .target(name: "CTLS", dependencies: ["COpenSSL"]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
 
         // Memory and words that several rooms share.
         room("Bytes", [deque]),
@@ -48,6 +49,7 @@ let package = Package(
 
         // The machine.
         room("Reactor", ["CLinux", "Bytes", deque]),
+        room("TLS", ["CTLS", "COpenSSL", "Bytes", "Crypto", "Reactor"]),
         room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
@@ -80,6 +82,7 @@ let package = Package(
         tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
+        tests("TLSTests", ["TLS", "Crypto", "Reactor", "Bytes"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
         tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),
         tests("StorageTests", ["Storage", "Reactor", "CLinux", "Bytes", "Medium"]),
