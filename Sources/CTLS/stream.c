@@ -1,0 +1,131 @@
+#include "CTLS.h"
+
+#include <errno.h>
+#include <openssl/bio.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <sys/socket.h>
+
+const uint64_t tls_options = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                             SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_NO_ENCRYPT_THEN_MAC |
+                             SSL_OP_ENABLE_KTLS;
+const uint64_t tls_all_options = ~(uint64_t)0;
+
+// A socket BIO with three differences: no SIGPIPE, MSG_MORE, and no calls that can only say "later". Everything else, and all
+// that concerns kTLS, is left to OpenSSL's own.
+
+static BIO_METHOD *method;
+static int stream_index = -1;
+static int (*socket_write)(BIO *, const char *, int);
+static int (*socket_read)(BIO *, char *, int);
+
+static tls_stream *stream_of(BIO *bio) { return BIO_get_ex_data(bio, stream_index); }
+
+static int stream_write(BIO *bio, const char *bytes, int count) {
+    tls_stream *stream = stream_of(bio);
+    BIO_clear_retry_flags(bio);
+    if (stream->output_is_full) {
+        BIO_set_retry_write(bio);
+        return -1;
+    }
+    stream->send_calls += 1;
+    ssize_t sent;
+    if (stream->is_kernel_sending) {
+        // It knows which type the record has.
+        errno = 0;
+        sent = socket_write(bio, bytes, count);
+    } else {
+        do sent = send(stream->descriptor, bytes, (size_t)count, MSG_NOSIGNAL | (stream->more_follows ? MSG_MORE : 0));
+        while (sent < 0 && errno == EINTR);
+    }
+    if (sent < count) stream->output_is_full = true;
+    if (sent >= 0) return (int)sent;
+    if (errno == EAGAIN) {
+        BIO_set_retry_write(bio);
+    } else {
+        stream->error = errno;
+    }
+    return -1;
+}
+
+static int stream_read(BIO *bio, char *bytes, int count) {
+    tls_stream *stream = stream_of(bio);
+    BIO_clear_retry_flags(bio);
+    if (stream->input_is_empty || stream->receives_left <= 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    stream->receives_left -= 1;
+    stream->receive_calls += 1;
+    ssize_t received;
+    if (stream->is_kernel_receiving) {
+        errno = 0;
+        received = socket_read(bio, bytes, count);
+    } else {
+        do received = recv(stream->descriptor, bytes, (size_t)count, 0);
+        while (received < 0 && errno == EINTR);
+        if (received > 0 && received < count) stream->input_is_empty = true;
+    }
+    if (received > 0) {
+        stream->received += (uint64_t)received;
+        return (int)received;
+    }
+    if (received == 0) {
+        BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
+        return 0;
+    }
+    if (errno == EAGAIN) {
+        stream->input_is_empty = true;
+        BIO_set_retry_read(bio);
+    } else {
+        stream->error = errno;
+    }
+    return -1;
+}
+
+static void make_method(void) {
+    const BIO_METHOD *socket = BIO_s_socket();
+    stream_index = BIO_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    BIO_METHOD *made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK | BIO_TYPE_DESCRIPTOR, "stream");
+    if (stream_index < 0 || made == NULL) return;
+    socket_write = BIO_meth_get_write(socket);
+    socket_read = BIO_meth_get_read(socket);
+    BIO_meth_set_write(made, stream_write);
+    BIO_meth_set_read(made, stream_read);
+    BIO_meth_set_ctrl(made, BIO_meth_get_ctrl(socket));
+    BIO_meth_set_create(made, BIO_meth_get_create(socket));
+    BIO_meth_set_destroy(made, BIO_meth_get_destroy(socket));
+    method = made;
+}
+
+static void count_key_updates(int is_sent, int version, int type, const void *bytes, size_t count, SSL *connection, void *stream) {
+    if (!is_sent && type == SSL3_RT_HANDSHAKE && count > 0 && *(const unsigned char *)bytes == SSL3_MT_KEY_UPDATE) {
+        ((tls_stream *)stream)->key_updates += 1;
+    }
+}
+
+int tls_stream_attach(SSL *connection, tls_stream *stream) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_method);
+    BIO *bio = method == NULL ? NULL : BIO_new(method);
+    if (bio == NULL) return 0;
+    if (BIO_set_ex_data(bio, stream_index, stream) != 1) {
+        BIO_free(bio);
+        return 0;
+    }
+    BIO_set_fd(bio, stream->descriptor, BIO_NOCLOSE);
+    SSL_set_bio(connection, bio, bio);
+    SSL_set_msg_callback(connection, count_key_updates);
+    SSL_set_msg_callback_arg(connection, stream);
+    return 1;
+}
+
+void tls_stream_begin(tls_stream *stream, int receives) {
+    stream->more_follows = stream->output_is_full = stream->input_is_empty = false;
+    stream->receives_left = receives;
+}
+
+void tls_stream_note_kernel(SSL *connection, tls_stream *stream) {
+    stream->is_kernel_sending = BIO_get_ktls_send(SSL_get_wbio(connection));
+    stream->is_kernel_receiving = BIO_get_ktls_recv(SSL_get_rbio(connection));
+}
