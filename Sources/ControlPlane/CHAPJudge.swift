@@ -48,11 +48,15 @@ package struct CHAPJudge {
 
     /// Whether the answer proves that its sender knows one of the account's secrets, and not the one by which the target proves itself:
     /// who knows that could play the target. How long it takes does not depend on whether there is such an account, or on what is wrong.
-    package func isRight(_ answer: CHAPAnswer, to demand: CHAPDemand, account: Account?, outgoing: Account?) -> Bool {
+    /// - Parameter respond: makes the responses to compare with
+    package func isRight(
+        _ answer: CHAPAnswer, to demand: CHAPDemand, account: Account?, outgoing: Account?,
+        respond: (CHAPAlgorithm, UInt8, Secret, [UInt8]) -> [UInt8] = Self.response
+    ) -> Bool {
         let secrets = account?.secrets ?? []
         let own = outgoing?.secrets.first
         func matches(_ secret: Secret?) -> Bool {
-            let expected = Self.response(answer.algorithm, demand.identifier, secret ?? nobodys, demand.challenge)
+            let expected = respond(answer.algorithm, demand.identifier, secret ?? nobodys, demand.challenge)
             return isSameInConstantTime(expected, answer.response) && secret != nil
         }
         let (first, second, isTargets) = (matches(secrets.first), matches(secrets.dropFirst().first), matches(own))
