@@ -108,29 +108,51 @@ import Testing
             """)
     }
 
+    /// Offers CHAP and takes the challenge.
+    private func challenged(_ daemon: Daemon, source: UInt8, target: String = "locked") throws -> Initiator? {
+        let initiator = try Initiator(port: daemon.port, source: source)
+        for text in [["InitiatorName=\(Initiator.name)", "SessionType=Normal", "TargetName=\(Daemon.iqn(target))", "AuthMethod=CHAP"], ["CHAP_A=7"]] {
+            var request = Initiator.loginRequest(keys: text)
+            request.header[1] = 0
+            initiator.wire.send(request.bytes)
+            guard let answer = initiator.receive(seconds: 3), answer.statusClassAndDetail == 0 else { return nil }
+        }
+        return initiator
+    }
+
+    /// Answers the challenge with zeros; status class and detail.
+    private func guess(_ initiator: Initiator, user: String = "alice") -> UInt16? {
+        var request = Initiator.loginRequest(keys: ["CHAP_N=\(user)", "CHAP_R=0x" + String(repeating: "00", count: 32)])
+        request.header[1] = 0x81
+        initiator.wire.send(request.bytes)
+        return initiator.receive(seconds: 5)?.statusClassAndDetail
+    }
+
+    /// What judges them is measured where nothing else is (`CHAPWorkTests`); here only the figures are printed, for what a peer sees is mostly the machine's.
+    @Test("How long an unknown user, a wrong secret and an unknown target wait for their refusal")
+    func refusalTimes() throws {
+        let (daemon, _) = try daemon(exempt: ["127.0.0.0/8"])
+        let kinds = [("alice", "locked"), ("nobod", "locked"), ("alice", "nobody")]
+        var times: [[Duration]] = [[], [], []]
+        for round in 0..<300 {
+            let kind = round % 3
+            let initiator = try #require(try challenged(daemon, source: 2, target: kinds[kind].1))
+            let start = ContinuousClock.now
+            #expect(guess(initiator, user: kinds[kind].0) == 0x0201)
+            times[kind].append(ContinuousClock.now - start)
+        }
+        let medians = times.map { $0.sorted()[$0.count / 2] }
+        print("refused in the median of \(times[0].count): a wrong secret in \(medians[0]), an unknown user in \(medians[1]), an unknown target in \(medians[2])")
+    }
+
     @Test("Who guesses has to wait longer and longer, from wherever it has connections already; others and sessions do not notice")
     func guesses() throws {
         let (daemon, _) = try daemon()
         let witness = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
         try witness.settle()
-        /// Offers CHAP and takes the challenge.
-        func challenged(source: UInt8) throws -> Initiator? {
-            let initiator = try Initiator(port: daemon.port, source: source)
-            for text in [["InitiatorName=\(Initiator.name)", "SessionType=Normal", "TargetName=\(Daemon.iqn("locked"))", "AuthMethod=CHAP"], ["CHAP_A=7"]] {
-                var request = Initiator.loginRequest(keys: text)
-                request.header[1] = 0
-                initiator.wire.send(request.bytes)
-                guard let answer = initiator.receive(seconds: 3), answer.statusClassAndDetail == 0 else { return nil }
-            }
-            return initiator
-        }
+        func challenged(source: UInt8) throws -> Initiator? { try self.challenged(daemon, source: source) }
         let ready = try (0..<40).map { _ in try #require(try challenged(source: 2)) }
-        for initiator in ready {
-            var request = Initiator.loginRequest(keys: ["CHAP_N=alice", "CHAP_R=0x" + String(repeating: "00", count: 32)])
-            request.header[1] = 0x81
-            initiator.wire.send(request.bytes)
-            #expect(initiator.receive(seconds: 5)?.statusClassAndDetail == 0x0201)
-        }
+        for initiator in ready { #expect(guess(initiator) == 0x0201) }
         let judged = daemon.log.components(separatedBy: "a wrong response for account “alice”").count - 1
         #expect((3...6).contains(judged), "\(judged) of 40 guesses were looked at")
         #expect(daemon.log.contains("too many failures: nothing is accepted from there for a while"))

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// Initiators that have others answer for them: with our own challenge, or with what somebody else once answered.
+/// Whoever answers with what is not its own: initiators with our challenge, or with what somebody else once answered; and a login process that was taken over.
 @Suite(.enabled(if: Subject.isPortcullis)) struct MirrorTests {
     private static let secret = "secret of alice!"
 
@@ -82,5 +82,51 @@ import Testing
         #expect(try third.answer(overheard) == 0x0201)
         // It has had its answer.
         #expect(try third.answer(third.rightResponse(daemon.folder)) == nil)
+    }
+
+    /// Says something to control as login: takes login's end of the door and sends an answer for one connection, “alice” with zeros for a response.
+    private static let impostor = """
+        import ctypes, os, socket, sys
+        login, connection = int(sys.argv[1]), int(sys.argv[2])
+        libc = ctypes.CDLL(None, use_errno=True)
+        door = libc.syscall(438, os.pidfd_open(login), 3, 0)  # pidfd_getfd
+        if door < 0: raise OSError(ctypes.get_errno(), "pidfd_getfd")
+        count = lambda n: n.to_bytes(4, "big")
+        answer = bytes([6]) + connection.to_bytes(8, "big") + bytes([7]) + count(5) + b"alice" + count(32) + bytes(32) + bytes([0])
+        socket.socket(fileno=door).send(answer)
+        """
+
+    @Test("A login process that answers for a connection that has been judged is ended, whether the answer was wrong or right; one that answers in its turn is not", arguments: [false, true])
+    func impostor(isRight: Bool) throws {
+        let daemon = try serving()
+        let program = try daemon.folder.write(Self.impostor, to: "impostor.py")
+        // The first connection there is, and the second.
+        let first = try Challenged(daemon, 31), second = try Challenged(daemon, 32)
+        let login = try #require(daemon.child(role: "login"), daemon.evidence)
+        func say(_ connection: Int) throws { _ = try must("python3", program, "\(login)", "\(connection)", folder: daemon.folder) }
+
+        try say(2)
+        #expect(eventually(within: 5) { daemon.log.contains("a wrong response for account “alice”") }, daemon.evidence)
+        #expect(daemon.child(role: "login") == login && !daemon.log.contains("is ended"), "in its turn it is an answer like any other\n\(daemon.log)")
+
+        let phase: String
+        if isRight {
+            #expect(try first.answer(first.rightResponse(daemon.folder)) == 0)
+            try say(1)
+            phase = "negotiating"
+        } else {
+            try say(2)
+            phase = "unknown"
+        }
+        #expect(eventually(within: 5) { daemon.log.contains("authenticate in phase \(phase)") }, daemon.evidence)
+        #expect(daemon.log.contains("the login process is ended: it sent what it may not"), daemon.evidence)
+        #expect(eventually(within: 10) { daemon.child(role: "login").map { $0 != login } ?? false }, daemon.evidence)
+        #expect(second.initiator.wire.closes(within: 5), "its connections end with it")
+        var after: Challenged?
+        _ = eventually(within: 10) {
+            after = try? Challenged(daemon, 33)
+            return after != nil
+        }
+        #expect(try after?.answer(after?.rightResponse(daemon.folder) ?? "") == 0, "its successor serves")
     }
 }
