@@ -59,12 +59,15 @@ let package = Package(
         room("Management", ["Bytes", "JSON"]),
         room("Administration", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
+        room("SettingsFile", [yams]),
+        room("Logs", ["Reactor", logging]),
+
         // The processes.
         room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
         room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging, deque]),
-        room("ControlPlane", ["Bytes", "JSON", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", logging, yams, deque]),
+        room("ControlPlane", ["Bytes", "JSON", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", "SettingsFile", logging, yams, deque]),
 
-        program("tgtd", ["ControlPlane", "DataPlane", "Reactor", logging]),
+        program("tgtd", ["ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),
@@ -78,7 +81,7 @@ let package = Package(
             exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", exclude: ["vm", "Comparison"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "Reactor", "SCSI"]),
-        tests("ControlPlaneTests", ["ControlPlane", "Access", "Crypto", "Reactor", "Door", "ISCSI", "Model", logging]),
+        tests("ControlPlaneTests", ["ControlPlane", "Access", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
         tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),

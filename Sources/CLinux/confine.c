@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule 445
 #define SYS_landlock_restrict_self 446
 #endif
 
@@ -40,7 +42,13 @@ enum {
 
 int linux_landlock_abi(void) { return (int)RESULT(syscall(SYS_landlock_create_ruleset, NULL, 0, RULESET_VERSION)); }
 
-int linux_landlock_restrict(int what) {
+struct port_rule {
+    uint64_t allowed;
+    uint64_t port;
+};
+enum { RULE_NET_PORT = 2 };
+
+int linux_landlock_restrict(int what, const uint16_t *ports, int count) {
     int abi = linux_landlock_abi();
     if (abi < 0) return abi;
     struct ruleset rules = {0, 0, 0};
@@ -58,7 +66,12 @@ int linux_landlock_restrict(int what) {
     size_t size = abi >= 6 ? sizeof rules : abi >= 4 ? offsetof(struct ruleset, scopes) : offsetof(struct ruleset, network);
     int fd = (int)RESULT(syscall(SYS_landlock_create_ruleset, &rules, size, 0));
     if (fd < 0) return fd;
-    int result = (int)RESULT(syscall(SYS_landlock_restrict_self, fd, 0));
+    int result = 0;
+    for (int i = 0; i < count && result == 0 && rules.network & TCP_CONNECT; i++) {
+        struct port_rule rule = {.allowed = TCP_CONNECT, .port = ports[i]};
+        result = (int)RESULT(syscall(SYS_landlock_add_rule, fd, RULE_NET_PORT, &rule, 0));
+    }
+    if (result == 0) result = (int)RESULT(syscall(SYS_landlock_restrict_self, fd, 0));
     close(fd);
     return result < 0 ? result : abi;
 }
@@ -75,6 +88,8 @@ int linux_landlock_restrict(int what) {
 
 enum { BLOCK_ZEROOUT = 0x127f, BLOCK_SECTOR = 0x1268, BLOCK_PHYSICAL_SECTOR = 0x127b };
 #define BLOCK_SIZE64 0x80081272u
+// The bits of socket's second argument that say its kind (SOCK_TYPE_MASK of the kernel).
+#define SOCKET_KINDS 0xf
 #define SET_NAME 15
 #define SET_MEMORY_NAME 0x53564d41
 
@@ -89,7 +104,7 @@ enum { BLOCK_ZEROOUT = 0x127f, BLOCK_SECTOR = 0x1268, BLOCK_PHYSICAL_SECTOR = 0x
 // The accumulator holds the number of the call and is left so.
 #define MAY(name) IF_EQUAL(SYS_##name, 0, 1), ALLOW
 
-int linux_seccomp_serve(void) {
+int linux_seccomp_serve(bool connects) {
     struct sock_filter program[] = {
         LOAD(arch),
         IF_EQUAL(OUR_ARCHITECTURE, 1, 0),
@@ -130,8 +145,15 @@ int linux_seccomp_serve(void) {
         // Names of threads and of memory.
         IF_EQUAL(SYS_prctl, 0, 5), ARGUMENT(0), IF_EQUAL(SET_NAME, 2, 0), IF_EQUAL(SET_MEMORY_NAME, 1, 0), FAIL(EPERM), ALLOW,
 
+        // New TCP connections, for who makes some: these CONNECTING instructions.
+        MAY(connect),
+        IF_EQUAL(SYS_socket, 0, 6), ARGUMENT(0), IF_EQUAL(AF_INET, 1, 0), IF_EQUAL(AF_INET6, 0, 3),
+        ARGUMENT(1), IF_ANY_BIT(SOCKET_KINDS & ~SOCK_STREAM, 1, 0), ALLOW,
+
         FAIL(EPERM),
     };
-    struct sock_fprog filter = {.len = sizeof program / sizeof program[0], .filter = program};
+    enum { CONNECTING = 9, ALL = sizeof program / sizeof program[0] };
+    if (!connects) program[ALL - 1 - CONNECTING] = program[ALL - 1];
+    struct sock_fprog filter = {.len = connects ? ALL : ALL - CONNECTING, .filter = program};
     return (int)RESULT(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter));
 }

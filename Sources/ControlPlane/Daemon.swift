@@ -10,8 +10,6 @@ public enum Daemon {
     static let defaultState = "/var/lib/tgt"
     /// A settings file is a page or two.
     static let configLimit = 1 << 20
-    /// The first of these users that exists is who login and data become.
-    static let users = ["tgt", "nobody"]
 
     /// Runs until it is told to stop.
     /// - Parameters:
@@ -55,7 +53,7 @@ public enum Daemon {
             loop: loop,
             options: ControlOptions(
                 settings: settings, identity: IdentitySource(installation: installation, keepsTgtDefaults: options.compatibleIdentifiers),
-                socket: socketPath(options, demonstration), user: try user(settings), state: state, logsToSystem: isInBackground),
+                socket: socketPath(options, demonstration), user: try Identity.forNetwork(settings.user), state: state, logsToSystem: isInBackground),
             lock: lock, log: log)
         control.setDebug = { setLevel($0 ? .debug : settings.logLevel.level) }
         stop = { [control, signals] in
@@ -122,18 +120,6 @@ public enum Daemon {
             if let state = settings.state { return "\(state)/\(options.controlPort)" }
             return Host.environment("TGT_IPC_SOCKET") == nil ? "\(defaultState)/\(options.controlPort)" : nil
         }
-    }
-
-    /// Who login and data become. Only root can make them somebody else.
-    private static func user(_ settings: Settings) throws -> Identity? {
-        guard Host.isRoot else { return nil }
-        let names = settings.user.map { [$0] } ?? users
-        for name in names {
-            guard let identity = Identity(user: name) else { continue }
-            guard identity.uid != 0 else { throw StartError("the user \(name) is root: login and data must be somebody without rights") }
-            return identity
-        }
-        throw StartError("there is no user \(names.joined(separator: " or ")) for the processes that meet the network; make one, or name one (user: in the settings)")
     }
 }
 

@@ -1,5 +1,6 @@
 import Model
 import Reactor
+import SettingsFile
 import Yams
 
 /// What `tgtd.yaml` says, every key with its default. `policy/tgtd.yaml` is the shipped file, with comments.
@@ -35,30 +36,16 @@ public struct Settings: Sendable, Equatable {
     public init() {}
 }
 
-/// A setting that is not right: where it stands and what would be.
-public struct SettingsError: Error, Equatable, CustomStringConvertible {
-    public var file: String
-    public var line: Int?
-    public var message: String
-    public var description: String { line.map { "\(file):\($0): \(message)" } ?? "\(file): \(message)" }
-}
-
 extension Settings {
     /// Reads a settings file's text. All of it is right, or none of it counts.
     /// - Parameter file: its name, for errors
     public init(yaml text: String, file: String) throws(SettingsError) {
         self.init()
-        let root: Node?
-        do { root = try compose(yaml: text) } catch {
-            throw SettingsError(file: file, line: nil, message: "not YAML: \(error)")
-        }
-        guard let root, root.null == nil else { return }
-        try apply(root, keys: Self.keys, path: "", file: file)
+        try SettingsFile(name: file).read(text, into: &self, keys: Self.keys)
     }
 
-    private typealias Key = (name: String, set: @Sendable (inout Settings, Node) -> String?)
+    private typealias Key = SettingsKey<Settings>
 
-    /// Every key: it takes its node, or says what would be right.
     private static let keys = plainKeys + Limits.rows.map(limit)
 
     private static let plainKeys: [Key] = [
@@ -137,27 +124,6 @@ extension Settings {
             settings.limits[keyPath: row.value] = value
             return nil
         })
-    }
-
-    private mutating func apply(_ node: Node, keys: [Key], path: String, file: String) throws(SettingsError) {
-        guard let mapping = node.mapping else {
-            throw SettingsError(file: file, line: node.mark?.line, message: "keys with values are wanted\(path.isEmpty ? "" : " under \(path.dropLast())")")
-        }
-        var seen: Set<String> = []
-        for (keyNode, value) in mapping {
-            let name = path + (keyNode.scalar?.string ?? "?")
-            let line = keyNode.mark?.line
-            guard seen.insert(name).inserted else { throw SettingsError(file: file, line: line, message: "\(name) is set twice") }
-            if let key = keys.first(where: { $0.name == name }) {
-                if let trouble = key.set(&self, value) {
-                    throw SettingsError(file: file, line: value.mark?.line ?? line, message: "\(name): \(trouble)")
-                }
-            } else if keys.contains(where: { $0.name.hasPrefix(name + ".") }) {
-                try apply(value, keys: keys, path: name + ".", file: file)
-            } else {
-                throw SettingsError(file: file, line: line, message: "there is no setting \(name)")
-            }
-        }
     }
 
     /// `262144`, `256KiB`, `1GiB`, … in bytes.

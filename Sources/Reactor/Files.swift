@@ -2,13 +2,13 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// Why a file that tgtd depends on cannot be used; the description says what to do about it.
+/// Why a file that we depend on cannot be used; the description says what to do about it.
 public struct FileError: Error, Hashable, Sendable, CustomStringConvertible {
     public let path: String
     public let reason: String
     public var description: String { "\(path): \(reason)" }
 
-    init(_ path: String, _ reason: String) {
+    public init(_ path: String, _ reason: String) {
         self.path = path
         self.reason = reason
     }
@@ -63,7 +63,7 @@ public enum Files {
 
     private static func checkTrusted(_ status: stat, _ path: String) throws(FileError) {
         guard status.st_uid == 0 || status.st_uid == geteuid() else {
-            throw FileError(path, "belongs to uid \(status.st_uid); it must belong to root or to the user that tgtd runs as")
+            throw FileError(path, "belongs to uid \(status.st_uid); it must belong to root or to the user that we run as")
         }
         guard status.st_mode & 0o022 == 0 else { throw FileError(path, "can be written by others; take that away (chmod go-w)") }
     }

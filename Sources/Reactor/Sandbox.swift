@@ -17,8 +17,27 @@ public struct Identity: Hashable, Sendable {
         unsafe self.init(uid: entry.pointee.pw_uid, gid: entry.pointee.pw_gid)
     }
 
+    /// Who a process that meets the network becomes: this user, else `tgt` if there is one, else `nobody`. Only root can make it somebody
+    /// else; anybody else stays who they are (nil).
+    public static func forNetwork(_ user: String?) throws(IdentityError) -> Identity? {
+        guard Host.isRoot else { return nil }
+        let names = user.map { [$0] } ?? ["tgt", "nobody"]
+        for name in names {
+            guard let identity = Identity(user: name) else { continue }
+            guard identity.uid != 0 else { throw IdentityError(description: "the user \(name) is root: who meets the network must be somebody without rights") }
+            return identity
+        }
+        let wanted = names.joined(separator: " or ")
+        throw IdentityError(description: "there is no user \(wanted) for the processes that meet the network; make one, or name one (user: in the settings)")
+    }
+
     /// What this process is now.
     public static var current: Identity { Identity(uid: geteuid(), gid: getegid()) }
+}
+
+/// There is nobody whom a process that meets the network could become.
+public struct IdentityError: Error, Hashable, Sendable, CustomStringConvertible {
+    public let description: String
 }
 
 /// The way of a process into confinement; there is none back.
@@ -45,8 +64,10 @@ public enum Sandbox {
     /// - Parameters:
     ///   - identity: who to become; nil keeps the user, for a process that was not started by root
     ///   - parent: the process to die with
+    ///   - ports: where it may still connect to by TCP: these ports of any host (a kernel without Landlock's network rules, before 6.7,
+    ///     leaves it all ports if there are any)
     /// - Throws: the first step that failed. The process must end then: it stands half-way.
-    public static func enter(identity: Identity?, parent: Int32?) throws(SystemError) -> Walls {
+    public static func enter(identity: Identity?, parent: Int32?, connectingTo ports: [UInt16] = []) throws(SystemError) -> Walls {
         _ = try check("prctl(PR_SET_NO_NEW_PRIVS)", linux_set_no_new_privileges())
         _ = try check("setrlimit(RLIMIT_CORE)", linux_forbid_core_dumps())
         if let identity {
@@ -61,11 +82,11 @@ public enum Sandbox {
         if let parent { try tie(toParent: parent) }
 
         let what = LINUX_LANDLOCK_FILES | LINUX_LANDLOCK_TCP_BIND | LINUX_LANDLOCK_TCP_CONNECT | LINUX_LANDLOCK_SCOPES
-        let abi = linux_landlock_restrict(Int32(what))
+        let abi = unsafe linux_landlock_restrict(Int32(what), ports, Int32(ports.count))
         // A kernel without Landlock has the filter of system calls, which denies the same; any other failure counts.
         let isAbsent = abi == -ENOSYS || abi == -EOPNOTSUPP
         if !isAbsent { _ = try check("landlock_restrict_self", abi) }
-        _ = try check("seccomp", linux_seccomp_serve())
+        _ = try check("seccomp", linux_seccomp_serve(!ports.isEmpty))
         return Walls(landlock: isAbsent ? nil : abi)
     }
 }

@@ -51,6 +51,40 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         self.init(bytes: bytes, port: number, scope: scope)
     }
 
+    /// The addresses of a host, in the order in which they are to be tried, without asking anybody if it is an address already. It
+    /// waits for the name service: not for a thread with a loop.
+    public static func resolve(host: String, port: UInt16) throws(NameError) -> [SocketAddress] {
+        if let address = SocketAddress(host.contains(":") ? "[\(host)]" : host, defaultPort: port) { return [address] }
+        guard !host.utf8.contains(0) else { throw NameError(host: host, reason: "is not a name") }
+        var hints = unsafe addrinfo()
+        unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var list: UnsafeMutablePointer<addrinfo>?
+        let result = unsafe getaddrinfo(host, nil, &hints, &list)
+        guard result == 0 else { throw NameError(host: host, reason: unsafe String(cString: gai_strerror(result))) }
+        defer { unsafe freeaddrinfo(list) }
+        var found: [SocketAddress] = []
+        var entry = unsafe list
+        while let info = unsafe entry {
+            // The address lies behind family and port, and in IPv6 behind the flow, too (ip(7), ipv6(7)).
+            let start = unsafe UnsafeRawPointer(info.pointee.ai_addr)
+            var address: SocketAddress?
+            switch unsafe info.pointee.ai_family {
+            case AF_INET: unsafe address = SocketAddress(bytes: Array(UnsafeRawBufferPointer(start: start! + 4, count: 4)), port: port)
+            case AF_INET6:
+                let scope = unsafe start!.load(fromByteOffset: 24, as: UInt32.self)
+                unsafe address = SocketAddress(bytes: Array(UnsafeRawBufferPointer(start: start! + 8, count: 16)), port: port, scope: scope)
+            default: break
+            }
+            if let address, !found.contains(address) { found.append(address) }
+            unsafe entry = info.pointee.ai_next
+        }
+        guard !found.isEmpty else { throw NameError(host: host, reason: "has no address") }
+        return found
+    }
+
+    /// 127.0.0.0/8 or ::1: nobody but this host can send there.
+    public var isLoopback: Bool { isIPv6 ? bytes.dropLast().allSatisfy { $0 == 0 } && bytes[15] == 1 : bytes[0] == 127 }
+
     /// The same address with another port.
     public func with(port: UInt16) -> SocketAddress { SocketAddress(unchecked: bytes, port: port, scope: scope) }
 
@@ -116,4 +150,11 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         unsafe withUnsafeMutableBytes(of: &address.bytes) { unsafe $0.copyBytes(from: bytes) }
         return address
     }
+}
+
+/// A host's name that leads to no address.
+public struct NameError: Error, Hashable, Sendable, CustomStringConvertible {
+    public let host: String
+    public let reason: String
+    public var description: String { "\(host): \(reason)" }
 }

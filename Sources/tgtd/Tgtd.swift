@@ -2,6 +2,7 @@ import ControlPlane
 import DataPlane
 import Glibc
 import Logging
+import Logs
 import Reactor
 
 /// `tgtd`: the control process, or one of the processes that it starts from this same file.
@@ -34,7 +35,7 @@ struct Tgtd {
 
     private static func logger(_ role: String, toSystemLog: Bool = false) -> Logger {
         if toSystemLog { Console.openSystemLog() }
-        LoggingSystem.bootstrap { _ in StandardErrorLog(role: role, toSystemLog: toSystemLog) }
+        LoggingSystem.bootstrap { _ in StandardErrorLog(program: "tgtd", role: role, toSystemLog: toSystemLog) }
         return Logger(label: role)
     }
 

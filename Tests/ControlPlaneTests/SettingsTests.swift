@@ -1,5 +1,6 @@
 import Foundation
 import Reactor
+import SettingsFile
 import Testing
 
 @testable import ControlPlane

@@ -180,7 +180,7 @@ func result(_ value: Int32) -> Int32 { value == -1 ? -errno : value }
             insist(linux_set_no_new_privileges() == 0)
             let listener = insist { try Socket.listen(on: #require(SocketAddress("127.0.0.1:0"))).release() }
             let address = insist { try #require(try Socket.localAddress(listener)) }
-            let abi = linux_landlock_restrict(Int32(LINUX_LANDLOCK_FILES | LINUX_LANDLOCK_TCP_BIND | LINUX_LANDLOCK_TCP_CONNECT | LINUX_LANDLOCK_SCOPES))
+            let abi = linux_landlock_restrict(Int32(LINUX_LANDLOCK_FILES | LINUX_LANDLOCK_TCP_BIND | LINUX_LANDLOCK_TCP_CONNECT | LINUX_LANDLOCK_SCOPES), nil, 0)
             if abi == -ENOSYS || abi == -EOPNOTSUPP { _exit(0) }
             insist(abi >= 1)
             insist(unsafe result(open("/etc/passwd", O_RDONLY)) == -EACCES)
@@ -234,6 +234,36 @@ func result(_ value: Int32) -> Int32 { value == -1 ? -errno : value }
             insist(unsafe code == MAP_FAILED && errno == EPERM)
             var limit = rlimit(rlim_cur: 1, rlim_max: 1)
             insist(unsafe getrlimit(__rlimit_resource_t(RLIMIT_CORE.rawValue), &limit) == 0 && limit.rlim_max == 0)
+            _exit(0)
+        }
+    }
+
+    @Test("inside, who may connect reaches the ports it named by TCP, and nothing else")
+    func connecting() async {
+        await #expect(processExitsWith: .success) {
+            let listeners = insist { try (0..<2).map { _ in try Socket.listen(on: #require(SocketAddress("127.0.0.1:0"))).release() } }
+            let addresses = insist { try listeners.map { try #require(try Socket.localAddress($0)) } }
+            let walls = insist {
+                try Sandbox.enter(
+                    identity: geteuid() == 0 ? Identity(uid: 65534, gid: 65534) : nil, parent: nil, connectingTo: [addresses[0].port])
+            }
+            let connection = insist { try Socket.connect(to: addresses[0]).release() }
+            insist(Socket.wait(connection, .writable, nanoseconds: 5_000_000_000) && Socket.takeError(connection) == nil)
+            if walls.landlock ?? 0 >= 4 {
+                do throws(SystemError) {
+                    _ = try Socket.connect(to: addresses[1]).release()
+                    _exit(2)
+                } catch { insist(error.code == EACCES) }
+            }
+            for (family, kind) in [(AF_INET, SOCK_DGRAM), (AF_INET6, SOCK_DGRAM), (AF_INET, SOCK_RAW), (AF_UNIX, SOCK_STREAM), (AF_NETLINK, SOCK_RAW)] {
+                insist(result(socket(family, Int32(kind.rawValue), 0)) == -EPERM)
+            }
+            insist(unsafe result(open("/etc/passwd", O_RDONLY)) < 0)
+            insist(linux_pidfd_open(getpid()) == -EPERM)
+            do throws(SystemError) {
+                _ = try Socket.listen(on: addresses[0].with(port: 0)).release()
+                _exit(3)
+            } catch { insist(error.code == EPERM || error.code == EACCES) }
             _exit(0)
         }
     }

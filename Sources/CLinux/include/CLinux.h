@@ -104,13 +104,15 @@ enum {
     LINUX_LANDLOCK_TCP_CONNECT = 4,  // no connect (ABI 4)
     LINUX_LANDLOCK_SCOPES = 8,       // no abstract sockets or signals to others (ABI 6)
 };
-/// Denies what `what` names, as far as the kernel knows it; needs no_new_privs. Returns the ABI.
-int linux_landlock_restrict(int what);
+/// Denies what `what` names, as far as the kernel knows it, but connecting to these `count` TCP ports; needs no_new_privs.
+/// Returns the ABI.
+int linux_landlock_restrict(int what, const uint16_t *_Nullable ports, int count);
 
 /// Installs the filter of system calls for a process that serves what it has been given: an allow-list; everything else
 /// fails with EPERM. Threads can be started, processes not; descriptors can be received and made for waiting, files and
-/// sockets not opened; no new memory can be executed. Applies to all threads. Needs no_new_privs.
-int linux_seccomp_serve(void);
+/// sockets not opened, but TCP connections made if it `connects`; no new memory can be executed. Applies to all threads. Needs
+/// no_new_privs.
+int linux_seccomp_serve(bool connects);
 
 // MARK: Files (file.c)
 

@@ -6,46 +6,53 @@ import Synchronization
 ///
 /// Values from outside reach a line only through metadata or `escaped()`; control characters in either are escaped here once
 /// more, so that one record is always one line.
-struct StandardErrorLog: LogHandler {
+public struct StandardErrorLog: LogHandler {
     /// From which level on anything is logged, by all loggers of the process; it changes while running.
-    static let level = SharedLevel()
+    public static let level = SharedLevel()
 
-    final class SharedLevel: Sendable {
+    public final class SharedLevel: Sendable {
         private let value = Mutex(Logger.Level.info)
-        func load() -> Logger.Level { value.withLock { $0 } }
-        func store(_ level: Logger.Level) { value.withLock { $0 = level } }
+        public func load() -> Logger.Level { value.withLock { $0 } }
+        public func store(_ level: Logger.Level) { value.withLock { $0 = level } }
     }
 
-    var metadata: Logger.Metadata = [:]
-    var logLevel: Logger.Level {
+    public var metadata: Logger.Metadata = [:]
+    public var logLevel: Logger.Level {
         get { Self.level.load() }
         set { Self.level.store(newValue) }
     }
-    private let role: String
+    private let program: String
+    private let role: String?
     private let forJournal = Host.environment("JOURNAL_STREAM") != nil
     private let toSystemLog: Bool
 
-    /// - Parameter toSystemLog: for a daemon without a terminal: lines go to syslog(3) as well
-    init(role: String, toSystemLog: Bool) {
+    /// - Parameters:
+    ///   - program: its name
+    ///   - role: which of its processes this is, if it has several
+    ///   - toSystemLog: for a daemon without a terminal: lines go to syslog(3) as well
+    public init(program: String, role: String? = nil, toSystemLog: Bool = false) {
+        self.program = program
         self.role = role
         self.toSystemLog = toSystemLog
     }
 
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+    public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
-    func log(event: LogEvent) {
+    public func log(event: LogEvent) {
         var text = event.message.description
         let merged = metadata.merging(event.metadata ?? [:]) { $1 }
         for (key, value) in merged.sorted(by: { $0.key < $1.key }) { text += " \(key)=\(value)" }
         text = String(text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? "·" : Character($0) })
-        if toSystemLog { Console.systemLog(priority: Self.priority(event.level), "\(role): \(text)") }
-        var line = forJournal ? "<\(Self.priority(event.level))>" : "tgtd[\(Host.processID)] "
-        line += "\(role): "
-        if !forJournal { line += "\(event.level): " }
-        Console.error(line + text + "\n")
+        let origin = role.map { "\($0): " } ?? ""
+        if toSystemLog { Console.systemLog(priority: Self.priority(event.level), origin + text) }
+        if forJournal {
+            Console.error("<\(Self.priority(event.level))>\(origin)\(text)\n")
+        } else {
+            Console.error("\(program)[\(Host.processID)] \(origin)\(event.level): \(text)\n")
+        }
     }
 
     /// syslog(3) priorities.
