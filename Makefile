@@ -17,8 +17,8 @@ BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev libssl-dev pkgcon
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
 # What Debian's tgtd is linked with.
 TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1
-TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 $(TGT_LIBRARIES)
-BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc $(TGT_LIBRARIES)
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 openssl stunnel4 shellcheck $(TGT_LIBRARIES)
+BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc openssl stunnel4 $(TGT_LIBRARIES)
 
 VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
