@@ -31,6 +31,7 @@ let package = Package(
     ],
     targets: [
         .target(name: "CLinux"),
+        .target(name: "CForget"),
         .target(name: "CGetopt"),
         .target(name: "CCRC32C"),
         .target(name: "CTLS", dependencies: ["COpenSSL"]),
@@ -67,7 +68,7 @@ let package = Package(
         room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging, deque]),
         room("ControlPlane", ["Bytes", "JSON", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", "SettingsFile", logging, yams, deque]),
 
-        program("tgtd", ["ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
+        program("tgtd", ["CForget", "ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
         program("tgtadm", ["CGetopt", "Management"]),
 
         tests("BytesTests", ["Bytes"]),

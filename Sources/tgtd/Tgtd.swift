@@ -1,3 +1,4 @@
+import CForget
 import ControlPlane
 import DataPlane
 import Glibc
@@ -28,6 +29,8 @@ struct Tgtd {
             exit(code)
         case .run(let options):
             guard options.mode == .foreground || isInBackground else { exit(Background.launch(words)) }
+            // It alone has secrets.
+            forget_what_is_freed()
             let log = logger("control", toSystemLog: isInBackground)
             exit(Daemon.run(options, isInBackground: isInBackground, log: log) { StandardErrorLog.level.store($0) })
         }
