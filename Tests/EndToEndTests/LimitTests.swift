@@ -37,8 +37,12 @@ import Testing
         let (daemon, _) = try daemon("unauthenticated-connections-per-source: 4", "management-connections: 10")
         var idle = try (0..<3).map { _ in try Wire(port: daemon.port, source: 2) }
         #expect(try Initiator(port: daemon.port, source: 2).login(target: Daemon.iqn("disk")) == 0, "below the limit")
-        // Who has logged in counts no more.
-        idle.append(try Wire(port: daemon.port, source: 2))
+        // Who has logged in counts no more, as soon as login has heard of it.
+        #expect(try eventually(within: 3) {
+            let fourth = try Wire(port: daemon.port, source: 2)
+            if !fourth.closes(within: 0.2) { idle.append(fourth) }
+            return idle.count == 4
+        })
         let extra = try Wire(port: daemon.port, source: 2)
         #expect(extra.closes(within: 3), "above the limit")
         #expect(idle.allSatisfy { !$0.isClosedNow() }, daemon.evidence)

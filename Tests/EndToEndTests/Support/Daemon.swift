@@ -185,9 +185,9 @@ enum Processes {
         return tasks.compactMap { read("/proc/\(pid)/task/\($0)/comm")?.trimmingCharacters(in: .newlines) }
     }
     static func anonymousBytes(of pid: pid_t) -> Int { statusField("RssAnon", of: pid).map { $0 * 1024 } ?? 0 }
-    /// Time that it, or one of its threads, has been running on a processor.
-    static func cpuSeconds(of pid: pid_t, thread: pid_t? = nil) -> Double {
-        guard let stat = read("/proc/\(pid)/\(thread.map { "task/\($0)/" } ?? "")stat"), let close = stat.lastIndex(of: ")") else { return 0 }
+    /// Time that it has been running on a processor.
+    static func cpuSeconds(of pid: pid_t) -> Double {
+        guard let stat = read("/proc/\(pid)/stat"), let close = stat.lastIndex(of: ")") else { return 0 }
         // utime and stime, in ticks (proc(5)).
         let fields = stat[close...].split(separator: " ")
         return fields.count > 13 ? Double((Int(fields[12]) ?? 0) + (Int(fields[13]) ?? 0)) / Double(sysconf(Int32(_SC_CLK_TCK))) : 0
