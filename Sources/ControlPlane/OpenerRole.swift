@@ -2,7 +2,7 @@ import Door
 import Reactor
 import Storage
 
-/// The short-lived process that opens backing stores: it may hang with a medium, control does not.
+/// The short-lived process that opens files: it may hang with a medium, control does not.
 public enum OpenerRole {
     /// Answers one question after the other, until its door is shut.
     /// - Returns: the exit code
@@ -22,24 +22,26 @@ public enum OpenerRole {
     /// - Returns: whether it could be sent
     private static func answer(_ question: OpenQuestion, over door: borrowing FileDescriptor) -> Bool {
         do {
-            let store = try open(question)
-            let description = StoreDescription(
-                kind: store.isBlockDevice ? .blockDevice : .file, length: store.length, isSynchronous: question.isSynchronous,
-                isDirect: question.isDirect, isReadOnly: question.isReadOnly)
-            let answer = OpenAnswer.opened(description, physicalBlockLength: UInt32(clamping: store.physicalSector))
-            return send(answer, over: door, passing: [store.descriptor.rawValue])
+            // A path that is no UTF-8 becomes another one, which is not there.
+            switch question {
+            case .store(let path, let isSynchronous, let isDirect, let isReadOnly):
+                var flags: StoreFlags = []
+                if isSynchronous { flags.insert(.sync) }
+                if isDirect { flags.insert(.direct) }
+                let store = try StoreOpener.open(String(decoding: path, as: UTF8.self), flags: flags, readOnly: isReadOnly)
+                let description = StoreDescription(
+                    kind: store.isBlockDevice ? .blockDevice : .file, length: store.length, isSynchronous: isSynchronous, isDirect: isDirect,
+                    isReadOnly: isReadOnly)
+                let answer = OpenAnswer.opened(description, physicalBlockLength: UInt32(clamping: store.physicalSector))
+                return send(answer, over: door, passing: [store.descriptor.rawValue])
+            case .trusted(let path, let isPrivate, let limit):
+                let file = try Files.openTrusted(String(decoding: path, as: UTF8.self), limit: Int(limit), isPrivate: isPrivate)
+                return send(.trusted, over: door, passing: [file.rawValue])
+            }
         } catch {
-            return send(.failed(error.description), over: door, passing: [])
+            // Whoever has asked for a trusted file names it.
+            return send(.failed((error as? FileError)?.reason ?? "\(error)"), over: door, passing: [])
         }
-    }
-
-    private static func open(_ question: OpenQuestion) throws(StoreError) -> OpenedStore {
-        // A path that is no UTF-8 becomes another one, which is not there.
-        let path = String(decoding: question.path, as: UTF8.self)
-        var flags: StoreFlags = []
-        if question.isSynchronous { flags.insert(.sync) }
-        if question.isDirect { flags.insert(.direct) }
-        return try StoreOpener.open(path, flags: flags, readOnly: question.isReadOnly)
     }
 
     private static func send(_ answer: OpenAnswer, over door: borrowing FileDescriptor, passing descriptors: [Int32]) -> Bool {

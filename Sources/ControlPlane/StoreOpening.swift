@@ -30,16 +30,27 @@ final class HeldStore {
     }
 }
 
-/// Has stores opened by short-lived processes, so that control never waits for a medium. One process opens whatever has to be opened,
+/// A file that tgtd depends on, open for reading and in memory.
+final class HeldFile {
+    let descriptor: FileDescriptor
+    init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
+}
+
+/// Has stores and other files opened by short-lived processes, so that control never waits for a medium. One process opens whatever has to be opened,
 /// one store after the other, and ends when nobody waits. A process that takes long keeps its store; the others go to another one.
 final class StoreOpenings {
-    typealias Result = Swift.Result<(HeldStore, StoreFacts), OpeningError>
+    typealias Result<Opened> = Swift.Result<Opened, OpeningError>
     struct OpeningError: Error { let reason: String }
 
-    /// A store to be opened, and whom to tell.
+    fileprivate enum Opened {
+        case store(HeldStore, StoreFacts)
+        case file(HeldFile)
+    }
+
+    /// What is to be opened, and whom to tell.
     fileprivate struct Opening {
         let question: OpenQuestion
-        let whenDone: (Result) -> Void
+        let whenDone: (Result<Opened>) -> Void
     }
 
     fileprivate let loop: EventLoop
@@ -49,16 +60,34 @@ final class StoreOpenings {
     init(loop: EventLoop) { self.loop = loop }
 
     /// Calls `whenDone` once, in a later turn of the loop.
-    func open(_ request: StoreRequest, _ whenDone: @escaping (Result) -> Void) {
+    func open(_ request: StoreRequest, _ whenDone: @escaping (Result<(HeldStore, StoreFacts)>) -> Void) {
         guard let path = request.store.path else { return fail(whenDone, "there is no path") }
-        let question = OpenQuestion(
+        let question = OpenQuestion.store(
             path: path.bytes, isSynchronous: request.store.flags.contains(.sync), isDirect: request.store.flags.contains(.direct),
             isReadOnly: request.readOnly)
+        ask(question) { result in
+            whenDone(result.flatMap { if case .store(let store, let facts) = $0 { .success((store, facts)) } else { .failure(Self.otherAnswer) } })
+        }
+    }
+
+    /// Opens a file that only root or our user can have written. Calls `whenDone` once, in a later turn of the loop.
+    /// - Parameters:
+    ///   - isPrivate: whether others may not read it either
+    ///   - limit: bytes that it may have
+    func open(_ path: TrustedPath, isPrivate: Bool, limit: Int, _ whenDone: @escaping (Result<HeldFile>) -> Void) {
+        ask(.trusted(path: Array(path.text.utf8), isPrivate: isPrivate, limit: UInt32(limit))) { result in
+            whenDone(result.flatMap { if case .file(let file) = $0 { .success(file) } else { .failure(Self.otherAnswer) } })
+        }
+    }
+
+    private static let otherAnswer = OpeningError(reason: "the process that opens files has answered something else")
+
+    private func ask(_ question: OpenQuestion, _ whenDone: @escaping (Result<Opened>) -> Void) {
         waiting.append(Opening(question: question, whenDone: whenDone))
         serve()
     }
 
-    fileprivate func fail(_ whenDone: @escaping (Result) -> Void, _ reason: String) {
+    fileprivate func fail<Opened>(_ whenDone: @escaping (Result<Opened>) -> Void, _ reason: String) {
         loop.after(nanoseconds: 0) { whenDone(.failure(OpeningError(reason: reason))) }
     }
 
@@ -125,7 +154,7 @@ private final class Opener {
                 openings.serve()
             },
             openings.loop.after(nanoseconds: OpeningLimits.patience) { [weak self] in
-                self?.giveUp("the store does not open within \(OpeningLimits.patience / 1_000_000_000) s")
+                self?.giveUp("it does not open within \(OpeningLimits.patience / 1_000_000_000) s")
             },
         ]
         process?.send(opening.question)
@@ -143,7 +172,10 @@ private final class Opener {
         case .opened(let description, let physicalBlockLength):
             let facts = StoreFacts(
                 byteCount: description.length, isWritable: !description.isReadOnly, physicalBlockLength: Int(physicalBlockLength))
-            finish(.success((HeldStore(descriptor, description), facts)))
+            finish(.success(.store(HeldStore(descriptor, description), facts)))
+        case .trusted:
+            guard let descriptor else { return finish(.failure(.init(reason: "this process may open no more descriptors"))) }
+            finish(.success(.file(HeldFile(descriptor))))
         case .failed(let reason): finish(.failure(.init(reason: reason)))
         }
     }
@@ -157,14 +189,14 @@ private final class Opener {
         openings.serve()
     }
 
-    private func finish(_ result: StoreOpenings.Result) {
+    private func finish(_ result: StoreOpenings.Result<StoreOpenings.Opened>) {
         release()?(result)
         openings.serve()
     }
 
     /// It is done with its store.
     /// - Returns: whom to tell
-    private func release() -> ((StoreOpenings.Result) -> Void)? {
+    private func release() -> ((StoreOpenings.Result<StoreOpenings.Opened>) -> Void)? {
         for timer in timers { openings.loop.cancel(timer) }
         timers = []
         isSlow = false

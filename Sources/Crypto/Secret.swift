@@ -1,3 +1,4 @@
+import Bytes
 import COpenSSL
 
 /// Bytes that nobody but their user may see: wiped when the last reference goes, printed never, compared in constant time.
@@ -23,6 +24,27 @@ import COpenSSL
     }
 
     public convenience init(_ bytes: [UInt8]) { self.init(bytes.span) }
+
+    /// What hexadecimal digits, two a byte, stand for; nil if they are none.
+    public convenience init?(hexadecimal digits: borrowing Span<UInt8>) {
+        guard digits.count.isMultiple(of: 2) else { return nil }
+        self.init(uninitialized: digits.count / 2)
+        for index in 0..<count {
+            guard let high = Number.digit(digits[2 * index]), let low = Number.digit(digits[2 * index + 1]), high < 16, low < 16 else { return nil }
+            unsafe start.storeBytes(of: UInt8(high << 4 | low), toByteOffset: index, as: UInt8.self)
+        }
+    }
+
+    /// What `fill` writes into so many bytes of room, for secrets that are read.
+    /// - Parameter fill: returns how many of them it has written
+    public static func filled<E: Error>(room: Int, _ fill: (inout MutableSpan<UInt8>) throws(E) -> Int) throws(E) -> Secret {
+        let whole = Secret(uninitialized: room)
+        let bytes = unsafe whole.start.bindMemory(to: UInt8.self, capacity: room)
+        unsafe bytes.initialize(repeating: 0, count: room)
+        var span = unsafe MutableSpan(_unsafeStart: bytes, count: room)
+        let count = try fill(&span)
+        return count == room ? whole : whole.withBytes { Secret($0.extracting(first: count)) }
+    }
 
     /// So many bytes from OpenSSL's generator.
     public static func random(count: Int) -> Secret {

@@ -1,38 +1,44 @@
 import Bytes
 
-/// Asked of the process that opens backing stores, one question at a time.
-public struct OpenQuestion: Sendable, Equatable {
-    public var path: [UInt8]
-    public var isSynchronous: Bool
-    public var isDirect: Bool
-    public var isReadOnly: Bool
-
-    public init(path: [UInt8], isSynchronous: Bool, isDirect: Bool, isReadOnly: Bool) {
-        self.path = path
-        self.isSynchronous = isSynchronous
-        self.isDirect = isDirect
-        self.isReadOnly = isReadOnly
-    }
+/// Asked of the process that opens files, one question at a time.
+public enum OpenQuestion: Sendable, Equatable {
+    case store(path: [UInt8], isSynchronous: Bool, isDirect: Bool, isReadOnly: Bool)
+    /// One that tgtd depends on, and that nobody else can have written; nor read, if it is private.
+    case trusted(path: [UInt8], isPrivate: Bool, limit: UInt32)
 }
 
-/// What it says; an opened store comes with its descriptor.
+/// What it says; what is opened comes with its descriptor.
 public enum OpenAnswer: Sendable, Equatable {
     case opened(StoreDescription, physicalBlockLength: UInt32)
     case failed(String)
+    case trusted
 }
 
 extension OpenQuestion: DoorMessage {
-    public static let table = [DoorRow(1, "open", limit: DoorLimits.opening)]
-    public var code: UInt8 { 1 }
+    public static let table = [DoorRow(1, "open", limit: DoorLimits.opening), DoorRow(2, "openTrusted", limit: DoorLimits.opening)]
+    public var code: UInt8 {
+        switch self {
+        case .store: 1
+        case .trusted: 2
+        }
+    }
     public func encodeBody(into writer: inout ByteWriter) {
-        writer.write(path)
-        for flag in [isSynchronous, isDirect, isReadOnly] { writer.write(flag) }
+        switch self {
+        case .store(let path, let isSynchronous, let isDirect, let isReadOnly):
+            writer.write(path)
+            for flag in [isSynchronous, isDirect, isReadOnly] { writer.write(flag) }
+        case .trusted(let path, let isPrivate, let limit):
+            writer.write(path)
+            writer.write(isPrivate)
+            writer.write(limit)
+        }
     }
     public init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
-        path = try reader.byteString(limit: DoorLimits.path)
-        isSynchronous = try reader.bool()
-        isDirect = try reader.bool()
-        isReadOnly = try reader.bool()
+        let path = try reader.byteString(limit: DoorLimits.path)
+        self = switch code {
+        case 1: .store(path: path, isSynchronous: try reader.bool(), isDirect: try reader.bool(), isReadOnly: try reader.bool())
+        default: .trusted(path: path, isPrivate: try reader.bool(), limit: try reader.uint32())
+        }
     }
 }
 
@@ -40,11 +46,13 @@ extension OpenAnswer: DoorMessage {
     public static let table = [
         DoorRow(1, "opened", limit: 64, descriptors: 1...1),
         DoorRow(2, "failed", limit: DoorLimits.opening),
+        DoorRow(3, "openedTrusted", limit: 8, descriptors: 1...1),
     ]
     public var code: UInt8 {
         switch self {
         case .opened: 1
         case .failed: 2
+        case .trusted: 3
         }
     }
     public func encodeBody(into writer: inout ByteWriter) {
@@ -53,11 +61,13 @@ extension OpenAnswer: DoorMessage {
             description.encode(into: &writer)
             writer.write(length)
         case .failed(let why): writer.write(why)
+        case .trusted: break
         }
     }
     public init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
         switch code {
         case 1: self = .opened(try StoreDescription(from: &reader), physicalBlockLength: try reader.uint32())
+        case 3: self = .trusted
         default: self = .failed(try reader.string(limit: DoorLimits.opening))
         }
     }

@@ -29,14 +29,13 @@ public enum Files {
         let descriptor = FileDescriptor(owning: raw)
         let status = try status(of: descriptor, path)
         guard status.st_mode & S_IFMT == S_IFREG else { throw FileError(path, "is not a regular file") }
-        try checkTrusted(status, path)
-        guard !isPrivate || status.st_mode & 0o077 == 0 else { throw FileError(path, "can be read by others; take that away (chmod 600)") }
+        try checkTrusted(status, path, isPrivate: isPrivate)
         guard status.st_size <= limit else { throw FileError(path, "is larger than \(limit) bytes") }
         let limit = status.st_size
         var bytes = [UInt8](repeating: 0, count: limit)
         var count = 0
         while count < limit {
-            let got = unsafe bytes.withUnsafeMutableBytes { unsafe read(descriptor.rawValue, $0.baseAddress! + count, limit - count) }
+            let got = unsafe bytes.withUnsafeMutableBytes { unsafe Glibc.read(descriptor.rawValue, $0.baseAddress! + count, limit - count) }
             if got < 0 && errno == EINTR { continue }
             guard got >= 0 else { throw FileError(path, errno: errno) }
             if got == 0 { break }
@@ -61,11 +60,16 @@ public enum Files {
         return status
     }
 
-    private static func checkTrusted(_ status: stat, _ path: String) throws(FileError) {
-        guard status.st_uid == 0 || status.st_uid == geteuid() else {
-            throw FileError(path, "belongs to uid \(status.st_uid); it must belong to root or to the user that we run as")
-        }
-        guard status.st_mode & 0o022 == 0 else { throw FileError(path, "can be written by others; take that away (chmod go-w)") }
+    private static func checkTrusted(_ status: stat, _ path: String, isPrivate: Bool = false) throws(FileError) {
+        if let reason = distrust(status, isPrivate: isPrivate) { throw FileError(path, reason) }
+    }
+
+    /// What is wrong with it; nil: it is to be trusted.
+    static func distrust(_ status: stat, isPrivate: Bool) -> String? {
+        if status.st_uid != 0 && status.st_uid != geteuid() { return "belongs to uid \(status.st_uid); it must belong to root or to the user that we run as" }
+        if status.st_mode & 0o022 != 0 { return "can be written by others; take that away (chmod go-w)" }
+        if isPrivate && status.st_mode & 0o077 != 0 { return "can be read by others; take that away (chmod 600)" }
+        return nil
     }
 
     /// Replaces a file so that after a crash there is either the old one or the new one, whole and on the medium. What cannot be written

@@ -79,19 +79,17 @@ public enum StoreOpener {
         _ path: String, _ flags: StoreFlags, _ readOnly: Bool, _ exclusively: Bool
     ) throws(StoreError.Reason) -> OpenedStore {
         guard path.utf8.first == UInt8(ascii: "/"), !path.utf8.contains(0) else { throw .badPath }
-        // First only looked at, then opened by what has been looked at.
-        let place = try unsafe descriptor(linux_open(path, linux_o_path), 0)
-        var info = linux_file_info()
-        let result = unsafe linux_describe(place.rawValue, &info)
-        guard result >= 0 else { throw reason(-result, 0) }
-        let isBlockDevice = info.kind == LINUX_KIND_BLOCK
-        if let refusal = refusal(ofKind: Int(info.kind)) { throw refusal }
+        let found: FoundFile
+        do throws(SystemError) { found = try FoundFile(path) } catch { throw reason(error.code, 0) }
+        let isBlockDevice = found.kind == .blockDevice
+        if let refusal = refusal(of: found.kind) { throw refusal }
 
         var how = readOnly ? O_RDONLY : O_RDWR
         if flags.contains(.sync) { how |= O_DSYNC }
         if flags.contains(.direct) { how |= linux_o_direct }
         if isBlockDevice && exclusively && !readOnly { how |= O_EXCL }
-        let opened = try unsafe descriptor(linux_open("/proc/self/fd/\(place.rawValue)", how), how)
+        let opened: FileDescriptor
+        do throws(SystemError) { opened = try found.open(how) } catch { throw reason(error.code, how) }
         let description: StoreDescription
         do throws(SystemError) { description = try StoreDescription(of: opened.rawValue) } catch { throw .failed(error.code) }
         guard description.length >= smallestLength else { throw .isEmpty }
@@ -105,17 +103,12 @@ public enum StoreOpener {
             descriptor: opened, length: description.length, isBlockDevice: isBlockDevice, physicalSector: description.physicalSector)
     }
 
-    private static func descriptor(_ result: Int32, _ how: Int32) throws(StoreError.Reason) -> FileDescriptor {
-        guard result >= 0 else { throw reason(-result, how) }
-        return FileDescriptor(owning: result)
-    }
-
-    private static func refusal(ofKind kind: Int) -> StoreError.Reason? {
+    private static func refusal(of kind: FoundFile.Kind) -> StoreError.Reason? {
         switch kind {
-        case LINUX_KIND_FILE, LINUX_KIND_BLOCK: nil
-        case LINUX_KIND_DIRECTORY: .isDirectory
-        case LINUX_KIND_CHARACTER: .isCharacterDevice
-        default: .isNeitherFileNorDevice
+        case .file, .blockDevice: nil
+        case .directory: .isDirectory
+        case .characterDevice: .isCharacterDevice
+        case .other: .isNeitherFileNorDevice
         }
     }
 

@@ -160,3 +160,25 @@ private func bytes(_ hexadecimal: String) -> [UInt8] {
         #expect(HMAC.derive(label, from: key) == Secret(HMAC.sha256(label, key: key)))
     }
 }
+
+@Suite struct SecretSourceTests {
+    @Test("A secret is made of hexadecimal digits, two a byte, and of nothing else")
+    func hexadecimal() {
+        func made(_ text: String) -> Secret? { Secret(hexadecimal: Array(text.utf8).span) }
+        #expect(made("00fFa5") == Secret([0, 255, 165]) && made("") == Secret([]))
+        for wrong in ["0", "0g", "g0", " 0", "00 "] { #expect(made(wrong) == nil, "\(wrong)") }
+    }
+
+    @Test("A secret that is read is as long as what was read")
+    func filled() {
+        for count in [0, 1, 4] {
+            let secret = Secret.filled(room: 4) { room in
+                for index in 0..<count { room[index] = 7 }
+                return count
+            }
+            #expect(secret == Secret([UInt8](repeating: 7, count: count)))
+        }
+        struct Broken: Error {}
+        #expect(throws: Broken.self) { try Secret.filled(room: 4) { _ throws(Broken) in throw Broken() } }
+    }
+}

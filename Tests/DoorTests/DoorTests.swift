@@ -169,8 +169,12 @@ private let dataReports: [DataReportMessage] = [
         let path = String(repeating: "\u{fffd}", count: DoorLimits.path)
         let refusal = OpenAnswer.failed("\(path) has \(UInt64.max) bytes, which direct I/O cannot reach to the end: make it a multiple of \(Int.max), or leave out the flag \"direct\"")
         #expect(try OpenAnswer(refusal.encoded(), descriptors: 0) == refusal)
-        let question = OpenQuestion(path: Array(repeating: 0xff, count: DoorLimits.path), isSynchronous: true, isDirect: true, isReadOnly: true)
-        #expect(try OpenQuestion(question.encoded(), descriptors: 0) == question)
+        let longest = [UInt8](repeating: 0xff, count: DoorLimits.path)
+        for question in [OpenQuestion.store(path: longest, isSynchronous: true, isDirect: true, isReadOnly: true), .trusted(path: longest, isPrivate: true, limit: .max)] {
+            #expect(try OpenQuestion(question.encoded(), descriptors: 0) == question)
+        }
+        #expect(try OpenAnswer(OpenAnswer.trusted.encoded(), descriptors: 1) == .trusted)
+        #expect(throws: DoorError.self) { try OpenAnswer(OpenAnswer.trusted.encoded(), descriptors: 0) }
     }
 
     @Test("No message, and one that is not in the table, is refused", arguments: [[], [0], [200], [255, 1, 2]] as [[UInt8]])

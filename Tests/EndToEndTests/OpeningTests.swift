@@ -59,8 +59,8 @@ import Testing
             #expect(finished.ending == .exited(22) && finished.output.contains("invalid request"), "\(finished.evidence)")
             #expect(finished.elapsed > .seconds(Self.patience - 1), "\(finished.evidence)")
         }
-        #expect(transaction.output.contains("the store does not open within 10 s"), "\(transaction.output)")
-        #expect(daemon.log.components(separatedBy: "the store does not open within 10 s").count > single.count, daemon.evidence)
+        #expect(transaction.output.contains("it does not open within 10 s"), "\(transaction.output)")
+        #expect(daemon.log.components(separatedBy: "it does not open within 10 s").count > single.count, daemon.evidence)
         #expect(nobodyOpens(daemon), "\(Processes.children(of: daemon.process.pid).map { Processes.arguments(of: $0) })")
         #expect(try !daemon.must("--op show --mode target --tid 2").contains("dead1"))
         // What has come back opens.

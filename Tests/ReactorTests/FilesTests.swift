@@ -53,4 +53,29 @@ private func mode(_ path: String) -> mode_t {
         let refusal = #expect(throws: FileError.self) { try Files.makeTrustedDirectory(path) }
         #expect(refusal?.reason.hasPrefix("belongs to uid 65534") == true)
     }
+
+    @Test("A file to depend on is opened if only we can have written it, and read it if it is private; what it is not is said")
+    func openTrusted() throws {
+        let folder = try Folder()
+        let path = folder.path + "/a"
+        defer { Files.remove(path) }
+        try Files.replace(path, with: Array("contents".utf8), mode: 0o644)
+        func trouble(limit: Int = 8, isPrivate: Bool = false, _ path: String) -> String? {
+            do throws(FileError) { _ = try Files.openTrusted(path, limit: limit, isPrivate: isPrivate) } catch { return error.reason }
+            return nil
+        }
+        let descriptor = try Files.openTrusted(path, limit: 8, isPrivate: false)
+        var room = [UInt8](repeating: 0, count: 5)
+        var span = room.mutableSpan
+        #expect(try Files.read(descriptor.rawValue, into: &span) == 5)
+        #expect(room == Array("conte".utf8))
+        room = Array(repeating: 0, count: 20)
+        span = room.mutableSpan
+        #expect(try Files.read(descriptor.rawValue, into: &span) == 8)
+        #expect(trouble(limit: 7, path) == "is larger than 7 bytes" && trouble(isPrivate: true, path)?.contains("read by others") == true)
+        func trouble(mode: mode_t) -> String? { unsafe chmod(path, mode) == 0 ? trouble(isPrivate: true, path) : "chmod" }
+        #expect(trouble(mode: 0o600) == nil && trouble(mode: 0o620)?.contains("written by others") == true)
+        #expect(trouble(folder.path) == "is not a regular file" && trouble("/dev/null") == "is not a regular file")
+        #expect(trouble(path + "/none") == "Not a directory" && trouble(path + "none") == "No such file or directory")
+    }
 }
