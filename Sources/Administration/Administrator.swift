@@ -89,13 +89,14 @@ public enum Administrator {
                 throw Refusal(.noConnection, "session \(sid) has no connection \(cid)")
             }
             return .endConnection(session.target, tsih: session.tsih, cid: connection.cid)
-        case .newPortal(let text):
+        case .newPortal(let text, let settings):
             let portal = try configured { () throws(ConfigurationError) in
-                let portal = try Portal(parsing: text)
+                let portal = try Portal(PortalAddress(parsing: text), parameters(settings))
                 try configuration.checkNewPortal(portal)
                 return portal
             }
             return .listen(portal)
+        case .updatePortal(let text, let settings): return .renewPortal(try updated(text, settings, configuration))
         case .deletePortal(let text):
             let portal = try configured { () throws(ConfigurationError) in
                 try configuration.portal(PortalAddress(parsing: text)).endpoint
@@ -182,6 +183,11 @@ public enum Administrator {
         case .newPortal:
             guard case .listening(let portal) = outcome else { preconditionFailure("a portal listens before it is configured") }
             changes = try configured { () throws(ConfigurationError) in try new.addPortal(portal) }
+        case .updatePortal(let text, let settings):
+            let portal = try updated(text, settings, new)
+            // The files are those of then.
+            guard effect == .renewPortal(portal) else { throw Refusal(.invalidRequest, "the portal has been changed meanwhile; try again") }
+            changes = try configured { () throws(ConfigurationError) in try new.changePortal(portal) }
         case .deletePortal(let text):
             changes = try configured { () throws(ConfigurationError) in try new.deletePortal(PortalAddress(parsing: text)) }
 
@@ -241,6 +247,15 @@ public enum Administrator {
     /// The name of an account that should be there.
     private static func known(_ user: [UInt8]) throws(ConfigurationError) -> AccountName {
         try existing(.noSuchAccount) { () throws(ConfigurationError) in try AccountName(user) }
+    }
+
+    /// A portal as it is to be.
+    private static func updated(_ text: [UInt8], _ settings: [AdminRequest.Setting], _ configuration: Configuration) throws(Refusal) -> Portal {
+        try configured { () throws(ConfigurationError) in try configuration.portal(PortalAddress(parsing: text)).with(parameters(settings)) }
+    }
+
+    private static func parameters(_ settings: [AdminRequest.Setting]) -> [PortalParameter] {
+        settings.map { PortalParameter(name: $0.name, value: $0.value) }
     }
 
     private static func parameters(_ settings: [AdminRequest.Setting]) -> [LogicalUnitParameter] {

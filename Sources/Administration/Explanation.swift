@@ -22,7 +22,8 @@ struct Explanation {
         }
         var account: AccountName?
         if let user = question.user { account = try configured { () throws(ConfigurationError) in try AccountName(user) } }
-        decision = decideLogin(configuration, targetName: target.name, initiator: initiator, address: address, account: account, isMutual: true)
+        decision = decideLogin(configuration, targetName: target.name, initiator: initiator, address: address, account: account, isMutual: true,
+            channel: question.overTLS ? .tls(.initiator(initiator)) : .clear)
         self.account = target.accounts.isEmpty ? nil : account
     }
 

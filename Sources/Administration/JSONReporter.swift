@@ -36,6 +36,7 @@ struct JSONReporter {
                     writer.field("address", portal.endpoint.address.description)
                     writer.field("port", portal.endpoint.port)
                     writer.field("groupTag", portal.groupTag)
+                    write(portal, to: &writer)
                 }
             }
         case .showDrivers: return drivers()
@@ -87,6 +88,23 @@ struct JSONReporter {
         }
     }
 
+    private func write(_ portal: Portal, to writer: inout JSONWriter) {
+        let condition = view.portals[portal.endpoint] ?? RuntimeView.PortalCondition()
+        writer.field("open", condition.isOpen)
+        writer.field("advertise", portal.advertised?.description)
+        guard let tls = portal.tls else { return writer.field("tls", String?.none) }
+        writer.object("tls") { writer in
+            writer.field("policy", tls.policy.rawValue)
+            writer.field("clientAuth", tls.clientAuthentication.rawValue)
+            let files = [
+                ("certificate", tls.certificate), ("key", tls.key), ("clientCA", tls.clientCA), ("crl", tls.revocations), ("clientMap", tls.clientMap),
+                ("pskFile", tls.preSharedKeys),
+            ]
+            for (name, path) in files { writer.field(name, path?.text) }
+            if let end = condition.certificateExpires { writer.field("certificateExpires", end) } else { writer.field("certificateExpires", String?.none) }
+        }
+    }
+
     // MARK: Targets
 
     private func targets(_ targets: [TargetConfiguration]) -> [UInt8] {
@@ -100,6 +118,7 @@ struct JSONReporter {
                 writer.field("nopInterval", target.nopInterval)
                 writer.field("nopCount", target.nopCount)
                 writer.field("requireMutualCHAP", target.requiresMutualCHAP)
+                writer.field("requireTLS", target.requiresTLS)
                 writer.object("parameters") { writer in
                     for (name, value) in target.parameters.shown { writer.field(name, value) }
                 }

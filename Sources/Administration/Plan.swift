@@ -54,8 +54,10 @@ public enum Effect: Hashable, Sendable {
     /// End one connection (with it the session, if it was its last) and wait until its I/O is over.
     /// → `.done`, or `.failed(.noConnection, …)`
     case endConnection(TargetID, tsih: UInt16, cid: UInt16)
-    /// Listen. → `.listening` with the real port, or `.failed(.invalidRequest, why)`
+    /// Read its files, if it has any, and listen. → `.listening` with the real port, or `.failed(.invalidRequest, why)`
     case listen(Portal)
+    /// Read its files, all of them right, or nothing changes; listen if nobody does yet. → `.done`, or `.failed(.invalidRequest, why)`
+    case renewPortal(Portal)
     /// Stop listening. → `.done`
     case close(PortalAddress)
     /// Forget what these have failed in. → `.done`, or `.failed(.invalidRequest, …)` if nothing is known of them

@@ -20,7 +20,7 @@ struct Reporter {
         case .showAccounts:
             return AccountsReport.renderList(configuration.accounts.reversed().map { $0.name.description + ($0.secrets.count > 1 ? " (two secrets)" : "") })
         case .showPortals:
-            return renderPortals(configuration.portals.reversed().map { ($0.description, $0.groupTag) })
+            return renderPortals(configuration.portals.reversed().map(report))
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
         case .showPenalties: return renderPenalties(view.penalties?.waiting ?? [])
         case .explainAccess(let question): return try Explanation(question, configuration).rendered()
@@ -126,8 +126,18 @@ struct Reporter {
 
     private func parameters(of target: TargetConfiguration) -> [UInt8] {
         // Only where it is set: tgt knows no such parameter.
-        let own = target.requiresMutualCHAP ? [("RequireMutualCHAP", "Yes")] : []
+        let own = [("RequireMutualCHAP", target.requiresMutualCHAP), ("RequireTLS", target.requiresTLS)].filter(\.1).map { ($0.0, "Yes") }
         return renderParameters([("nop_interval", String(target.nopInterval)), ("nop_count", String(target.nopCount))] + target.parameters.shown + own)
+    }
+
+    private func report(_ portal: Portal) -> PortalReport {
+        var report = PortalReport(text: portal.description, groupTag: portal.groupTag)
+        // The tag stands behind the address.
+        report.parameters = portal.parameters.filter { $0.name != "tpgt" }
+        let condition = view.portals[portal.endpoint] ?? RuntimeView.PortalCondition()
+        if let end = condition.certificateExpires { report.parameters.append(("certificate expires", utcTime(end))) }
+        report.isOpen = condition.isOpen
+        return report
     }
 
     /// Every logical unit of a target with every session: by LUN, then in the order of the logins.

@@ -9,6 +9,8 @@ public struct RuntimeView: Sendable {
     public var logicalUnits: [LogicalUnitKey: LogicalUnitCondition] = [:]
     /// What commands each session has had at each logical unit; a missing one has had none.
     public var statistics: [Statistics] = []
+    /// A missing one is open, and has nothing that ends.
+    public var portals: [PortalAddress: PortalCondition] = [:]
     /// Limits of this daemon, for `show system`: name and value in the order to be shown.
     public var limits: [(name: String, value: String)] = []
 
@@ -85,6 +87,14 @@ public struct RuntimeView: Sendable {
         public var dataInPDUs: UInt64 = 0
         public var commandPDUs: UInt64 = 0
         public var responsePDUs: UInt64 = 0
+        public init() {}
+    }
+
+    public struct PortalCondition: Hashable, Sendable {
+        /// Whether somebody listens.
+        public var isOpen = true
+        /// When the first of its own certificates ends, in seconds since 1970; nil: it has none.
+        public var certificateExpires: Int64?
         public init() {}
     }
 

@@ -5,7 +5,7 @@ import Model
 /// Many requests that are carried out together or not at all. The pure half, in two steps:
 ///
 /// 1. `prepare` applies them, one after the other, to a copy of the configuration, and says what has to be done outside
-///    (`Needs`): stores to open, portals to listen on, and then what is to be withdrawn from initiators. Of stores that are not open
+///    (`Needs`): stores to open, portals to listen on or whose files are to be read, and then what is to be withdrawn from initiators. Of stores that are not open
 ///    yet it expects the best.
 /// 2. `commit` applies them again, to the configuration of that time and with what the stores have turned out to be. Whatever
 ///    is not as it was prepared for refuses the whole.
@@ -20,7 +20,8 @@ public struct Transaction: Sendable {
     public struct Needs: Hashable, Sendable {
         /// To be opened: as many at once as one likes, for nobody notices.
         public internal(set) var openings: [Int: StoreRequest] = [:]
-        public internal(set) var listens: [Int: Portal] = [:]
+        /// Portals to listen on (`.listen`), and those whose files are to be read (`.renewPortal`).
+        public internal(set) var portals: [Int: Effect] = [:]
         /// Targets that go, each with whether its sessions are to be ended. Those that may fail, for they have sessions, come first.
         public internal(set) var targets: [TargetID: Bool] = [:]
         /// Logical units that go while their target stays. These may fail.
@@ -163,12 +164,24 @@ private struct TransactionWalk {
         case .newPortal:
             guard case .listen(let portal)? = try Administrator.effect(request, new, view) else { return }
             // One that was closed by an earlier request just stays open.
-            guard !old.portals.contains(where: { $0.endpoint == portal.endpoint }) else { return try apply(request, .listening(portal)) }
-            needs.listens[index] = portal
+            if let open = old.portals.first(where: { $0.endpoint == portal.endpoint }) {
+                guard open.tls == nil, portal.tls == nil else {
+                    throw Refusal(.invalidRequest, "portal \(portal) with TLS is not closed and made anew within one transaction: update it")
+                }
+                return try apply(request, .listening(portal))
+            }
+            needs.portals[index] = .listen(portal)
             let outcome = outcomes?[index] ?? .listening(portal)
             guard case .listening(let real) = outcome else { throw Refusal(.invalidRequest, "nobody listens on \(portal)") }
             listened.append(real.endpoint)
             try apply(request, outcome)
+        case .updatePortal:
+            guard let effect = try Administrator.effect(request, new, view), case .renewPortal(let portal) = effect else { return }
+            guard old.portals.contains(where: { $0.endpoint == portal.endpoint }) else {
+                throw Refusal(.invalidRequest, "portal \(portal) is made in this transaction: make it as it is to be")
+            }
+            needs.portals[index] = effect
+            try apply(request, after: effect)
         case .deletePortal: try apply(request)
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals, .showAccounts,
              .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess, .showPenalties, .clearPenalties,

@@ -85,17 +85,7 @@ public final class Control {
     /// Persistent reservations, and failed flushes, as data has given them to keep.
     private var records = UnitRecords()
     /// Listening sockets stay here too, so that connections wait while login is started again.
-    private var listening: [PortalAddress: ListeningSocket] = [:]
-    private var lastPortal: UInt32 = 0
-
-    private final class ListeningSocket {
-        let number: UInt32
-        let descriptor: FileDescriptor
-        init(_ number: UInt32, _ descriptor: consuming FileDescriptor) {
-            self.number = number
-            self.descriptor = descriptor
-        }
-    }
+    let portals: Portals
 
     /// - Parameter lock: of the management socket
     init(loop: EventLoop, options: ControlOptions, lock: consuming FileDescriptor, log: Logger) {
@@ -104,6 +94,7 @@ public final class Control {
         self.options = options
         self.log = log
         openings = StoreOpenings(loop: loop)
+        portals = Portals(loop: loop, openings: openings, log: log)
         penalties = Penalties(exempt: options.settings.exempt)
         desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget, judge: CHAPJudge(md5: options.settings.md5))
         configuration = Configuration(
@@ -119,10 +110,9 @@ public final class Control {
     func start(_ whenReady: @escaping ((any Error)?) -> Void) throws {
         // Before the portals: who waits until one of them listens finds this one listening, too.
         managementSocket = try ManagementSocket.listen(options.socket)
-        for portal in options.settings.portals.map({ Portal(PortalAddress($0)) }) {
-            let real = try listen(portal)
-            _ = try configuration.addPortal(real)
-        }
+        portals.onServe = { [unowned self] in if $0.portal.tls == nil { login?.send(.listen(portal: $0.number), passing: $0.descriptor.rawValue) } }
+        portals.onClose = { [unowned self] in if $0.portal.tls == nil { login?.send(.stopListening(portal: $0.number)) } }
+        for portal in options.settings.portals { _ = try configuration.addPortal(portals.listen(portal)) }
         startPortals = configuration.portals
         try restore()
         let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
@@ -141,14 +131,38 @@ public final class Control {
             ],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
             onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in loginEnded($0) })
-        openStores(configuration.storesToOpen, attempts: ControlLimits.openingAttempts) { [unowned self] in
-            guard !isStopping else { return }
-            do {
-                try serve()
-                whenReady(nil)
-            } catch {
-                whenReady(error)
+        readPortalFiles { [unowned self] error in
+            if let error { return whenReady(error) }
+            openStores(configuration.storesToOpen, attempts: ControlLimits.openingAttempts) { [unowned self] in
+                guard !isStopping else { return }
+                do {
+                    try serve()
+                    whenReady(nil)
+                } catch {
+                    whenReady(error)
+                }
             }
+        }
+    }
+
+    /// At a start. A portal of the settings has to be as they say.
+    private func readPortalFiles(_ whenDone: @escaping (StartError?) -> Void) {
+        portals.renewAll(isTogether: false) { [unowned self] troubles in
+            for (portal, error) in troubles {
+                if startPortals.contains(portal) { return whenDone(StartError("portal \(portal): \(error)")) }
+                log.error("portal \(portal) is not served: \(error)")
+                portals.close(portal.endpoint)
+            }
+            portals.watchExpiries()
+            whenDone(nil)
+        }
+    }
+
+    /// Reads the files of all portals anew: if all of them are right, they are in use from now on.
+    public func reload() {
+        portals.renewAll(isTogether: true) { [log] troubles in
+            for (portal, error) in troubles { log.error("nothing is read anew, for portal \(portal) has a file that is not right: \(error)") }
+            if troubles.isEmpty { log.notice("the files of all portals have been read anew") }
         }
     }
 
@@ -170,7 +184,7 @@ public final class Control {
         guard let kept else { return }
         configuration.goOn(with: kept.configuration)
         for portal in configuration.portals.dropFirst(startPortals.count) {
-            do throws(SystemError) { _ = try listen(portal) } catch { log.error("portal \(portal) is not served: \(error)") }
+            do throws(SystemError) { _ = try portals.listen(portal) } catch { log.error("portal \(portal) is not served: \(error)") }
         }
         setDebug?(configuration.isDebugging)
         log.info("going on with \(configuration.targets.count) targets", metadata: ["state": "\(directory.path)"])
@@ -313,8 +327,10 @@ public final class Control {
             perform(effect) { [unowned self] outcome, opened in
                 let next = Administrator.resume(continuation, outcome, configuration)
                 if case .withdrawTarget(let tid, _) = effect { withdrawn.remove(tid) }
-                if case .listen(let portal) = effect, case .answer = next { closePortal(portal.endpoint) }
+                if case .listening(let portal) = outcome, case .answer = next { portals.close(portal.endpoint) }
                 carryOut(next, opened: opened, reply)
+                // What a commit has not taken.
+                portals.forget(effect, outcome)
             }
         }
     }
@@ -348,13 +364,15 @@ public final class Control {
                 whenDone(refusal == .unknownSession ? .failed(.noConnection, "it has just ended") : .done, nil)
             }
         case .listen(let portal):
-            do {
-                whenDone(.listening(try listen(portal)), nil)
-            } catch {
-                whenDone(.failed(.invalidRequest, "\(error)"), nil)
+            portals.make(portal) { result in
+                switch result {
+                case .success(let real): whenDone(.listening(real), nil)
+                case .failure(let error): whenDone(.failed(.invalidRequest, "\(error)"), nil)
+                }
             }
+        case .renewPortal(let portal): portals.renew(portal) { error in whenDone(error.map { .failed(.invalidRequest, "\($0)") } ?? .done, nil) }
         case .close(let portal):
-            closePortal(portal)
+            portals.close(portal)
             whenDone(.done, nil)
         case .clearPenalties(let rule):
             let cleared = penalties.clear(rule)
@@ -363,24 +381,6 @@ public final class Control {
             whenDone(cleared.isEmpty && rule.extent != .all ? .failed(.invalidRequest, "\(rule.spelling) has no failures") : .done, nil)
         case .drawSecret(let characters): whenDone(.drawn(.printable(characters: characters)), nil)
         }
-    }
-
-    // MARK: Portals
-
-    /// Listens; the answer has the real port.
-    func listen(_ portal: Portal) throws(SystemError) -> Portal {
-        let descriptor = try Socket.listen(on: portal.endpoint.socketAddress)
-        let real = try Socket.localAddress(descriptor.rawValue).map { portal.listening(on: $0.port) } ?? portal
-        lastPortal += 1
-        let socket = ListeningSocket(lastPortal, descriptor)
-        listening[real.endpoint] = socket
-        login?.send(.listen(portal: socket.number), passing: socket.descriptor.rawValue)
-        return real
-    }
-
-    func closePortal(_ endpoint: PortalAddress) {
-        guard let socket = listening.removeValue(forKey: endpoint) else { return }
-        login?.send(.stopListening(portal: socket.number))
     }
 
     // MARK: Telling the others what has changed
@@ -439,7 +439,8 @@ public final class Control {
                 for key in target.sortedLogicalUnits.map(\.key) where records[key].flushFailed {
                     updateLogicalUnit(key, nil, forgetsFailedFlush: true, rest)
                 }
-            case .parametersChanged, .accountListChanged, .portalAdded, .portalRemoved, .portalChanged: break
+            case .portalAdded(let portal), .portalChanged(let portal): portals.adopt(portal)
+            case .parametersChanged, .accountListChanged, .portalRemoved: break
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
@@ -616,7 +617,7 @@ public final class Control {
     private func tellLoginAll() {
         login?.send(.setOnline(configuration.state == .ready))
         for (source, until) in penalties.keptOut(at: loop.now) { keepOut(source, until: until) }
-        for socket in listening.values { login?.send(.listen(portal: socket.number), passing: socket.descriptor.rawValue) }
+        for portal in portals.served { portals.onServe(portal) }
     }
 
     private func keepOut(_ source: Source, until: UInt64) {
@@ -769,6 +770,7 @@ public final class Control {
         waits.refusedAnswers = refusedAnswers
         waits.refusedConnections = refusedConnections.before &+ refusedConnections.now
         view.penalties = waits
+        view.portals = portals.conditions(of: configuration.portals)
         view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }
@@ -791,11 +793,4 @@ final class Countdown {
         return true
     }
     deinit { whenDone?() }
-}
-
-extension PortalAddress {
-    var socketAddress: SocketAddress {
-        guard let address = SocketAddress(bytes: address.bytes, port: port) else { preconditionFailure("a portal's address has 4 or 16 bytes") }
-        return address
-    }
 }

@@ -43,8 +43,9 @@ public enum Daemon {
         if let shortage = settings.limits.shortage(of: descriptors) { log.error("\(shortage)") }
         let loop = try EventLoop()
         var stop: () -> Void = {}
+        var reload: () -> Void = {}
         // Before the first child and the first thread, so that nobody takes them the default way.
-        let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt]) { _ in stop() }
+        let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt, Signal.hangup]) { $0 == Signal.hangup ? reload() : stop() }
         // Before the state: a second daemon on the same socket is told of the socket.
         let lock = try ManagementSocket.lock(socketPath(options, demonstration))
         let state = try stateDirectory(options, settings, demonstration).map(StateDirectory.init)
@@ -60,6 +61,7 @@ public enum Daemon {
             _ = signals
             control.stop()
         }
+        reload = { [unowned control] in control.reload() }
         try control.start { [unowned control] trouble in
             do {
                 if let trouble { throw trouble }
@@ -125,7 +127,7 @@ public enum Daemon {
 
 extension Settings {
     /// Every address of the host, as with tgt.
-    static let everywhere = ["0.0.0.0:3260", "[::]:3260"].compactMap { SocketAddress($0) }
+    static let everywhere = ["0.0.0.0:3260", "[::]:3260"].compactMap { try? Portal(parsing: Array($0.utf8)) }
 }
 
 extension Settings.LogLevel {

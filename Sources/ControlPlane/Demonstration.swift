@@ -1,11 +1,12 @@
 import Management
+import Model
 import Reactor
 
 /// `tgtd --demo DIR`: one disk, one target, one portal on the loopback.
 struct Demonstration {
     /// Absolute. It is there, and nobody else's.
     let directory: String
-    let portals = ["127.0.0.1:3260"].compactMap { SocketAddress($0) }
+    let portals = ["127.0.0.1:3260"].compactMap { try? Portal(parsing: Array($0.utf8)) }
 
     private static let target = "iqn.2026-11.org.example:demo"
     private static let diskLength = 1 << 30

@@ -1,3 +1,4 @@
+import Model
 import Reactor
 
 /// What the command line of `tgtd` asks for: tgt's own options (their spelling, their exit codes) and ours.
@@ -17,7 +18,7 @@ public struct LaunchOptions: Sendable, Equatable {
     public var pidFile: String?
     public var debug = false
     /// `--iscsi portal=…`: these take the place of the portals of the settings file.
-    public var portals: [SocketAddress] = []
+    public var portals: [Portal] = []
     public var nopInterval: Int?
     public var nopCount: Int?
     public var config: String?
@@ -54,8 +55,9 @@ public struct LaunchOptions: Sendable, Equatable {
           -t, --nr_iothreads N    threads for I/O that may block (default 16)
           -p, --pid-file FILE     write the process id to FILE
           -d, --debug N           1: log everything
-              --iscsi OPTIONS     portal=ADDRESS[:PORT] (repeatable), nop_interval=S,
-                                  nop_count=N, joined by commas
+              --iscsi OPTIONS     portal=ADDRESS[:PORT] (repeatable; behind it, what tgtadm
+                                  takes with it: tls=required,certificate=FILE,…),
+                                  nop_interval=S, nop_count=N, joined by commas
               --config FILE       settings (default /etc/tgt/tgtd.yaml, if there is one)
               --state DIR         keep what is configured in DIR (default /var/lib/tgt/N,
                                   with a TGT_IPC_SOCKET none); none: keep nothing
@@ -115,24 +117,31 @@ public struct LaunchOptions: Sendable, Equatable {
         Option(long: "help", short: "h", takesValue: false) { _, _ in .print(usage) },
     ]
 
-    /// `portal=ADDRESS[:PORT]`, `nop_interval=S`, `nop_count=N`, joined by commas.
+    /// `portal=ADDRESS[:PORT]`, `nop_interval=S`, `nop_count=N`, joined by commas. Other names are parameters of the portal in front of them.
     private mutating func applyDriver(_ text: String) -> Refusal? {
+        var described: [(place: String, parameters: [PortalParameter])] = []
         for item in text.split(separator: ",") {
             let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             guard parts.count == 2 else { return .invalid("--iscsi: '\(item)' is not NAME=VALUE") }
             switch parts[0] {
             case "portal":
-                guard let address = SocketAddress(parts[1], defaultPort: 3260) else { return .invalid("--iscsi: '\(parts[1])' is not ADDRESS[:PORT] or [IPv6][:PORT]") }
-                guard portals.count < Settings.mostPortals else { return .range("--iscsi: at most \(Settings.mostPortals) portals") }
-                portals.append(address)
+                described.append((parts[1], []))
             case "nop_interval":
                 guard let value = Int(parts[1]), (0...3600).contains(value) else { return .range("--iscsi: nop_interval wants seconds from 0 to 3600") }
                 nopInterval = value
             case "nop_count":
                 guard let value = Int(parts[1]), (0...100).contains(value) else { return .range("--iscsi: nop_count wants a number from 0 to 100") }
                 nopCount = value
-            default: return .invalid("--iscsi: there is no option '\(parts[0])'")
+            default:
+                guard !described.isEmpty else { return .invalid("--iscsi: there is no option '\(parts[0])'") }
+                described[described.count - 1].parameters.append(PortalParameter(name: Array(parts[0].utf8), value: Array(parts[1].utf8)))
             }
+        }
+        for (place, parameters) in described {
+            do throws(ConfigurationError) { portals.append(try Portal(PortalAddress(parsing: Array(place.utf8)), parameters)) } catch {
+                return .invalid("--iscsi: \(error.description)")
+            }
+            guard portals.count <= Settings.mostPortals else { return .range("--iscsi: at most \(Settings.mostPortals) portals") }
         }
         return nil
     }

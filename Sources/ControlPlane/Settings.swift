@@ -6,7 +6,7 @@ import Yams
 /// What `tgtd.yaml` says, every key with its default. `policy/tgtd.yaml` is the shipped file, with comments.
 public struct Settings: Sendable, Equatable {
     /// Where initiators connect; tgt's default is every address on port 3260.
-    public var portals: [SocketAddress] = []
+    public var portals: [Portal] = []
     /// Threads that serve sessions; nil: one for each CPU, at most `mostReactors`.
     public var reactors: Int?
     /// Threads for I/O that may block.
@@ -50,12 +50,18 @@ extension Settings {
 
     private static let plainKeys: [Key] = [
         ("portals", { settings, node in
-            guard let list = node.sequence, list.count <= mostPortals else { return "a list of at most \(mostPortals) ADDRESS:PORT is wanted" }
+            guard let list = node.sequence, list.count <= mostPortals else { return "a list of at most \(mostPortals) portals is wanted" }
             settings.portals = []
             for item in list {
-                guard let text = item.scalar?.string, let address = SocketAddress(text) else { return "each portal is ADDRESS:PORT or [IPv6]:PORT" }
-                guard !settings.portals.contains(address) else { return "the portal \(address) is named twice" }
-                settings.portals.append(address)
+                let portal: Portal
+                do throws(ConfigurationError) {
+                    guard let found = try portalParameters(item) else { return "each portal is ADDRESS:PORT, or has portal: ADDRESS:PORT and other parameters" }
+                    portal = try Portal(PortalAddress(parsing: found.place), found.others)
+                } catch {
+                    return error.description
+                }
+                guard !settings.portals.contains(where: { $0.endpoint == portal.endpoint }) else { return "the portal \(portal) is named twice" }
+                settings.portals.append(portal)
             }
             return nil
         }),
@@ -117,6 +123,19 @@ extension Settings {
             return nil
         }),
     ]
+
+    /// Where a portal is and what is said of it; nil: it is no portal.
+    private static func portalParameters(_ node: Node) throws(ConfigurationError) -> (place: [UInt8], others: [PortalParameter])? {
+        if let text = node.scalar?.string { return (Array(text.utf8), []) }
+        guard let mapping = node.mapping else { return nil }
+        var place: [UInt8]?
+        var others: [PortalParameter] = []
+        for (name, value) in mapping {
+            guard let name = name.scalar?.string, let value = value.scalar?.string else { return nil }
+            if name == "portal" { place = Array(value.utf8) } else { others.append(PortalParameter(name: Array(name.utf8), value: Array(value.utf8))) }
+        }
+        return place.map { ($0, others) }
+    }
 
     private static func limit(_ row: Limits.Row) -> Key {
         ("limits.\(row.name)", { settings, node in

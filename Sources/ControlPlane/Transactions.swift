@@ -66,12 +66,18 @@ final class TransactionRun {
     }
 
     private func listen() {
-        for (request, portal) in needs.listens.sorted(by: { $0.key < $1.key }) where refusal == nil {
-            control.perform(.listen(portal)) { [self] outcome, _ in
+        let rest = Countdown { [self] in withdraw(needs.withdrawals[...]) }
+        for (request, effect) in needs.portals.sorted(by: { $0.key < $1.key }) {
+            control.perform(effect) { [self] outcome, _ in
                 if case .failed(let error, let reason) = outcome { refuse(request, error, reason) } else { outcomes[request] = outcome }
+                rest.keepAlive()
             }
         }
-        withdraw(needs.withdrawals[...])
+    }
+
+    /// What was read for portals, and has not been taken.
+    private func forgetPortals() {
+        for (request, effect) in needs.portals { if let outcome = outcomes[request] { control.portals.forget(effect, outcome) } }
     }
 
     // MARK: What initiators notice
@@ -98,12 +104,14 @@ final class TransactionRun {
         do throws(Transaction.Refused) { commit = try transaction.commit(needs, outcomes, old, view) } catch { return finish(error) }
         control.withdrawn.subtract(needs.targets.keys)
         control.commit(commit.configuration, commit.changes, stores: { key in commit.stores[key].flatMap { self.held[$0] } }, .success, reply)
-        for portal in commit.closedPortals { control.closePortal(portal) }
+        for portal in commit.closedPortals { control.portals.close(portal) }
+        forgetPortals()
     }
 
     /// Nothing has happened.
     private func finish(_ refused: Transaction.Refused) {
-        for case .listening(let portal) in outcomes.values { control.closePortal(portal.endpoint) }
+        for case .listening(let portal) in outcomes.values { control.portals.close(portal.endpoint) }
+        forgetPortals()
         control.withdrawn.subtract(needs.targets.keys)
         let reply = reply
         let answer = refused.answer
@@ -126,7 +134,7 @@ extension Effect {
         switch self {
         case .withdrawTarget(let tid, _): "target \(tid)"
         case .withdrawLogicalUnit(let key): "logical unit \(key.lun) of target \(key.target)"
-        case .openStore, .endConnection, .listen, .close, .clearPenalties, .drawSecret: "\(self)"
+        case .openStore, .endConnection, .listen, .renewPortal, .close, .clearPenalties, .drawSecret: "\(self)"
         }
     }
 }

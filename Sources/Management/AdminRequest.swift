@@ -40,7 +40,8 @@ public struct AdminRequest: Hashable, Sendable {
         case statLogicalUnit(tid: Int32, lun: UInt64)
         case updateLogicalUnit(tid: Int32, lun: UInt64, [Setting])
 
-        case newPortal([UInt8])
+        case newPortal([UInt8], [Setting] = [])
+        case updatePortal([UInt8], [Setting])
         case deletePortal([UInt8])
         case showPortals
 
@@ -94,7 +95,10 @@ public struct AdminRequest: Hashable, Sendable {
         public var address: [UInt8]
         /// The account it has authenticated with; nil: none.
         public var user: [UInt8]?
-        public init(tid: Int32, name: [UInt8], address: [UInt8], user: [UInt8]? = nil) {
+        /// Whether it comes through TLS, and as what it says.
+        public var overTLS: Bool
+        public init(tid: Int32, name: [UInt8], address: [UInt8], user: [UInt8]? = nil, overTLS: Bool = false) {
+            self.overTLS = overTLS
             self.tid = tid
             self.name = name
             self.address = address

@@ -34,6 +34,7 @@ public struct TgtadmOption: Sendable {
     static let addSecret: UInt8 = 0x92
     static let retireSecret: UInt8 = 0x93
     static let bits: UInt8 = 0x94
+    static let tls: UInt8 = 0x96
 
     public static let all: [TgtadmOption] = [
         TgtadmOption("d", "debug", long: false, short: false),
@@ -73,6 +74,7 @@ public struct TgtadmOption: Sendable {
         TgtadmOption(longOnly: addSecret, "add-secret", takesArgument: false),
         TgtadmOption(longOnly: retireSecret, "retire-secret", takesArgument: true),
         TgtadmOption(longOnly: bits, "bits", takesArgument: true),
+        TgtadmOption(longOnly: tls, "tls", takesArgument: true),
     ]
 
     /// The words with tgt's long options written out where ours, for getopt_long, have made an abbreviation of one ambiguous: what
@@ -268,6 +270,7 @@ public struct TgtadmCommandLine: Sendable {
     private var deviceType: DeviceType?
     private var controlPort: UInt64 = 0
     private var bits: UInt64 = 96
+    private var overTLS = false
     /// Not from the command line, where others see it.
     private var secretIsSupplied = false
 
@@ -318,6 +321,9 @@ public struct TgtadmCommandLine: Sendable {
         case Unicode.Scalar(TgtadmOption.bits):
             guard let bits = Number.decimal(text), bits <= UInt64(UInt32.max) else { return .usage("--bits takes a number, not '\(Self.shown(text))'") }
             self.bits = bits
+        case Unicode.Scalar(TgtadmOption.tls):
+            guard let answer = [("yes", true), ("no", false)].first(where: { text.elementsEqual($0.0.utf8) }) else { return .usage("--tls takes yes or no") }
+            overTLS = answer.1
         case Unicode.Scalar(TgtadmOption.retireSecret):
             guard Self.generations.contains(where: { text.elementsEqual($0.word.utf8) }) else { return .usage("--retire-secret takes old or new") }
             texts[letter] = text
@@ -374,12 +380,17 @@ public struct TgtadmCommandLine: Sendable {
         let user = text("u") ?? []
         switch (mode, operation) {
         case (.access, .explain):
-            return (.explainAccess(.init(tid: number ?? 0, name: text("Q") ?? [], address: text("I") ?? [], user: text("u"))), "--mode access")
+            return (.explainAccess(.init(tid: number ?? 0, name: text("Q") ?? [], address: text("I") ?? [], user: text("u"), overTLS: overTLS)), "--mode access")
         case (.access, .tgt(.show)): return (.showPenalties, "--mode access")
         case (.access, .tgt(.delete)): return (.clearPenalties(address: text("I") ?? []), "--mode access")
         case (.tgt(.target), .tgt(.bind)):
             guard let luns = texts[TgtadmOption.luns] else { return nil }
             return (.bindInitiators(tid: number ?? 0, .init(address: text("I"), name: text("Q")), luns: luns), "--luns")
+        case (.tgt(.portal), .tgt(.new)), (.tgt(.portal), .tgt(.update)):
+            // Of more than an address, a daemon that knows tgt's protocol alone would take the address, and open it in clear.
+            guard let (place, others) = portalParameters else { return nil }
+            if operation == .tgt(.update) { return (.updatePortal(place, others), "--op update with portals") }
+            return others.isEmpty ? nil : (.newPortal(place, others), "--param with more than portal=")
         case (.tgt(.account), .generate): return (.generateSecret(user: user, bits: UInt32(truncatingIfNeeded: bits)), "--op generate")
         case (.tgt(.account), .tgt(.update)):
             if let word = texts[TgtadmOption.retireSecret], let generation = Self.generations.first(where: { word.elementsEqual($0.word.utf8) })?.generation {
@@ -392,6 +403,18 @@ public struct TgtadmCommandLine: Sendable {
             return (operation == .tgt(.bind) ? .bindAccount(binding) : .unbindAccount(binding), "--initiator-name with accounts")
         default: return nil
         }
+    }
+
+    /// What `--param portal=ADDRESS,name=value,…` says; nil: it says no portal, or something that is no setting.
+    private var portalParameters: (place: [UInt8], others: [AdminRequest.Setting])? {
+        guard let text = texts[UInt8(ascii: "P")] else { return nil }
+        var settings: [AdminRequest.Setting] = []
+        for item in text.split(separator: UInt8(ascii: ",")) {
+            guard let split = item.firstIndex(of: UInt8(ascii: "=")), split > item.startIndex else { return nil }
+            settings.append(.init(name: Array(item[..<split]), value: Array(item[(split + 1)...])))
+        }
+        let places = settings.filter { $0.name.elementsEqual("portal".utf8) }
+        return places.count == 1 ? (places[0].value, settings.filter { !$0.name.elementsEqual("portal".utf8) }) : nil
     }
 
     private static let generations: [(word: String, generation: AdminRequest.SecretGeneration)] = [("old", .old), ("new", .new)]
@@ -474,7 +497,7 @@ public struct TgtadmCommandLine: Sendable {
     // MARK: Checks
 
     /// What an operation asks for besides.
-    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, userAndPassword, user, nameAndAddress, address, secretChange }
+    private enum Requirement: Sendable { case targetName, initiator, nameAndValue, backingStore, portal, portalChange, userAndPassword, user, nameAndAddress, address, secretChange }
 
     private struct Rule: Sendable {
         let mode: Mode
@@ -526,6 +549,7 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.logicalUnit, .update, "LmofytlPC", nil, .notSupported),
         Rule(.portal, .new, "LmoCP", .portal),
         Rule(.portal, .delete, "LmoCP", .portal),
+        Rule(.portal, .update, "LmoCP", .portalChange),
         Rule(.portal, .show, "LmoC", nil, .notSupported),
         Rule(.account, .new, "LmoupfC", own: [TgtadmOption.passwordFile, TgtadmOption.allowWeak], .userAndPassword),
         Rule(.account, .update, "LmoupC", own: [TgtadmOption.addSecret, TgtadmOption.retireSecret, TgtadmOption.passwordFile, TgtadmOption.allowWeak], .secretChange),
@@ -537,7 +561,7 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.lld, .start, "LmoC"),
         Rule(.lld, .stop, "LmoC"),
         Rule(.lld, .show, "LmoC"),
-        Rule(.access, .explain, "LmotIQuC", .nameAndAddress),
+        Rule(.access, .explain, "LmotIQuC", own: [TgtadmOption.tls], .nameAndAddress),
         Rule(.access, .tgt(.show), "LmoC"),
         Rule(.access, .tgt(.delete), "LmoIC", .address),
     ]
@@ -556,9 +580,10 @@ public struct TgtadmCommandLine: Sendable {
             if tid == 0 { return "'tid' must not be 0" }
             if lun == nil { return "'lun' option is necessary" }
         }
-        // Without our options, an account is updated no more than in tgt.
+        // Without our options, an account is updated no more than in tgt; and a portal without saying which.
         let changesSecret = given.contains(TgtadmOption.addSecret) || given.contains(TgtadmOption.retireSecret)
-        guard let rule = Self.rules.first(where: { $0.mode == mode && $0.operation == operation && ($0.requirement != .secretChange || changesSecret) }) else {
+        let changesPortal = portalParameters != nil
+        guard let rule = Self.rules.first(where: { $0.mode == mode && $0.operation == operation && ($0.requirement != .secretChange || changesSecret) && ($0.requirement != .portalChange || changesPortal) }) else {
             if mode == .tgt(.lld), case .tgt(let operation) = operation { return "option \(operation.rawValue) not supported in lld mode" }
             return "operation \(word(operation)) not supported in \(word(mode)) mode"
         }
@@ -576,6 +601,7 @@ public struct TgtadmCommandLine: Sendable {
         case .initiator: has("I") || has("Q") || has("B") ? nil : "\(word(operation)) operation requires initiator-address, initiator-nameor bus"
         case .nameAndValue: has("n") && has("v") ? nil : "update operation requires 'name' and 'value' options"
         case .backingStore: has("b") || deviceType?.needsStore != true ? nil : "'backing-store' option is necessary"
+        case .portalChange: nil
         case .portal: has("P") ? nil : "you must specify --param portal=<portal>"
         case .userAndPassword: has("u") && has("p") ? nil : Self.secretIsMissing
         case .user: has("u") ? nil : "'user' option is necessary"
@@ -756,7 +782,16 @@ extension TgtadmCommandLine {
                 an account may have two secrets while one takes the place of the other
           --mode account --op bind|unbind --user NAME --tid ID --initiator-name NAME
                 for this initiator alone; no other account may use its name there then
+          --mode target --op update --tid ID --name RequireTLS --value Yes|No
+                whether the target is there only on portals with TLS
+          --mode portal --op new --param portal=ADDRESS[:PORT],tls=required,certificate=FILE,key=FILE[,...]
+          --mode portal --op update --param portal=ADDRESS[:PORT][,NAME=VALUE...]
+                NAME: certificate, key (PEM); client-ca, crl (PEM), client-map (lines fingerprint
+                initiator-name); psk-file (lines identity:key:initiator-name); client-auth=required|optional|none;
+                policy=2026-11-strict|2026-11-compatible; advertise=ADDRESS:PORT, tpgt=N also in clear.
+                An update reads all files anew; NAME= takes a parameter away; sessions go on
           --mode access --op explain --tid ID --initiator-name NAME --initiator-address ADDRESS [--user USER]
+                [--tls yes|no]
                 whether this initiator may log in, having authenticated as USER, and by which rules
           --mode access --op show
                 who has to wait after failures to log in, and for how many seconds more

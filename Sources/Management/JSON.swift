@@ -127,7 +127,7 @@ public struct JSONWriter: Sendable {
 /// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `authentication` (as of a session), `address`] |
 /// | `--mode account --op show` | `accounts` [`tenant`, `name`, `secrets`: how many are live] |
 /// | `--mode account --op generate` | `account`: `name`, `secret` |
-/// | `--mode portal --op show` | `portals` [`address`, `port`, `groupTag`] |
+/// | `--mode portal --op show` | `portals` [portal] |
 /// | `--mode lld --op show` | `drivers` [`name`, `state`, `targets` [`tid`, `name`]] |
 /// | `--mode access --op show` | `penalties` [`source` (an IPv4 address, or an IPv6 network), `secondsLeft`] that have to wait after failures to log in |
 /// | `--mode access --op explain` | `access`: `admitted`, `reason` (why not), `rules` [`address` or `name`, `luns`] that decide, `luns` that the initiator is shown, `account` it has to have authenticated with |
@@ -139,7 +139,8 @@ public struct JSONWriter: Sendable {
 ///
 /// | value | members |
 /// |---|---|
-/// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `requireMutualCHAP` (true or false), `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string], `masks` [`address` or `name`, `luns` as `--luns` takes them] of the rules that do not show everything |
+/// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `requireMutualCHAP` and `requireTLS` (true or false), `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string], `masks` [`address` or `name`, `luns` as `--luns` takes them] of the rules that do not show everything |
+/// | portal | `address`, `port`, `groupTag`, `open` (whether somebody listens), `advertise` (`ADDRESS:PORT`), `tls` (`null` in clear): `policy`, `clientAuth` (`none`, `optional`, `required`), the paths `certificate`, `key`, `clientCA`, `crl`, `clientMap`, `pskFile`, and `certificateExpires` (seconds since 1970) |
 /// | session | `sid`, `initiatorName`, `initiatorAlias`, `authentication` (only if there is any: `account`, `algorithm`, `mutual`, `md5InClear`), `connections` [`cid`, `address`] |
 /// | logical unit | `lun`, `type` (`disk`, `controller`), `identity`: `scsiId`, `serialNumber`, `naa` (hexadecimal digits), `vendor`, `product`, `revision`; `size`, `blockSize`, `online`, `removable`, `preventRemoval`, `readOnly`, `softwareWriteProtected`, `thinProvisioning`, `flushFailed`, `backingStore`: `type`, `path`, `flags` [string] |
 /// | accounts | `incoming` [string], `outgoing`, `initiators` [`account`, `initiator`] of those that are for one initiator |

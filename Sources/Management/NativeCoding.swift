@@ -105,12 +105,12 @@ extension AdminRequest {
         case showSystem = 1, updateSystem, deleteSystem, statSystem
         case newTarget = 10, deleteTarget, showTargets, showTarget, statTarget, updateTarget, bindInitiators, unbindInitiators, bindInitiatorsToLUNs
         case newLogicalUnit = 20, deleteLogicalUnit, statLogicalUnit, updateLogicalUnit
-        case newPortal = 30, deletePortal, showPortals
+        case newPortal = 30, deletePortal, showPortals, newPortalWithParameters, updatePortal
         case newAccount = 40, deleteAccount, showAccounts, bindAccount, unbindAccount
         case addSecret = 45, retireSecret, generateSecret, bindAccountToInitiator, unbindAccountFromInitiator
         case statSession = 50, showConnections, deleteConnection, statConnections
         case startDriver = 60, stopDriver, showDrivers
-        case explainAccess = 70, showPenalties, clearPenalties
+        case explainAccess = 70, showPenalties, clearPenalties, explainAccessOverTLS
     }
 
     func encode(into writer: inout ByteWriter) {
@@ -149,7 +149,7 @@ extension AdminRequest {
             initiators.encode(into: &writer)
 
         case .explainAccess(let question):
-            begin(.explainAccess, question.tid)
+            begin(question.overTLS ? .explainAccessOverTLS : .explainAccess, question.tid)
             writer.write(question.name)
             writer.write(question.address)
             writer.write(question.user)
@@ -173,9 +173,14 @@ extension AdminRequest {
             writer.write(lun)
             writer.write(settings) { $1.encode(into: &$0) }
 
-        case .newPortal(let portal):
-            begin(.newPortal)
+        case .newPortal(let portal, let settings):
+            begin(settings.isEmpty ? .newPortal : .newPortalWithParameters)
             writer.write(portal)
+            if !settings.isEmpty { writer.write(settings) { $1.encode(into: &$0) } }
+        case .updatePortal(let portal, let settings):
+            begin(.updatePortal)
+            writer.write(portal)
+            writer.write(settings) { $1.encode(into: &$0) }
         case .deletePortal(let portal):
             begin(.deletePortal)
             writer.write(portal)
@@ -247,9 +252,10 @@ extension AdminRequest {
         case .bindInitiatorsToLUNs: action = .bindInitiators(tid: try reader.int32(), try Initiators(&reader), luns: try reader.text())
         case .unbindInitiators: action = .unbindInitiators(tid: try reader.int32(), try Initiators(&reader))
 
-        case .explainAccess:
+        case .explainAccess, .explainAccessOverTLS:
             action = .explainAccess(AdminRequest.AccessQuestion(
-                tid: try reader.int32(), name: try reader.text(), address: try reader.text(), user: try reader.optionalText()))
+                tid: try reader.int32(), name: try reader.text(), address: try reader.text(), user: try reader.optionalText(),
+                overTLS: code == .explainAccessOverTLS))
         case .showPenalties: action = .showPenalties
         case .clearPenalties: action = .clearPenalties(address: try reader.text())
 
@@ -257,11 +263,11 @@ extension AdminRequest {
         case .deleteLogicalUnit: action = .deleteLogicalUnit(tid: try reader.int32(), lun: try reader.uint64())
         case .statLogicalUnit: action = .statLogicalUnit(tid: try reader.int32(), lun: try reader.uint64())
         case .updateLogicalUnit:
-            action = .updateLogicalUnit(
-                tid: try reader.int32(), lun: try reader.uint64(),
-                try reader.list(limit: NativeProtocol.greatestSettings) { reader throws(ByteReaderError) in try Setting(&reader) })
+            action = .updateLogicalUnit(tid: try reader.int32(), lun: try reader.uint64(), try reader.settings())
 
         case .newPortal: action = .newPortal(try reader.text())
+        case .newPortalWithParameters: action = .newPortal(try reader.text(), try reader.settings())
+        case .updatePortal: action = .updatePortal(try reader.text(), try reader.settings())
         case .deletePortal: action = .deletePortal(try reader.text())
         case .showPortals: action = .showPortals
 
@@ -293,6 +299,9 @@ extension ByteReader {
     fileprivate mutating func text() throws(ByteReaderError) -> [UInt8] { try byteString(limit: NativeProtocol.greatestText) }
     fileprivate mutating func optionalText() throws(ByteReaderError) -> [UInt8]? {
         try optional { reader throws(ByteReaderError) in try reader.text() }
+    }
+    fileprivate mutating func settings() throws(ByteReaderError) -> [AdminRequest.Setting] {
+        try list(limit: NativeProtocol.greatestSettings) { reader throws(ByteReaderError) in try AdminRequest.Setting(&reader) }
     }
 }
 

@@ -272,10 +272,28 @@ public func renderDrivers(targets: [(tid: Int32, name: String)]) -> [UInt8] {
 
 /// `--op show --mode portal`.
 /// - Parameter portals: the newest first
-public func renderPortals(_ portals: [(text: String, groupTag: UInt16)]) -> [UInt8] {
+public func renderPortals(_ portals: [PortalReport]) -> [UInt8] {
     var text = ReportText()
-    for portal in portals { text.line(0, "Portal: \(portal.text),\(portal.groupTag)") }
+    for portal in portals {
+        text.line(0, "Portal: \(portal.text),\(portal.groupTag)")
+        for (name, value) in portal.parameters { text.line(1, "\(name): \(value)") }
+        if !portal.isOpen { text.line(1, "open: No") }
+    }
     return text.bytes
+}
+
+/// A portal; what tgt has no line for is shown only if there is any.
+public struct PortalReport: Sendable {
+    public var text: String
+    public var groupTag: UInt16
+    public var parameters: [(name: String, value: String)] = []
+    /// Whether somebody listens.
+    public var isOpen = true
+
+    public init(text: String, groupTag: UInt16) {
+        self.text = text
+        self.groupTag = groupTag
+    }
 }
 
 /// What the commands of one session have done at one logical unit: a line of `--op stat`.

@@ -44,7 +44,7 @@ struct Tgtd {
 
     private static func run(_ arguments: RoleArguments) -> Int32 {
         // A terminal and a service manager send these to all processes at once; ours end when control closes their doors.
-        Signal.ignore([Signal.interrupt, Signal.terminate])
+        Signal.ignore([Signal.interrupt, Signal.terminate, Signal.hangup])
         let log = logger(arguments.role.rawValue, toSystemLog: arguments.logsToSystem)
         let door = FileDescriptor(owning: Role.door)
         switch arguments.role {

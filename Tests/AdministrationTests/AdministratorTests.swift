@@ -251,6 +251,63 @@ struct PlanTests {
         #expect(rig.configuration == before && rig.reason?.contains("\u{1}") == false)
     }
 
+    @Test("a portal shows what was said of it and when its certificate ends; a clear one shows what tgt's does")
+    func shownPortals() throws {
+        var rig = try Rig()
+        let secure = try Portal(PortalAddress(parsing: utf8("[::1]:1")), [("tls", "required"), ("certificate", "/c"), ("key", "/k"), ("client-ca", "/a"), ("tpgt", "7")].map {
+            PortalParameter(name: utf8($0.0), value: utf8($0.1))
+        })
+        _ = try rig.configuration.addPortal(secure)
+        rig.view.portals[secure.endpoint] = { var condition = RuntimeView.PortalCondition(); condition.certificateExpires = 0; condition.isOpen = false; return condition }()
+        #expect(try text(rig.call("--op show --mode portal").output) == """
+            Portal: [::1]:1,7
+                tls: required
+                certificate: /c
+                key: /k
+                client-ca: /a
+                certificate expires: 1970-01-01T00:00:00Z
+                open: No
+            Portal: 127.0.0.1:13990,1
+
+            """)
+        #expect(try text(rig.call("--op show --mode portal --json").output) == #"{"schemaVersion":1,"portals":[{"address":"127.0.0.1","port":13990,"groupTag":1,"open":true,"advertise":null,"tls":null},"#
+            + #"{"address":"::1","port":1,"groupTag":7,"open":false,"advertise":null,"tls":{"policy":"2026-11-strict","clientAuth":"required","certificate":"/c","key":"/k","clientCA":"/a","crl":null,"clientMap":null,"pskFile":null,"certificateExpires":0}}]}"# + "\n")
+    }
+
+    @Test("whether a target can be had only through TLS is shown where it is so, and explained")
+    func requiresTLS() throws {
+        var rig = try busyRig()
+        for line in ["--op new --mode target --tid 9 -T iqn.nine", "--op bind --mode target --tid 9 -I ALL", "--op update --mode target --tid 9 -n RequireTLS -v Yes"] { #expect(try rig.call(line).code == 0) }
+        #expect(try text(rig.call("--op show --mode target --tid 9").output).hasSuffix("RequireTLS=Yes\n") && !text(rig.call("--op show --mode target --tid 1").output).contains("RequireTLS"))
+        #expect(try text(rig.call("--op show --mode target --tid 9 --json").output).contains(#""requireTLS":true"#))
+        let question = "--op explain --mode access --tid 9 -Q iqn.i -I 192.0.2.1"
+        #expect(try text(rig.call(question).output) == "refused: the target requires TLS\n")
+        #expect(try text(rig.call(question + " --tls yes").output).hasPrefix("admitted"))
+        #expect(try rig.call("--op update --mode target --tid 9 -n RequireTLS -v yes").code != 0)
+    }
+
+    @Test("a portal is updated once its files have been read, unless it is another one by then")
+    func updatedPortal() throws {
+        let rig = try Rig()
+        let request = AdminRequest(.updatePortal(utf8("127.0.0.1:13990"), [.init(name: utf8("tpgt"), value: utf8("2"))]))
+        guard case .perform(.renewPortal(let portal), let continuation) = Administrator.plan(request, rig.configuration, rig.view),
+              case .commit(let new, let changes, _) = Administrator.resume(continuation, .done, rig.configuration)
+        else {
+            Issue.record("no files are read")
+            return
+        }
+        #expect(changes == [.portalChanged(portal)] && new.portals == [portal] && portal.groupTag == 2)
+        var other = rig.configuration
+        _ = try other.changePortal(try other.portals[0].with([.init(name: utf8("advertise"), value: utf8("192.0.2.1"))]))
+        for (outcome, configuration) in [(EffectOutcome.done, other), (.failed(.invalidRequest, "a file"), rig.configuration)] {
+            guard case .answer(let answer) = Administrator.resume(continuation, outcome, configuration) else {
+                Issue.record("it is committed")
+                return
+            }
+            #expect(answer.reason != nil)
+        }
+    }
+
     @Test("a portal is configured with the port it really has")
     func anyPort() throws {
         let rig = try Rig()

@@ -36,7 +36,9 @@ struct TransactionRig {
             guard let path = store.store.path, let size = rig.stores[text(path.bytes)] else { return Transaction.Refused(index, .invalidRequest, "no such file") }
             outcomes[index] = .opened(StoreFacts(byteCount: size, isWritable: !store.readOnly))
         }
-        for (index, portal) in needs.listens { outcomes[index] = .listening(portal.endpoint.port == 0 ? portal.listening(on: 4000) : portal) }
+        for (index, effect) in needs.portals {
+            if case .listen(let portal) = effect { outcomes[index] = .listening(portal.endpoint.port == 0 ? portal.listening(on: 4000) : portal) } else { outcomes[index] = .done }
+        }
         try meanwhile(&rig.configuration)
         do throws(Transaction.Refused) {
             let commit = try transaction.commit(needs, outcomes, rig.configuration, rig.view)
@@ -62,7 +64,7 @@ struct TransactionTests {
             "--mode lu --op update --tid 2 --lun 1 --params thin_provisioning=1", "--mode portal --op new --params portal=127.0.0.1:0",
             "--mode target --op update --tid 2 --name nop_interval --value 5",
         ]) == nil)
-        #expect(run.needs.openings.keys.sorted() == [2] && run.needs.listens.keys.sorted() == [7] && run.needs.targets.isEmpty && run.needs.logicalUnits.isEmpty)
+        #expect(run.needs.openings.keys.sorted() == [2] && run.needs.portals.keys.sorted() == [7] && run.needs.targets.isEmpty && run.needs.logicalUnits.isEmpty)
         let commit = try #require(run.commit)
         let two = try #require(TargetID(rawValue: 2))
         #expect(try commit.changes == [.targetAdded(two), .accountListChanged, .portalAdded(Portal(parsing: utf8("127.0.0.1:4000")))])
@@ -139,9 +141,28 @@ struct TransactionTests {
         var run = TransactionRig(try busyRig())
         let portal = "--params portal=127.0.0.1:13990"
         #expect(try run.run(["--mode portal --op delete \(portal)", "--mode portal --op new \(portal)"]) == nil)
-        #expect(run.needs.listens.isEmpty && run.commit?.closedPortals == [])
+        #expect(run.needs.portals.isEmpty && run.commit?.closedPortals == [])
         #expect(try run.run(["--mode portal --op delete \(portal)"]) == nil)
         #expect(try run.commit?.closedPortals == [PortalAddress(parsing: utf8("127.0.0.1:13990"))] && run.rig.configuration.portals.isEmpty)
+    }
+
+    @Test("files of portals are read before anything changes, and TLS is never in the place of a clear portal that stays open")
+    func securePortals() throws {
+        var run = TransactionRig(try Rig())
+        let (clear, secure) = ("--params portal=127.0.0.1:13990", "--params portal=127.0.0.1:5000,tls=required,psk-file=/p")
+        #expect(try run.run(["--mode portal --op new \(secure)", "--mode portal --op update \(clear),tpgt=2"]) == nil)
+        let made = try Portal(PortalAddress(parsing: utf8("127.0.0.1:5000")), [.init(name: utf8("tls"), value: utf8("required")), .init(name: utf8("psk-file"), value: utf8("/p"))])
+        let changed = try #require(run.rig.configuration.portals.first)
+        #expect(run.needs.portals == [0: .listen(made), 1: .renewPortal(changed)] && changed.groupTag == 2)
+        #expect(run.commit?.changes == [.portalAdded(made), .portalChanged(changed)] && run.rig.configuration.portals == [changed, made])
+        #expect(try run.run(["--mode portal --op delete \(clear)", "--mode portal --op new \(clear),tls=required,psk-file=/p"])?.request == 1)
+        #expect(try run.run(["--mode portal --op delete --params portal=127.0.0.1:5000", "--mode portal --op new \(secure)"])?.request == 1)
+        #expect(try run.run(["--mode portal --op new --params portal=127.0.0.1:1", "--mode portal --op update --params portal=127.0.0.1:1,tpgt=2"])?.request == 1)
+        #expect(try run.run(["--mode portal --op update --params portal=127.0.0.1:1,tpgt=2"])?.error == .invalidRequest)
+        #expect(try run.run(["--mode portal --op update \(clear),tpgt=3"]) == nil)
+        run.meanwhile = { _ = try $0.changePortal(try $0.portals[0].with([.init(name: utf8("advertise"), value: utf8("192.0.2.1"))])) }
+        // What was read was for the portal of then.
+        #expect(try run.run(["--mode portal --op update \(clear),tpgt=4"]) != nil)
     }
 
     @Test("the last medium of a logical unit is the one it has")
@@ -257,7 +278,7 @@ struct JSONReportTests {
         let shown = try Self.report(rig, .showTargets)
         #expect(NSDictionary(dictionary: shown) == NSDictionary(dictionary: try Self.report(rig, .showTarget(tid: 1))))
         let target = try Self.first(shown["targets"])
-        #expect(target.keys.sorted() == ["accounts", "logicalUnits", "name", "nopCount", "nopInterval", "parameters", "requireMutualCHAP", "rules", "sessions", "state", "tenant", "tid"])
+        #expect(target.keys.sorted() == ["accounts", "logicalUnits", "name", "nopCount", "nopInterval", "parameters", "requireMutualCHAP", "requireTLS", "rules", "sessions", "state", "tenant", "tid"])
         #expect((target["parameters"] as? [String: String])?["MaxBurstLength"] == "262144")
         let rules = try #require(target["rules"] as? [String: Any])
         #expect(rules.keys.sorted() == ["addresses", "masks", "names"])
@@ -279,7 +300,7 @@ struct JSONReportTests {
         #expect((units[0]["backingStore"] as? [String: Any])?["path"] is NSNull)
 
         #expect(try Self.first(Self.report(rig, .showConnections(tid: 1))["connections"]).keys.sorted() == ["address", "cid", "initiatorAlias", "initiatorName", "sid", "tid"])
-        #expect(try Self.first(Self.report(rig, .showPortals)["portals"]).keys.sorted() == ["address", "groupTag", "port"])
+        #expect(try Self.first(Self.report(rig, .showPortals)["portals"]).keys.sorted() == ["address", "advertise", "groupTag", "open", "port", "tls"])
         let account = try Self.first(Self.report(rig, .showAccounts)["accounts"])
         #expect(NSDictionary(dictionary: account) == ["name": "secretive", "tenant": "default", "secrets": 1])
         #expect(try Self.first(Self.report(rig, .showDrivers)["drivers"]).keys.sorted() == ["name", "state", "targets"])

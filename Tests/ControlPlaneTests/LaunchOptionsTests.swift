@@ -1,3 +1,4 @@
+import Model
 import Reactor
 import Testing
 
@@ -25,11 +26,13 @@ import Testing
     }
 
     @Test("The iSCSI driver's options are a word of their own")
-    func driver() {
+    func driver() throws {
         let parsed = options("--iscsi", "portal=127.0.0.1:13260,portal=[::1],portal=10.1.2.3,nop_interval=5,nop_count=6,")
-        #expect(parsed?.portals == [SocketAddress("127.0.0.1:13260")!, SocketAddress("[::1]:3260")!, SocketAddress("10.1.2.3:3260")!])
+        #expect(try parsed?.portals == ["127.0.0.1:13260", "[::1]:3260", "10.1.2.3:3260"].map { try Portal(parsing: Array($0.utf8)) })
         #expect(parsed?.nopInterval == 5 && parsed?.nopCount == 6)
         #expect(options("--iscsi=portal=127.0.0.1") == nil)
+        let secure = options("--iscsi", "portal=127.0.0.1,portal=[::1]:1,tls=required,psk-file=/p,nop_count=6,tpgt=2")?.portals
+        #expect(secure?.map(\.description) == ["127.0.0.1:3260", "[::1]:1"] && secure?[0].tls == nil && secure?[1].tls?.preSharedKeys?.text == "/p" && secure?[1].groupTag == 2)
     }
 
     @Test(
@@ -37,7 +40,7 @@ import Testing
         arguments: [
             (["--nonsense"], 1), (["-x"], 1), (["stray"], 1), (["-C"], 1), (["--iscsi=portal=x"], 1), (["--foreground=1"], 1),
             (["-C", "32768"], 34), (["-C", "-1"], 34), (["-t", "0"], 34), (["-d", "2"], 34), (["--iscsi", "nop_count=101"], 34),
-            (["-C", "x"], 22), (["--iscsi", "portal=nowhere"], 22), (["--iscsi", "colour=red"], 22), (["--state", "here"], 22),
+            (["-C", "x"], 22), (["--iscsi", "portal=nowhere"], 22), (["--iscsi", "colour=red"], 22), (["--iscsi", "portal=127.0.0.1,colour=red"], 22), (["--iscsi", "portal=127.0.0.1,tls=required"], 22), (["--iscsi", "tls=required"], 22), (["--state", "here"], 22),
         ] as [([String], Int32)])
     func refusals(words: [String], code: Int32) {
         guard case .refuse(_, let got) = LaunchOptions.parse(words) else {

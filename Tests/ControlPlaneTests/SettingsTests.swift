@@ -1,4 +1,5 @@
 import Foundation
+import Model
 import Reactor
 import SettingsFile
 import Testing
@@ -18,6 +19,11 @@ import Testing
                 portals:
                   - 127.0.0.1:3260
                   - "[::1]:3261"
+                  - portal: 192.0.2.1:3260
+                    tls: required
+                    certificate: /c
+                    key: /k
+                    tpgt: 2
                 reactors: 3
                 io-threads: 5
                 memory: 128MiB
@@ -35,7 +41,8 @@ import Testing
                 log:
                   level: warning
                 """, file: "f")
-        #expect(settings.portals == [SocketAddress("127.0.0.1:3260")!, SocketAddress("[::1]:3261")!])
+        #expect(settings.portals.last?.parameters.map { "\($0.name)=\($0.value)" } == ["tls=required", "certificate=/c", "key=/k", "tpgt=2"])
+        #expect(try settings.portals.dropLast() == ["127.0.0.1:3260", "[::1]:3261"].map { try Portal(parsing: Array($0.utf8)) })
         #expect(settings.reactors == 3 && settings.ioThreads == 5 && settings.memory == 128 << 20)
         #expect(settings.nopInterval == 7 && settings.nopCount == 4)
         #expect(settings.user == "nobody" && settings.state == "/srv/tgt" && settings.logLevel == .warning)
@@ -66,7 +73,11 @@ import Testing
             ("reactors: 1\nreactor: 2\n", 2, "there is no setting reactor"),
             ("reactors: 0\n", 1, "reactors: a number from 1 to 16 is wanted"),
             ("reactors: 17\n", 1, "reactors: a number from 1 to 16 is wanted"),
-            ("\n\nportals: [ 'nowhere:99999' ]\n", 3, "portals: each portal is ADDRESS:PORT or [IPv6]:PORT"),
+            ("\n\nportals: [ 'nowhere:99999' ]\n", 3, "portals: “nowhere:99999” is no portal: write address, address:port or [IPv6 address]:port"),
+            ("portals: [['127.0.0.1:1']]\n", 1, "portals: each portal is ADDRESS:PORT, or has portal: ADDRESS:PORT and other parameters"),
+            ("portals: [{tls: required}]\n", 1, "portals: each portal is ADDRESS:PORT, or has portal: ADDRESS:PORT and other parameters"),
+            ("portals: [{portal: '127.0.0.1:1', tls: required}]\n", 1, "portals: a portal with TLS takes certificate and key, or psk-file"),
+            ("portals: ['127.0.0.1:1', {portal: '127.0.0.1:1', tpgt: 2}]\n", 1, "portals: the portal 127.0.0.1:1 is named twice"),
             ("portals: ['127.0.0.1:1', '127.0.0.1:1']\n", 1, "portals: the portal 127.0.0.1:1 is named twice"),
             ("log:\n  level: loud\n", 2, "log.level: one of debug, info, notice, warning, error is wanted"),
             ("log:\n  colour: red\n", 2, "there is no setting log.colour"),

@@ -132,6 +132,10 @@ struct CommandLineTests {
         ("--op new --mode lld", "option 0 not supported in lld mode"),
         ("--op update --mode lu --tid 1 --lun 1 -n x", "option '-n' not supported in logicalunit mode"),
         ("--op show --mode portal -P x", "option '-P' not supported in portal mode"),
+        ("--op update --mode portal", "operation update not supported in portal mode"),
+        ("--op update --mode portal -P portal=127.0.0.1,portal=127.0.0.2", "operation update not supported in portal mode"),
+        ("--op update --mode portal -P portal=127.0.0.1 -b /x", "portal mode: option '-b' is not allowed/supported"),
+        ("--op explain --mode access --tid 1 -Q iqn.x -I ::1 --tls maybe", "--tls takes yes or no"),
         ("--op bind --mode target --tid 1 -B 1,0", "can't find bus: 1"),
         ("--op new --mode target --tid 1 -T x -b y", "target mode: option '-b' is not allowed/supported"),
     ])
@@ -186,6 +190,11 @@ struct CommandLineTests {
         for (words, action, own) in [
             ("--op bind --mode target --tid 1 -Q iqn.x --luns 0,2-5:ro,7", .bindInitiators(tid: 1, .init(name: utf8("iqn.x")), luns: utf8("0,2-5:ro,7")), "--luns"),
             ("--mode access --op explain --tid 1 -Q iqn.x -I ::1 -u u", .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("::1"), user: utf8("u"))), "--mode access"),
+            ("--mode access --op explain --tid 1 -Q iqn.x -I ::1 --tls yes", .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("::1"), overTLS: true)), "--mode access"),
+            ("--mode access --op explain --tid 1 -Q iqn.x -I ::1 --tls no", .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("::1"))), "--mode access"),
+            ("--mode portal --op new --param tls=required,portal=[::1]:1,psk-file=/a=b,", .newPortal(utf8("[::1]:1"), [.init(name: utf8("tls"), value: utf8("required")), .init(name: utf8("psk-file"), value: utf8("/a=b"))]), "--param with more than portal="),
+            ("--mode portal --op update --param portal=[::1]:1", .updatePortal(utf8("[::1]:1"), []), "--op update with portals"),
+            ("--mode portal --op update --param portal=[::1]:1,crl=", .updatePortal(utf8("[::1]:1"), [.init(name: utf8("crl"), value: [])]), "--op update with portals"),
             ("--mode access --op show", .showPenalties, "--mode access"),
             ("--mode access --op delete -I 192.0.2.0/24", .clearPenalties(address: utf8("192.0.2.0/24")), "--mode access"),
             ("--mode account --op generate -u u", .generateSecret(user: utf8("u"), bits: 96), "--op generate"),
@@ -199,6 +208,7 @@ struct CommandLineTests {
         ] as [(String, AdminRequest.Action, String)] {
             #expect(try command(words).content == .own(AdminRequest(action), words: own), "\(words)")
         }
+        #expect(try command("--op new --mode portal --param portal=[::1]:1").request != nil)
         #expect(try command("--op bind --mode target --tid 1 -Q iqn.x").request != nil && command("--mode account --op bind -u u -t 3").request != nil)
         #expect(try command("--mode access --op explain --tid 1 -Q iqn.x -I ::1 --json").format == .json)
         #expect(try command("--mode account --op new -u u -p p --allow-weak").request?.force == true)

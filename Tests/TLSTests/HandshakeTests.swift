@@ -1,6 +1,8 @@
 import Bytes
 import Crypto
+import Issuing
 import Reactor
+import Synchronization
 import Testing
 
 @testable import TLS

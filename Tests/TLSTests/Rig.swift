@@ -1,6 +1,7 @@
 import Bytes
 import Crypto
 import Glibc
+import Issuing
 import Reactor
 
 @testable import TLS

@@ -92,7 +92,7 @@ struct ManagementDesk {
         case .withdrawLogicalUnit(let key):
             precondition((0..<Model.Limits.logicalUnits).contains(key.lun), "the door's messages have 16 bits for it")
             return .done
-        case .withdrawTarget, .endConnection, .close, .clearPenalties: return .done
+        case .withdrawTarget, .endConnection, .renewPortal, .close, .clearPenalties: return .done
         case .drawSecret(let characters): return .drawn(Secret([UInt8](repeating: choice | 0x40, count: characters)))
         }
     }
@@ -114,7 +114,7 @@ struct ManagementDesk {
             let needs = try transaction.prepare(configuration, view)
             var outcomes: [Int: EffectOutcome] = [:]
             for (index, request) in needs.openings { outcomes[index] = Self.outcome(of: .openStore(request), choice) }
-            for (index, portal) in needs.listens { outcomes[index] = Self.outcome(of: .listen(portal), choice) }
+            for (index, effect) in needs.portals { outcomes[index] = Self.outcome(of: effect, choice) }
             for effect in needs.withdrawals.joined() { _ = Self.outcome(of: effect, choice) }
             check(try transaction.commit(needs, outcomes, configuration, view), transaction, choice)
             check(Answer.report(Transaction.report(transaction.requests.count)))

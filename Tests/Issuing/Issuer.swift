@@ -1,25 +1,29 @@
 import Crypto
 import Foundation
+import Synchronization
 
-struct Unexpected: Error, CustomStringConvertible { let description: String }
+package struct Unexpected: Error, CustomStringConvertible {
+    package let description: String
+    package init(description: String) { self.description = description }
+}
 
 /// A private key and the certificate that goes with it, as files hold them.
-struct Credentials: Sendable {
-    let name: String
+package struct Credentials: Sendable {
+    package let name: String
     /// PEM.
-    let certificate: [UInt8]
-    let key: [UInt8]
+    package let certificate: [UInt8]
+    package let key: [UInt8]
     /// Where `openssl` finds them.
-    let certificateFile: String
-    let keyFile: String
+    package let certificateFile: String
+    package let keyFile: String
 
-    var chain: CertificateChain { get throws { try CertificateChain(pem: certificate) } }
-    var signing: SigningKey { get throws { try SigningKey(pem: Secret(key)) } }
+    package var chain: CertificateChain { get throws { try CertificateChain(pem: certificate) } }
+    package var signing: SigningKey { get throws { try SigningKey(pem: Secret(key)) } }
 }
 
 /// An authority in a folder of its own, by the `openssl` program; both go with it.
-final class Issuer: Sendable {
-    enum Key: String, CaseIterable, Sendable {
+package final class Issuer: Sendable {
+    package enum Key: String, CaseIterable, Sendable {
         case p256 = "ec -pkeyopt ec_paramgen_curve:P-256"
         case p384 = "ec -pkeyopt ec_paramgen_curve:P-384"
         case ed25519 = "ed25519"
@@ -27,12 +31,15 @@ final class Issuer: Sendable {
         case p521 = "ec -pkeyopt ec_paramgen_curve:P-521"
     }
 
-    let folder: String
+    package let folder: String
     /// Its own certificate, PEM.
-    let certificate: [UInt8]
-    var certificateFile: String { "\(folder)/ca.crt" }
+    package let certificate: [UInt8]
+    package var certificateFile: String { "\(folder)/ca.crt" }
 
-    init(key: Key = .p256) throws {
+    /// `openssl ca` looks after its files for one at a time.
+    private let database = Mutex(())
+
+    package init(key: Key = .p256) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("issuer-\(UUID().uuidString)").path
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         try """
@@ -67,39 +74,39 @@ final class Issuer: Sendable {
     /// - Parameters:
     ///   - names: subjectAltName; empty: none
     ///   - dates: from and to, as ASN.1's GeneralizedTime
-    func issue(
+    package func issue(
         _ name: String, key: Key = .p256, names: String = "", extensions: [String] = [], dates: (from: String, to: String) = ("20200101000000Z", "20400101000000Z")
     ) throws -> Credentials {
         let base = "\(folder)/\(name)"
         let added = (names.isEmpty ? extensions : ["subjectAltName=\(names)"] + extensions).map { " -addext \($0)" }.joined()
         try openssl("req -new -config \(folder)/config -newkey \(key.rawValue) -nodes -keyout \(base).key -out \(base).csr -subj /CN=\(name)" + added)
-        try openssl(
-            "ca -batch -notext -config \(folder)/config -in \(base).csr -out \(base).crt -startdate \(dates.from) -enddate \(dates.to)")
+        try database.withLock { _ in try openssl(
+            "ca -batch -notext -config \(folder)/config -in \(base).csr -out \(base).crt -startdate \(dates.from) -enddate \(dates.to)") }
         return try Credentials(
             name: name, certificate: contents("\(base).crt"), key: contents("\(base).key"), certificateFile: "\(base).crt", keyFile: "\(base).key")
     }
 
     /// An authority below this one.
-    func issueAuthority(_ name: String) throws -> Credentials {
+    package func issueAuthority(_ name: String) throws -> Credentials {
         try issue(name, extensions: ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign"])
     }
 
-    func revoke(_ credentials: Credentials) throws { try openssl("ca -config \(folder)/config -revoke \(credentials.certificateFile)") }
+    package func revoke(_ credentials: Credentials) throws { try openssl("ca -config \(folder)/config -revoke \(credentials.certificateFile)") }
 
     /// What is revoked so far, PEM.
-    func revocationList(seconds: Int = 86400) throws -> [UInt8] {
+    package func revocationList(seconds: Int = 86400) throws -> [UInt8] {
         try openssl("ca -config \(folder)/config -gencrl -crlsec \(seconds) -out \(folder)/list.crl")
         return try contents("\(folder)/list.crl")
     }
 }
 
-func contents(_ path: String) throws -> [UInt8] {
+package func contents(_ path: String) throws -> [UInt8] {
     guard let data = FileManager.default.contents(atPath: path) else { throw Unexpected(description: "no \(path)") }
     return Array(data)
 }
 
 /// Runs `openssl` with words that hold no spaces.
-func openssl(_ words: String) throws {
+package func openssl(_ words: String) throws {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = ["openssl"] + words.split(separator: " ").map(String.init)
