@@ -16,6 +16,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -23,11 +24,13 @@ let package = Package(
     products: [
         .executable(name: "tgtd", targets: ["tgtd"]),
         .executable(name: "tgtadm", targets: ["tgtadm"]),
+        .executable(name: "tgt-audit", targets: ["tgt-audit"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
         .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
         .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
     ],
     targets: [
         .target(name: "CLinux"),
@@ -62,6 +65,8 @@ let package = Package(
 
         room("SettingsFile", [yams]),
         room("Logs", ["Reactor", logging]),
+        // What was done, on a medium.
+        room("AuditLog", ["Audit", "Crypto", "JSON", "Reactor", logging]),
 
         // The processes.
         room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
@@ -70,11 +75,16 @@ let package = Package(
 
         program("tgtd", ["CForget", "ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
         program("tgtadm", ["CGetopt", "Management"]),
+        program("tgt-audit", ["Audit", "AuditLog", "JSON", "Reactor", arguments]),
 
         tests("BytesTests", ["Bytes"]),
         tests("JSONTests", ["JSON"]),
         tests("ModelTests", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", "Model"]),
         tests("AuditTests", ["Audit", "Crypto", "JSON"]),
+        tests("AuditLogTests", ["AuditLog", "Audit", "Crypto", "JSON", "Reactor", logging, "audit-writer", "tgt-audit"]),
+        // What the tests kill and starve.
+        .executableTarget(
+            name: "audit-writer", dependencies: ["AuditLog", "Audit", "Crypto", "JSON", "Reactor", logging], path: "Tests/AuditWriter", swiftSettings: house),
         tests("AccessTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access"]),
         .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(

@@ -14,6 +14,7 @@ public struct ShownRecord: Sendable {
         self.members = members
     }
 
+    public var number: Int { members["sequence"]?.number ?? 0 }
     public var time: Timestamp? { text("time").flatMap { Timestamp($0) } }
     func text(_ name: String) -> String? { members[name]?.string }
 

@@ -66,8 +66,8 @@ public struct Verifier: Sendable {
         public var lastCheckpoint: UInt64
         /// Whether every single record was checked, or signatures only.
         public var isByRecord: Bool
-        /// Whether it is known that nothing is missing at the end.
-        public var isEndProven: Bool
+        /// How many records there were at least, by the heads; 0: nothing is known of that.
+        public var proven: UInt64
         /// A line that nobody has ended: it is being written, or tgtd was killed while it was.
         public var hasUnfinishedLine: Bool
     }
@@ -78,7 +78,8 @@ public struct Verifier: Sendable {
     }
 
     private let trail: String
-    private let head: Head?
+    /// Those that are still to be met, the next one last.
+    private var heads: [Head]
     /// Of the next record; nil: there is the public key alone.
     private var key: Secret?
     private var publicKey: [UInt8]
@@ -93,13 +94,13 @@ public struct Verifier: Sendable {
     /// The last file that a record says was removed.
     private var removed: UInt32 = 0
     private var startsFile = false
-    private var isHeadProven = false
+    private var proven: UInt64 = 0
     private var hasUnfinishedLine = false
 
-    /// - Parameter head: as it was read before the first file was, if there is one
-    public init(_ key: VerificationKey, head: Head?) {
+    /// - Parameter heads: the one that is kept beside the trail, read before the first file was; and others that are known, however old
+    public init(_ key: VerificationKey, heads: [Head]) {
         trail = key.trail
-        self.head = head
+        self.heads = heads.sorted { $0.count > $1.count }
         self.key = key.key
         publicKey = key.publicKey
         link = Codes.firstLink(key.trail, key.publicKey)
@@ -121,7 +122,6 @@ public struct Verifier: Sendable {
 
     /// Checks a line, given without its end.
     public mutating func take(_ text: ArraySlice<UInt8>) throws(Break) {
-        if count == 0, head?.count == 0 { try prove() }
         line += 1
         guard let (body, code) = Line.parts(text), let header = Line.header(body) else { throw broken(.notARecord) }
         if startsFile, count == 0, file != 1, header.kind == .file { try skip(to: header.sequence, body) }
@@ -140,23 +140,23 @@ public struct Verifier: Sendable {
         }
         link = Codes.link(after: link, text)
         count += 1
-        if count == head?.count { try prove() }
+        try prove()
     }
 
     /// What stands behind the last end of a line. Only where nothing has been promised yet may there be anything.
     public mutating func takeUnfinished(_ text: ArraySlice<UInt8>) throws(Break) {
         guard !text.isEmpty else { return }
         line += 1
-        guard count >= head?.count ?? 0 else { throw broken(.notARecord) }
+        guard heads.isEmpty else { throw broken(.notARecord) }
         hasUnfinishedLine = true
     }
 
     /// Nothing more comes.
     public func conclude() throws(Break) -> Conclusion {
-        if let head, head.count > count || head.trail != trail { throw Break(sequence: count + 1, file: file, line: 0, cause: .missing(of: head.count)) }
+        if let head = heads.first { throw Break(sequence: count + 1, file: file, line: 0, cause: .missing(of: head.count)) }
         if let firstFile, firstFile > 1, removed < firstFile - 1 { throw Break(sequence: 1, file: firstFile, line: 0, cause: .olderFiles(firstFile)) }
         return Conclusion(
-            first: first, last: count, checkpoints: checkpoints, lastCheckpoint: lastCheckpoint, isByRecord: key != nil, isEndProven: isHeadProven,
+            first: first, last: count, checkpoints: checkpoints, lastCheckpoint: lastCheckpoint, isByRecord: key != nil, proven: proven,
             hasUnfinishedLine: hasUnfinishedLine)
     }
 
@@ -191,15 +191,20 @@ public struct Verifier: Sendable {
         lastCheckpoint = count + 1
     }
 
-    /// All records that the head is about have been read: it must be the head of these.
+    /// Where all records that a head is about have been read, it must be the head of these.
     private mutating func prove() throws(Break) {
-        guard let head else { return }
-        let message = Codes.head(trail, count, checkpoints, link)
-        let isTrue = head.link == link && head.checkpoints == checkpoints && Ed25519.isSignature(head.signature, of: message, by: publicKey)
-        guard isTrue, key.map({ isSameInConstantTime(head.code, HMAC.sha256(message, key: $0)) }) ?? true else {
-            throw Break(sequence: count, file: file, line: line, cause: .head)
+        while let head = heads.last, head.count <= count {
+            heads.removeLast()
+            // It is about nothing that is here.
+            if head.count < first { continue }
+            let message = Codes.head(trail, count, checkpoints, link)
+            let isTrue = head.trail == trail && head.count == count && head.link == link && head.checkpoints == checkpoints
+                && Ed25519.isSignature(head.signature, of: message, by: publicKey)
+            guard isTrue, key.map({ isSameInConstantTime(head.code, HMAC.sha256(message, key: $0)) }) ?? true else {
+                throw Break(sequence: count, file: file, line: line, cause: .head)
+            }
+            proven = count
         }
-        isHeadProven = true
     }
 
     private static func bytes(_ members: JSONValue, _ name: String) -> [UInt8]? { members[name]?.string.flatMap { JSONValue.bytes(hexadecimal: $0.utf8) } }

@@ -104,6 +104,10 @@ int linux_punch_hole(int fd, uint64_t offset, uint64_t length) {
     return RESULT(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
 }
 
+int linux_reserve(int fd, uint64_t offset, uint64_t length) {
+    return RESULT(fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
+}
+
 int linux_zero_range(int fd, uint64_t offset, uint64_t length) {
     return RESULT(fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length));
 }

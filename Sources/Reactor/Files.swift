@@ -54,13 +54,13 @@ public enum Files {
         try checkTrusted(status(of: descriptor, path), path)
     }
 
-    private static func status(of descriptor: borrowing FileDescriptor, _ path: String) throws(FileError) -> stat {
+    static func status(of descriptor: borrowing FileDescriptor, _ path: String) throws(FileError) -> stat {
         var status = stat()
         guard unsafe fstat(descriptor.rawValue, &status) == 0 else { throw FileError(path, errno: errno) }
         return status
     }
 
-    private static func checkTrusted(_ status: stat, _ path: String, isPrivate: Bool = false) throws(FileError) {
+    static func checkTrusted(_ status: stat, _ path: String, isPrivate: Bool = false) throws(FileError) {
         if let reason = distrust(status, isPrivate: isPrivate) { throw FileError(path, reason) }
     }
 
@@ -89,7 +89,7 @@ public enum Files {
             remove(temporary)
             throw error
         }
-        try flushDirectory(of: path)
+        try flushDirectory(parent(of: path))
     }
 
     /// A new file, on the medium.
@@ -107,12 +107,34 @@ public enum Files {
         guard fsync(descriptor.rawValue) == 0 else { throw FileError(temporary, errno: errno) }
     }
 
-    private static func flushDirectory(of path: String) throws(FileError) {
+    private static func parent(of path: String) -> String {
         let parent = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
-        let raw = unsafe open(parent.isEmpty ? "/" : parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard raw >= 0 else { throw FileError(parent, errno: errno) }
+        return parent.isEmpty ? "/" : parent
+    }
+
+    /// Has what was made, renamed and removed in a directory stay so.
+    public static func flushDirectory(_ path: String) throws(FileError) {
+        let raw = unsafe open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard raw >= 0 else { throw FileError(path, errno: errno) }
         let directory = FileDescriptor(owning: raw)
-        guard fsync(directory.rawValue) == 0 else { throw FileError(parent, errno: errno) }
+        guard fsync(directory.rawValue) == 0 else { throw FileError(path, errno: errno) }
+    }
+
+    /// What is in a directory, in no order, without `.` and `..`.
+    public static func names(in path: String) throws(FileError) -> [String] {
+        guard let directory = unsafe opendir(path) else { throw FileError(path, errno: errno) }
+        defer { unsafe closedir(directory) }
+        var names: [String] = []
+        while true {
+            errno = 0
+            guard let entry = unsafe readdir(directory) else { break }
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { name in
+                unsafe name.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        guard errno == 0 else { throw FileError(path, errno: errno) }
+        return names
     }
 
     /// Makes a directory, and those above it as far as they are missing, all with the same mode.
@@ -155,6 +177,19 @@ public enum Files {
 public enum Console {
     /// Where errors go: descriptor 2, or the terminal that has been left.
     private static let errors = Atomic<Int32>(STDERR_FILENO)
+
+    /// What comes on descriptor 0 until its end, or as much as `limit` bytes of it.
+    public static func input(limit: Int) -> [UInt8] {
+        var bytes: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 4096)
+        while bytes.count < limit {
+            let got = unsafe piece.withUnsafeMutableBytes { unsafe read(STDIN_FILENO, $0.baseAddress, $0.count) }
+            if got < 0 && errno == EINTR { continue }
+            guard got > 0 else { break }
+            bytes += piece.prefix(got)
+        }
+        return Array(bytes.prefix(limit))
+    }
 
     public static func output(_ text: String) { write(text, to: STDOUT_FILENO) }
     public static func error(_ text: String) { write(text, to: errors.load(ordering: .relaxed)) }
@@ -208,6 +243,12 @@ public enum Host {
             unsafe entry = entry.advanced(by: 1)
         }
         return variables
+    }
+    /// Microseconds since 1970, as the clock on the wall says: it may jump.
+    public static var wallClock: Int64 {
+        var now = timespec()
+        _ = unsafe clock_gettime(CLOCK_REALTIME, &now)
+        return Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000
     }
     public static var isRoot: Bool { geteuid() == 0 }
     public static var processors: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }

@@ -55,7 +55,7 @@ extension Record {
 extension Verifier {
     /// The first break of these lines, each with its file; nil: there is none.
     static func firstBreak(_ key: VerificationKey, head: Head?, _ lines: some Sequence<(UInt32, [UInt8])>) -> Break? {
-        var verifier = Verifier(key, head: head)
+        var verifier = Verifier(key, heads: head.map { [$0] } ?? [])
         do {
             try verifier.take(lines)
             _ = try verifier.conclude()

@@ -111,7 +111,7 @@ struct TamperTests {
         let (lines, places) = (trail.lines, trail.places)
         var generator = Generator(state: 0x1234_5678)
         // What stands before is the same for all that is done behind it: a verifier that has read it is a value.
-        var verifier = Verifier(trail.verificationKey, head: trail.head)
+        var verifier = Verifier(trail.verificationKey, heads: [trail.head])
         var found = 0
         for position in 0..<count {
             if let (rest, first) = Self.tampered(how, trail, lines, places, at: position, reach: 3, &generator) {
@@ -125,7 +125,7 @@ struct TamperTests {
             }
             try verifier.take(CollectionOfOne((places[position], lines[position])))
         }
-        #expect(try verifier.conclude().isEndProven)
+        #expect(try verifier.conclude().proven == UInt64(count))
         #expect(found >= count - 2)
         print("audit: \(how.rawValue): \(found) of \(found) found in a trail of \(count) records, \(ContinuousClock.now - started)")
     }
@@ -147,21 +147,21 @@ struct TamperTests {
         let count = isSoaking ? 10_000 : 200
         let trail = WrittenTrail(records: count)
         let (lines, places) = (trail.lines, trail.places)
-        var withHead = Verifier(trail.verificationKey, head: trail.head)
-        var publicOnly = Verifier(trail.verificationKey.withoutSecret, head: trail.head)
-        var without = Verifier(trail.verificationKey, head: nil)
+        var withHead = Verifier(trail.verificationKey, heads: [trail.head])
+        var publicOnly = Verifier(trail.verificationKey.withoutSecret, heads: [trail.head])
+        var without = Verifier(trail.verificationKey, heads: [])
         for position in 0..<count {
             for verifier in [withHead, publicOnly] {
                 let error = #expect(throws: Verifier.Break.self) { _ = try verifier.conclude() }
                 #expect(error == Verifier.Break(sequence: UInt64(position + 1), file: position == 0 ? 0 : places[position - 1], line: 0, cause: .missing(of: UInt64(count))))
             }
-            #expect(try !without.conclude().isEndProven)
+            #expect(try without.conclude().proven == 0)
             let next = CollectionOfOne((places[position], lines[position]))
             try withHead.take(next)
             try publicOnly.take(next)
             try without.take(next)
         }
-        #expect(try withHead.conclude().isEndProven && publicOnly.conclude().isEndProven)
+        #expect(try withHead.conclude().proven == UInt64(count) && publicOnly.conclude().proven == UInt64(count))
     }
 
     @Test("A head that the thief makes for a shorter trail, with all he has, is no head of it")
@@ -208,6 +208,10 @@ struct TamperTests {
         let lines = zip(trail.places, trail.lines)
         #expect(Verifier.firstBreak(trail.verificationKey, head: trail.head, lines) == nil)
         #expect(Verifier.firstBreak(trail.verificationKey, head: earlier, lines) == nil)
+        // A trail that is put back to what it was, with its head of then, is found by who knows a later one.
+        var putBack = Verifier(trail.verificationKey, heads: [earlier, trail.head])
+        try putBack.take(lines.prefix(50))
+        #expect(throws: Verifier.Break(sequence: 51, file: 1, line: 0, cause: .missing(of: 60))) { _ = try putBack.conclude() }
         #expect(Verifier.firstBreak(other.verificationKey, head: trail.head, lines)?.sequence == 1)
         #expect(Verifier.firstBreak(other.verificationKey.withoutSecret, head: nil, lines)?.sequence == 1)
         #expect(Verifier.firstBreak(trail.verificationKey, head: other.head, lines)?.cause == .head)
@@ -220,7 +224,7 @@ struct TamperTests {
         #expect(Verifier.firstBreak(trail.verificationKey, head: trail.head, lines)?.cause == .olderFiles(2))
         let removal = (UInt32(3), trail.chain.append(.removed(through: 1), at: Timestamp(microseconds: 0)))
         #expect(Verifier.firstBreak(trail.verificationKey, head: trail.head, lines + [removal]) == nil)
-        var verifier = Verifier(trail.verificationKey.withoutSecret, head: trail.head)
+        var verifier = Verifier(trail.verificationKey.withoutSecret, heads: [trail.head])
         #expect(throws: Verifier.CannotBegin.self) { try verifier.begin(file: 2) }
         // A start that is made up.
         var forged = lines
@@ -236,11 +240,11 @@ struct TamperTests {
     func unfinished() throws {
         let trail = WrittenTrail(records: 20)
         let lines = zip(trail.places, trail.lines)
-        var whole = Verifier(trail.verificationKey, head: trail.head)
+        var whole = Verifier(trail.verificationKey, heads: [trail.head])
         try whole.take(lines)
         try whole.takeUnfinished(Array("{\"sequence\":21".utf8)[...])
         #expect(try whole.conclude().hasUnfinishedLine)
-        var short = Verifier(trail.verificationKey, head: trail.head)
+        var short = Verifier(trail.verificationKey, heads: [trail.head])
         try short.take(lines.prefix(19))
         let error = #expect(throws: Verifier.Break.self) { try short.takeUnfinished(trail.lines[19].dropLast()) }
         #expect(error?.sequence == 20)

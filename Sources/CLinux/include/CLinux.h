@@ -164,6 +164,8 @@ int linux_block_device_zero(int fd, uint64_t offset, uint64_t length);
 /// FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE: reads as zeros and needs no space. On a block device that cannot promise the
 /// zeros: -EOPNOTSUPP.
 int linux_punch_hole(int fd, uint64_t offset, uint64_t length);
+/// FALLOC_FL_KEEP_SIZE: there is space on the medium, also behind the end of the file.
+int linux_reserve(int fd, uint64_t offset, uint64_t length);
 /// FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE.
 int linux_zero_range(int fd, uint64_t offset, uint64_t length);
 /// Offset of the next data (SEEK_DATA) or hole (SEEK_HOLE) from `offset` on; -ENXIO: nothing behind it.

@@ -1,0 +1,423 @@
+import Audit
+import Crypto
+import Logging
+import Reactor
+import Synchronization
+
+/// Bounds of what waits for the medium.
+enum AuditLimits {
+    /// Records that wait to be written, and as many that could not be.
+    static let waiting = 4096
+    /// Nanoseconds that an attempt waits for the medium; then the change is refused. A disk that hangs keeps no administrator.
+    static let patience: UInt64 = 10_000_000_000
+    /// Nanoseconds until what could not be written is tried again.
+    static let pause: UInt64 = 1_000_000_000
+    /// Nanoseconds between looks at what was counted only.
+    static let look: UInt64 = 5_000_000_000
+    /// Lines that wait to be copied to the second sink, and bytes of one.
+    static let copies = 1024
+    static let copiedLine = 8000
+}
+
+/// How the audit is kept.
+public struct AuditOptions: Sendable {
+    /// What administrators do: nothing of it is ever removed by ourselves.
+    public var management = TrailOptions(name: "management")
+    /// What anybody may cause who reaches a port: it has a quota, and never keeps anybody from anything.
+    public var network = TrailOptions(name: "network", fileLength: 8 << 20, mostFiles: 8, reserve: 64 << 10, checkpointRecords: 1024, refusesChanges: false)
+    /// Nanoseconds after which records have a checkpoint at the latest.
+    public var checkpointInterval: UInt64 = 60_000_000_000
+    /// A second sink: gets every line when it is on the medium, on a thread of its own.
+    public var copy: (@Sendable (String) -> Void)?
+
+    public init() {}
+
+    /// The second sink that is syslog, or the journal behind it.
+    public static let systemLog: @Sendable (String) -> Void = { Console.systemLog(priority: 5, $0) }
+}
+
+/// Writes down what administrators do and what concerns security. Belongs to one loop, which never waits: a thread of its own writes and flushes, all
+/// that has come meanwhile as one group.
+///
+/// What changes something: `attempt`, and when it is kept the change, then `outcome`, and when that is kept the answer. What changes nothing, or was
+/// refused by the policy: one record, for which nobody has to wait.
+public final class Auditor {
+    /// What became of a record.
+    public enum Kept: Hashable, Sendable {
+        /// On the medium, as the record of this number: go on.
+        case recorded(UInt64)
+        /// Not on the medium, but go on: it will be, as soon as that can be done, or its loss will.
+        case unrecorded(reason: String)
+        /// The change is not to be made; that is on the medium too, where it could be.
+        case refused(reason: String)
+    }
+    public typealias WhenKept = (Kept) -> Void
+
+    private struct Waiting {
+        let attempt: Attempt?
+        var whenKept: WhenKept?
+        var deadline: TimerID?
+    }
+
+    private let loop: EventLoop
+    private let log: Logger
+    private let writer: Writer
+    private var gate = EventGate()
+    private var waiting: [UInt64: Waiting] = [:]
+    private var lastID: UInt64 = 0
+    private var whenSettled: (() -> Void)?
+    /// How secrets in arguments are written down.
+    public let secretCode: SecretCode
+    /// Why the management trail cannot be written as it should; nil: it can.
+    public private(set) var trouble: String?
+
+    /// Goes on with both trails, or begins them. Takes as long as the medium does.
+    /// - Parameters:
+    ///   - storage: nobody else writes there
+    ///   - sealingKey: of `Seal.keyLength` bytes, and the same at every start
+    public init(loop: EventLoop, _ storage: sending any AuditStorage, _ options: AuditOptions, sealingKey: Secret, log: Logger) throws {
+        self.loop = loop
+        self.log = log
+        secretCode = SecretCode(derivedFrom: sealingKey)
+        let results = try Mailbox<[Writer.Result]>()
+        writer = try Writer(storage, options, sealingKey, results)
+        for notice in writer.notices { log.warning("\(notice)") }
+        try loop.receive(results) { [weak self] in self?.take($0) }
+        look()
+    }
+
+    // MARK: What is written down
+
+    /// A request that would change something, or that was refused.
+    /// - Parameter whenKept: called in a later turn; if it says `refused`, the change is not to be made
+    public func attempt(_ attempt: Attempt, _ whenKept: @escaping WhenKept) {
+        guard waiting.count < AuditLimits.waiting else { return loop.mailboxLater { whenKept(.refused(reason: "the audit is behind: too many requests wait for it")) } }
+        let id = nextID()
+        let deadline = attempt.decision == .allowed ? loop.after(nanoseconds: AuditLimits.patience) { [weak self] in self?.expire(id) } : nil
+        waiting[id] = Waiting(attempt: attempt, whenKept: whenKept, deadline: deadline)
+        writer.post(.init(id: id, trail: .management, entry: .init(.attempt(attempt), now)))
+    }
+
+    /// What became of a request.
+    /// - Parameter whenKept: called in a later turn; then the answer may go out. It does not say `refused`
+    public func outcome(_ outcome: Outcome, _ whenKept: @escaping WhenKept = { _ in }) {
+        let id = nextID()
+        waiting[id] = Waiting(attempt: nil, whenKept: whenKept)
+        waiting[id]?.deadline = loop.after(nanoseconds: AuditLimits.patience) { [weak self] in self?.expire(id) }
+        writer.post(.init(id: id, trail: .management, entry: .init(.outcome(outcome), now)))
+    }
+
+    /// Something that concerns security. Nobody waits for it, and what comes too often is only counted.
+    public func event(_ event: SecurityEvent) {
+        let now = now
+        if gate.admits(event, at: now) { writer.post(.init(id: nil, trail: event.kind.trail, entry: .init(.event(event), now))) }
+    }
+
+    /// Calls `whenDone` when all that has been given is written, under a checkpoint, or cannot be.
+    public func settle(_ whenDone: @escaping () -> Void) {
+        flushGate(all: true)
+        whenSettled = whenDone
+        writer.settle()
+    }
+
+    // MARK: Inside
+
+    private var now: Timestamp { Timestamp(microseconds: Host.wallClock) }
+
+    private func nextID() -> UInt64 {
+        lastID += 1
+        return lastID
+    }
+
+    private func look() {
+        loop.after(nanoseconds: AuditLimits.look) { [weak self] in
+            self?.flushGate()
+            self?.look()
+        }
+    }
+
+    private func flushGate(all: Bool = false) {
+        for record in gate.due(at: now, all: all) {
+            guard case .suppressed(let kind, _, _, _) = record else { continue }
+            writer.post(.init(id: nil, trail: kind.trail, entry: .init(record, now)))
+        }
+    }
+
+    /// The medium does not answer.
+    private func expire(_ id: UInt64) {
+        let reason = "the medium of the audit trail does not answer"
+        trouble(is: reason)
+        guard let whenKept = waiting[id]?.whenKept else { return }
+        waiting[id]?.whenKept = nil
+        whenKept(waiting[id]?.attempt == nil || !writer.refusesChanges ? .unrecorded(reason: reason) : .refused(reason: reason))
+    }
+
+    private func take(_ results: [Writer.Result]) {
+        for result in results {
+            switch result {
+            case .kept(let id, let kept):
+                guard let waiting = waiting.removeValue(forKey: id) else { continue }
+                if let deadline = waiting.deadline { loop.cancel(deadline) }
+                if let whenKept = waiting.whenKept {
+                    whenKept(kept)
+                } else if let attempt = waiting.attempt, case .recorded(let number) = kept, writer.refusesChanges {
+                    // It stands there as allowed, and has been refused meanwhile.
+                    outcome(
+                        Outcome(
+                            of: number, attempt.actor, attempt.actions, isTransaction: attempt.isTransaction,
+                            .refused(number: 1, "the audit trail was not written in time"), microseconds: Int(AuditLimits.patience / 1000)))
+                }
+            case .trouble(let reason): trouble(is: reason)
+            case .networkTrouble(let reason): log.warning("security events cannot be recorded: \(reason)")
+            case .settled:
+                whenSettled?()
+                whenSettled = nil
+            }
+        }
+    }
+
+    private func trouble(is reason: String?) {
+        guard reason != trouble else { return }
+        if let reason {
+            log.error("the audit trail cannot be written\(writer.refusesChanges ? ", and nothing is changed until it can" : ""): \(reason)")
+        } else {
+            log.notice("the audit trail is written again")
+        }
+        trouble = reason
+    }
+}
+
+extension SecurityEvent.Kind {
+    /// What others than administrators can cause is apart from what they do.
+    var trail: Writer.Which {
+        switch self {
+        case .loginAccepted, .loginRefused, .sessionEnded, .penalty, .tlsFailed, .processStarted, .processEnded: .network
+        case .peerRefused, .policyLoaded, .policyRefused: .management
+        }
+    }
+}
+
+extension EventLoop {
+    /// In a later turn of this loop.
+    fileprivate func mailboxLater(_ work: @escaping () -> Void) { after(nanoseconds: 0, work) }
+}
+
+/// The thread that writes, and what waits for it.
+final class Writer: Sendable {
+    enum Which: Sendable { case management, network }
+
+    struct Item: Sendable {
+        let id: UInt64?
+        let trail: Which
+        let entry: Trail.Entry
+    }
+
+    enum Result: Sendable {
+        case kept(UInt64, Auditor.Kept)
+        case trouble(String?)
+        case networkTrouble(String)
+        case settled
+    }
+
+    private struct Queue {
+        var items: [Item] = []
+        var isSettling = false
+        /// Somebody is on the way to take them.
+        var isTaken = false
+    }
+
+    /// Of the thread alone.
+    private struct Trails {
+        let management: Trail
+        let network: Trail
+        /// Outcomes that could not be written yet.
+        var late: [Trail.Entry] = []
+        var hasTimer = false
+        var isToTryAgain = false
+        var networkTrouble: String?
+    }
+
+    private let queue = Mutex(Queue())
+    private let trails: Mutex<Trails>
+    private let thread: LoopThread
+    private let copier: Copier?
+    private let results: Mailbox<[Result]>
+    private let checkpointInterval: UInt64
+    let refusesChanges: Bool
+    /// What the administrator is to be told at the start.
+    let notices: [String]
+
+    init(_ storage: sending any AuditStorage, _ options: AuditOptions, _ sealingKey: Secret, _ results: Mailbox<[Result]>) throws {
+        let management = try Trail(storage, options.management, sealingKey: sealingKey)
+        let network = try Trail(storage, options.network, sealingKey: sealingKey)
+        var notices: [String] = []
+        for trail in [management, network] {
+            if let found = trail.finding { notices.append("the audit trail \(trail.options.name) was not ended as it should have been: \(found)") }
+            guard try trail.keyIsBeside() else { continue }
+            notices.append(
+                "what verifies the audit trail \(trail.options.name) still lies beside it (\(trail.names.verificationKey)): carry it elsewhere and remove it here, or whoever takes this host can write the trail anew")
+        }
+        self.notices = notices
+        self.results = results
+        checkpointInterval = options.checkpointInterval
+        refusesChanges = options.management.refusesChanges
+        copier = try options.copy.map { copy throws(SystemError) in try Copier(copy) }
+        trails = Mutex(Trails(management: management, network: network))
+        thread = try LoopThread(name: "audit") { _ in }
+        // What the start has found is recorded before anything else.
+        wake()
+    }
+
+    deinit { thread.stop() }
+
+    func post(_ item: Item) {
+        let isFirst = queue.withLock { queue in
+            // Events come from outside: they are bounded by the gate, and here.
+            if item.id == nil, queue.items.count >= AuditLimits.waiting { return false }
+            queue.items.append(item)
+            defer { queue.isTaken = true }
+            return !queue.isTaken
+        }
+        if isFirst { wake() }
+    }
+
+    func settle() {
+        queue.withLock { $0.isSettling = true }
+        wake()
+    }
+
+    private func wake() { thread.mailbox.post { [weak self] loop in self?.work(loop) } }
+
+    private func work(_ loop: EventLoop) {
+        let (items, isSettling) = queue.withLock { queue in
+            let taken = (queue.items, queue.isSettling)
+            queue = Queue()
+            return taken
+        }
+        trails.withLock { trails in
+            write(items, &trails)
+            if isSettling { checkpoint(&trails) }
+            if isSettling { results.post([.settled]) }
+            if !trails.hasTimer, trails.management.wantsCheckpoint || trails.network.wantsCheckpoint {
+                trails.hasTimer = true
+                loop.after(nanoseconds: checkpointInterval) { [weak self] in
+                    self?.trails.withLock { trails in
+                        trails.hasTimer = false
+                        self?.checkpoint(&trails)
+                    }
+                }
+            }
+            if trails.management.trouble != nil || !trails.late.isEmpty, !trails.isToTryAgain {
+                trails.isToTryAgain = true
+                loop.after(nanoseconds: AuditLimits.pause) { [weak self] in
+                    self?.trails.withLock { $0.isToTryAgain = false }
+                    self?.work(loop)
+                }
+            }
+        }
+    }
+
+    private func write(_ items: [Item], _ trails: inout Trails) {
+        let now = Timestamp(microseconds: Host.wallClock)
+        let management = items.filter { $0.trail == .management }
+        let late = trails.late
+        trails.late = []
+        let kept = trails.management.write(late + management.map(\.entry), at: now)
+        copy(trails.management)
+        var answers: [Result] = []
+        var lost: (entries: [Trail.Entry], error: FileError)?
+        for (index, kept) in kept.enumerated() {
+            let item = index < late.count ? nil : management[index - late.count]
+            let entry = item?.entry ?? late[index]
+            let answer: Auditor.Kept
+            switch kept {
+            case .recorded(let number): answer = .recorded(number)
+            case .refused(let number, let error):
+                if number == nil { lost = ((lost?.entries ?? []) + [entry], error) }
+                answer = .refused(reason: "\(error)")
+            case .failed(let error):
+                if case .outcome = entry.record, trails.late.count < AuditLimits.waiting {
+                    trails.late.append(entry)
+                } else {
+                    lost = ((lost?.entries ?? []) + [entry], error)
+                }
+                answer = .unrecorded(reason: "\(error)")
+            }
+            if let id = item?.id { answers.append(.kept(id, answer)) }
+        }
+        if let lost { trails.management.lose(lost.entries, lost.error) }
+        // Also when it has not changed: control knows of a medium that does not answer, which we do not.
+        answers.insert(.trouble(trails.management.trouble.map { "\($0)" }), at: 0)
+        // Nobody who waits for this waits for what the network does.
+        results.post(answers)
+        writeNetwork(items.filter { $0.trail == .network }.map(\.entry), &trails, now)
+    }
+
+    private func writeNetwork(_ entries: [Trail.Entry], _ trails: inout Trails, _ now: Timestamp) {
+        let kept = trails.network.write(entries, at: now)
+        copy(trails.network)
+        var failure: FileError?
+        let lost = zip(entries, kept).compactMap { entry, kept in
+            guard case .failed(let error) = kept else { return nil as Trail.Entry? }
+            failure = error
+            return entry
+        }
+        if let failure { trails.network.lose(lost, failure) }
+        let trouble = trails.network.trouble.map { "\($0)" }
+        if let trouble, trails.networkTrouble == nil { results.post([.networkTrouble(trouble)]) }
+        trails.networkTrouble = trouble
+    }
+
+    private func checkpoint(_ trails: inout Trails) {
+        for trail in [trails.management, trails.network] {
+            trail.checkpoint(at: Timestamp(microseconds: Host.wallClock))
+            copy(trail)
+        }
+    }
+
+    private func copy(_ trail: Trail) {
+        guard let copier else { return }
+        for line in trail.written { copier.post("\(trail.options.name) \(String(decoding: line, as: UTF8.self))") }
+    }
+}
+
+/// The second sink, which may be slow or hang: what it does not take is counted, and keeps nobody.
+private final class Copier: Sendable {
+    private struct Queue {
+        var lines: [String] = []
+        var lost = 0
+    }
+    private let queue = Mutex(Queue())
+    private let thread: LoopThread
+    private let copy: @Sendable (String) -> Void
+
+    init(_ copy: @escaping @Sendable (String) -> Void) throws(SystemError) {
+        self.copy = copy
+        thread = try LoopThread(name: "audit-copy") { _ in }
+    }
+
+    deinit { thread.stop() }
+
+    func post(_ line: String) {
+        let isFirst = queue.withLock { queue in
+            guard queue.lines.count < AuditLimits.copies else {
+                queue.lost += 1
+                return false
+            }
+            queue.lines.append(line)
+            return queue.lines.count == 1
+        }
+        if isFirst { thread.mailbox.post { [weak self] _ in self?.work() } }
+    }
+
+    private func work() {
+        let taken = queue.withLock { queue in
+            defer { queue = Queue() }
+            return queue
+        }
+        for line in taken.lines {
+            copy(line.utf8.count <= AuditLimits.copiedLine ? line : String(decoding: line.utf8.prefix(AuditLimits.copiedLine), as: UTF8.self) + "…")
+        }
+        if taken.lost > 0 { copy("\(taken.lost) more records were not copied") }
+    }
+}
