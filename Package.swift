@@ -90,7 +90,7 @@ let package = Package(
         .testTarget(
             name: "AdministrationTests", dependencies: ["Bytes", "Crypto", "ISCSI", "Model", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
-        .testTarget(name: "EndToEndTests", exclude: ["vm", "Comparison"], swiftSettings: house),
+        .testTarget(name: "EndToEndTests", dependencies: ["Issuing"], exclude: ["vm", "Comparison"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "Reactor", "SCSI"]),
         tests("ControlPlaneTests", ["ControlPlane", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
         tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),

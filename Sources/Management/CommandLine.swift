@@ -144,8 +144,9 @@ public struct TgtadmExit: Error, Hashable, Sendable {
     /// How our protocol's request went.
     /// - Parameters:
     ///   - format: as asked for: in JSON a refusal is a document, too
+    ///   - tellsReason: tgt's tgtadm cannot ask for this: we may say more than it does
     ///   - place: for a transaction: where each of its requests stands, like `file:12`
-    public init(_ answer: NativeAnswer, format: OutputFormat, place: (Int) -> String? = { _ in nil }) {
+    public init(_ answer: NativeAnswer, format: OutputFormat, tellsReason: Bool = false, place: (Int) -> String? = { _ in nil }) {
         guard answer.error != TgtError.success.rawValue else {
             self.init(output: answer.output, code: 0)
             return
@@ -162,7 +163,7 @@ public struct TgtadmExit: Error, Hashable, Sendable {
                     if let request = answer.request { writer.field("request", request) }
                 }
             }
-        } else if place != nil || answer.error == TgtError.unknown.rawValue, !answer.reason.isEmpty {
+        } else if tellsReason || place != nil || answer.error == TgtError.unknown.rawValue, !answer.reason.isEmpty {
             // tgt's text for an unknown error says nothing at all.
             errors.append("tgtadm: \(answer.reason)")
         }

@@ -24,7 +24,7 @@ func carryOut(_ command: TgtadmCommandLine.Command) -> Never {
             debug(command.isDebugging, "sent \(bytes.count) bytes to tgtd")
             if !answer.reason.isEmpty { debug(command.isDebugging, answer.reason) }
             if command.endsDaemon(answer) { waitForTheEnd(of: path) }
-            finish(TgtadmExit(answer, format: command.format))
+            finish(TgtadmExit(answer, format: command.format, tellsReason: command.request == nil))
         case .noDaemon: finish(.noDaemon)
         case .lost: finish(TgtadmExit(.reset))
         case .notSpoken(let versions):

@@ -98,6 +98,7 @@ struct TransactionTextTests {
         let json = TgtadmExit(refusal, format: .json) { _ in nil }
         #expect(text(json.output) == #"{"schemaVersion":1,"error":{"number":4,"text":"can't find the target","reason":"there is no target 7","request":1}}"# + "\n")
         #expect(json.code == 22 && json.errors == ["tgtadm: can't find the target"])
+        #expect(TgtadmExit(NativeAnswer(.noTarget, reason: "there is no target 7"), format: .text, tellsReason: true).errors == ["tgtadm: can't find the target", "tgtadm: there is no target 7"])
         #expect(TgtadmExit(NativeAnswer(output: [1, 2]), format: .text) == TgtadmExit(output: [1, 2], code: 0))
     }
 }
