@@ -4,6 +4,8 @@
 #include <openssl/bio.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 const uint64_t tls_options = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE |
@@ -18,6 +20,10 @@ static BIO_METHOD *method;
 static int stream_index = -1;
 static int (*socket_write)(BIO *, const char *, int);
 static int (*socket_read)(BIO *, char *, int);
+static long (*socket_control)(BIO *, int, long, void *);
+
+// BIO_CTRL_SET_KTLS, which openssl/bio.h reserves without a name; its number says whether it is for sending.
+enum { SET_KERNEL_TLS = 72 };
 
 static tls_stream *stream_of(BIO *bio) { return BIO_get_ex_data(bio, stream_index); }
 
@@ -48,26 +54,47 @@ static int stream_write(BIO *bio, const char *bytes, int count) {
     return -1;
 }
 
+// OpenSSL asks for the five bytes of a record's header, then for the rest of the record. One call gives what it asks for and, behind
+// it, what comes next, to be asked for later: two long records a call, or many short ones. (OpenSSL's own way to that, reading ahead,
+// moves all it holds to the front at each record.)
+enum { AHEAD = 16 << 10 };
+
+static ssize_t receive(tls_stream *stream, void *bytes, size_t count) {
+    if (stream->ahead == NULL) stream->ahead = malloc(AHEAD);
+    struct iovec pieces[2] = {{bytes, count}, {stream->ahead, AHEAD}};
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = stream->ahead == NULL ? 1 : 2};
+    ssize_t received;
+    do received = recvmsg(stream->descriptor, &message, 0);
+    while (received < 0 && errno == EINTR);
+    if (received <= 0) return received;
+    size_t room = count + (stream->ahead == NULL ? 0 : AHEAD);
+    if ((size_t)received < room) stream->input_is_empty = true;
+    if ((size_t)received <= count) return received;
+    stream->ahead_start = 0;
+    stream->ahead_count = (size_t)received - count;
+    return (ssize_t)count;
+}
+
 static int stream_read(BIO *bio, char *bytes, int count) {
     tls_stream *stream = stream_of(bio);
     BIO_clear_retry_flags(bio);
+    if (stream->ahead_count > 0) {
+        size_t taken = stream->ahead_count < (size_t)count ? stream->ahead_count : (size_t)count;
+        memcpy(bytes, stream->ahead + stream->ahead_start, taken);
+        stream->ahead_start += taken;
+        stream->ahead_count -= taken;
+        return (int)taken;
+    }
     if (stream->input_is_empty || stream->receives_left <= 0) {
         BIO_set_retry_read(bio);
         return -1;
     }
     stream->receives_left -= 1;
     stream->receive_calls += 1;
-    ssize_t received;
-    if (stream->is_kernel_receiving) {
-        errno = 0;
-        received = socket_read(bio, bytes, count);
-    } else {
-        do received = recv(stream->descriptor, bytes, (size_t)count, 0);
-        while (received < 0 && errno == EINTR);
-        if (received > 0 && received < count) stream->input_is_empty = true;
-    }
+    errno = 0;
+    ssize_t received = stream->is_kernel_receiving ? socket_read(bio, bytes, count) : receive(stream, bytes, (size_t)count);
     if (received > 0) {
-        stream->received += (uint64_t)received;
+        stream->received += (uint64_t)received + stream->ahead_count;
         return (int)received;
     }
     if (received == 0) {
@@ -83,6 +110,12 @@ static int stream_read(BIO *bio, char *bytes, int count) {
     return -1;
 }
 
+static long stream_control(BIO *bio, int command, long number, void *pointer) {
+    // The kernel cannot decrypt what has been taken out of the socket already.
+    if (command == SET_KERNEL_TLS && number == 0 && stream_of(bio)->ahead_count > 0) return 0;
+    return socket_control(bio, command, number, pointer);
+}
+
 static void make_method(void) {
     const BIO_METHOD *socket = BIO_s_socket();
     stream_index = BIO_get_ex_new_index(0, NULL, NULL, NULL, NULL);
@@ -92,7 +125,8 @@ static void make_method(void) {
     socket_read = BIO_meth_get_read(socket);
     BIO_meth_set_write(made, stream_write);
     BIO_meth_set_read(made, stream_read);
-    BIO_meth_set_ctrl(made, BIO_meth_get_ctrl(socket));
+    socket_control = BIO_meth_get_ctrl(socket);
+    BIO_meth_set_ctrl(made, stream_control);
     BIO_meth_set_create(made, BIO_meth_get_create(socket));
     BIO_meth_set_destroy(made, BIO_meth_get_destroy(socket));
     method = made;
@@ -123,6 +157,12 @@ int tls_stream_attach(SSL *connection, tls_stream *stream) {
 void tls_stream_begin(tls_stream *stream, int receives) {
     stream->more_follows = stream->output_is_full = stream->input_is_empty = false;
     stream->receives_left = receives;
+}
+
+void tls_stream_end(tls_stream *stream) {
+    if (stream->ahead_count > 0) return;
+    free(stream->ahead);
+    stream->ahead = NULL;
 }
 
 void tls_stream_note_kernel(SSL *connection, tls_stream *stream) {

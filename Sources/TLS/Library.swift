@@ -71,7 +71,9 @@ extension TLSPolicy {
             && set(SSL_CTRL_SET_GROUPS_LIST, Self.groups)
             && set(isServer ? SSL_CTRL_SET_SIGALGS_LIST : SSL_CTRL_SET_CLIENT_SIGALGS_LIST, Self.ownSchemes)
             && set(isServer ? SSL_CTRL_SET_CLIENT_SIGALGS_LIST : SSL_CTRL_SET_SIGALGS_LIST, Self.theirSchemes)
-            && SSL_CTX_set_num_tickets(context, 0) == 1 && SSL_CTX_set_session_id_context(context, "portcullis", 10) == 1
+            && SSL_CTX_set_num_tickets(context, 0) == 1
+            // A server that verifies clients wants one, even where nothing is resumed but pre-shared keys.
+            && (!isServer || SSL_CTX_set_session_id_context(context, "portcullis", 10) == 1)
         guard isSet else {
             unsafe SSL_CTX_free(context)
             throw .library("SSL_CTX")
@@ -80,8 +82,6 @@ extension TLSPolicy {
         _ = set(SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF)
         _ = set(SSL_CTRL_SET_MAX_CERT_LIST, Self.mostCertificateBytes)
         _ = set(SSL_CTRL_MODE, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS)
-        _ = set(SSL_CTRL_SET_READ_AHEAD, 1)
-        unsafe SSL_CTX_set_default_read_buffer_len(context, SecureConnection.readAhead)
         unsafe SSL_CTX_set_verify_depth(context, Self.mostIntermediates)
         return unsafe context
     }

@@ -18,10 +18,8 @@ public enum HandshakeStep: Sendable {
 
 /// One TLS connection over a non-blocking socket, which its owner keeps, watches (level-triggered) and closes. One thread at a time.
 @safe public final class SecureConnection: @unchecked Sendable {
-    /// Bytes that are asked of the socket at once.
-    static let readAhead = 64 << 10
     /// Calls to receive within one `receive`: others have their turn then.
-    static let receivesPerTurn: Int32 = 8
+    static let receivesPerTurn: Int32 = 32
     /// Bytes of a record (RFC 8446 §5.1).
     public static let recordSize = 16384
     /// Fresh keys (RFC 8446 §4.6.3) that the other side may ask for, beside one for each MiB it sends.
@@ -67,8 +65,6 @@ public enum HandshakeStep: Sendable {
 
     /// False: OpenSSL may hold more than was taken, of which epoll knows nothing. Call `receive` again, without waiting.
     public private(set) var isDrained = true
-    /// Receiving goes on only when something can be sent (a fresh key's confirmation): watch for writable instead of readable.
-    public private(set) var receivingWaitsForOutput = false
 
     public convenience init(accepting context: ServerContext, descriptor: Int32) {
         unsafe self.init(context.context, .server(context), descriptor)
@@ -98,6 +94,7 @@ public enum HandshakeStep: Sendable {
 
     deinit {
         unsafe SSL_free(connection)
+        unsafe free(stream.pointee.ahead)
         unsafe stream.deallocate()
         releaseGathered()
     }
@@ -108,8 +105,13 @@ public enum HandshakeStep: Sendable {
         return unsafe Unmanaged<SecureConnection>.fromOpaque(found).takeUnretainedValue()
     }
 
-    /// For tests of what a peer of yesterday meets.
+    // What tests have a peer do.
     func speakOnlyTLS12() { _ = unsafe SSL_ctrl(connection, SSL_CTRL_SET_MAX_PROTO_VERSION, Int(TLS1_2_VERSION), nil) }
+    func requestFreshKeys() {
+        begin(receives: 0)
+        _ = unsafe SSL_key_update(connection, SSL_KEY_UPDATE_REQUESTED) == 1 && SSL_do_handshake(connection) == 1
+        end()
+    }
 
     // MARK: Handshake
 
@@ -124,7 +126,8 @@ public enum HandshakeStep: Sendable {
         case .ended: return .failed(.closed(nil))
         case .broken(let failure): return .failed(failure)
         }
-        prepareStream(receives: Int32.max)
+        begin(receives: Int32.max)
+        defer { end() }
         let result = unsafe SSL_do_handshake(connection)
         guard result != 1 else { return finishHandshake() }
         switch unsafe SSL_get_error(connection, result) {
@@ -164,7 +167,7 @@ public enum HandshakeStep: Sendable {
         }
         state = .established
         // The last flight may have brought data with it.
-        isDrained = unsafe SSL_has_pending(connection) == 0
+        isDrained = !holdsInput
         return .done(peer)
     }
 
@@ -228,8 +231,8 @@ public enum HandshakeStep: Sendable {
         case .broken: return .closed(SystemError("TLS", EPROTO))
         case .fresh, .shakingHands, .ended: return .closed(nil)
         }
-        prepareStream(receives: Self.receivesPerTurn)
-        receivingWaitsForOutput = false
+        begin(receives: Self.receivesPerTurn)
+        defer { end() }
         var taken = 0
         var result: Int32 = 1
         unsafe array.withUnsafeMutableBytes { bytes in
@@ -241,13 +244,13 @@ public enum HandshakeStep: Sendable {
             }
         }
         guard result != 1 else {
-            isDrained = unsafe !isPeek && SSL_has_pending(connection) == 0
+            isDrained = !isPeek && !holdsInput
             return .received(taken)
         }
         isDrained = true
         switch unsafe SSL_get_error(connection, result) {
+        // To receive never waits for sending: a fresh key is confirmed when something is sent next.
         case SSL_ERROR_WANT_READ: checkKeyUpdates()
-        case SSL_ERROR_WANT_WRITE: receivingWaitsForOutput = true
         case SSL_ERROR_ZERO_RETURN: state = .ended
         case let error: _ = breakOff(error)
         }
@@ -274,7 +277,8 @@ public enum HandshakeStep: Sendable {
     /// A segment that fills records goes into them from where it lies; smaller ones that follow each other are gathered.
     public func send(_ queue: inout OutputQueue) -> SendResult {
         guard case .established = state else { return .closed(sendError) }
-        prepareStream(receives: Self.receivesPerTurn)
+        begin(receives: Self.receivesPerTurn)
+        defer { end() }
         while !queue.isEmpty {
             let piece = pending ?? choosePiece(queue)
             unsafe stream.pointee.more_follows = queue.byteCount > piece.count
@@ -333,7 +337,8 @@ public enum HandshakeStep: Sendable {
     public func finish() {
         guard case .established = state, !isFinished else { return }
         isFinished = true
-        prepareStream(receives: 0)
+        begin(receives: 0)
+        defer { end() }
         _ = unsafe SSL_shutdown(connection)
         ERR_clear_error()
     }
@@ -424,7 +429,8 @@ public enum HandshakeStep: Sendable {
         case X509_V_ERR_CERT_HAS_EXPIRED: return .certificate(.expired)
         case X509_V_ERR_CERT_NOT_YET_VALID: return .certificate(.notYetValid)
         case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
-            X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, X509_V_ERR_CERT_UNTRUSTED:
+            X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, X509_V_ERR_CERT_UNTRUSTED,
+            X509_V_ERR_CERT_SIGNATURE_FAILURE:
             return .certificate(.unknownAuthority)
         case X509_V_ERR_CERT_REVOKED: return .certificate(.revoked)
         case X509_V_ERR_UNABLE_TO_GET_CRL: return .certificate(.noRevocationList)
@@ -435,9 +441,14 @@ public enum HandshakeStep: Sendable {
         }
     }
 
-    /// Before each call of OpenSSL that uses the socket.
-    private func prepareStream(receives: Int32) {
+    /// Before each use of OpenSSL with the socket; `tls_stream_end` comes after.
+    private func begin(receives: Int32) {
         unsafe tls_stream_begin(stream, receives)
         ERR_clear_error()
     }
+
+    private func end() { unsafe tls_stream_end(stream) }
+
+    /// What was received and not decrypted, or decrypted and not taken.
+    private var holdsInput: Bool { unsafe stream.pointee.ahead_count > 0 || SSL_has_pending(connection) == 1 }
 }

@@ -36,10 +36,8 @@ package final class Issuer: Sendable {
     package let certificate: [UInt8]
     package var certificateFile: String { "\(folder)/ca.crt" }
 
-    /// `openssl ca` looks after its files for one at a time.
-    private let database = Mutex(())
-
-    package init(key: Key = .p256) throws {
+    /// - Parameter upper: an authority that another one has made; nil: it signs itself
+    package init(key: Key = .p256, below upper: Credentials? = nil) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("issuer-\(UUID().uuidString)").path
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         try """
@@ -63,8 +61,14 @@ package final class Issuer: Sendable {
             commonName = supplied
             """.write(toFile: "\(folder)/config", atomically: true, encoding: .utf8)
         try Data().write(to: URL(fileURLWithPath: "\(folder)/index"))
+        if let upper {
+            try Data(upper.certificate).write(to: URL(fileURLWithPath: "\(folder)/ca.crt"))
+            try Data(upper.key).write(to: URL(fileURLWithPath: "\(folder)/ca.key"))
+            certificate = upper.certificate
+            return
+        }
         try openssl(
-            "req -x509 -config \(folder)/config -newkey \(key.rawValue) -nodes -keyout \(folder)/ca.key -out \(folder)/ca.crt -days 7 -subj /CN=authority"
+            "req -x509 -config \(folder)/config -newkey \(key.rawValue) -nodes -keyout \(folder)/ca.key -out \(folder)/ca.crt -days 7 -subj /CN=authority-\(UUID().uuidString)"
                 + " -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign")
         certificate = try contents("\(folder)/ca.crt")
     }
@@ -80,8 +84,7 @@ package final class Issuer: Sendable {
         let base = "\(folder)/\(name)"
         let added = (names.isEmpty ? extensions : ["subjectAltName=\(names)"] + extensions).map { " -addext \($0)" }.joined()
         try openssl("req -new -config \(folder)/config -newkey \(key.rawValue) -nodes -keyout \(base).key -out \(base).csr -subj /CN=\(name)" + added)
-        try database.withLock { _ in try openssl(
-            "ca -batch -notext -config \(folder)/config -in \(base).csr -out \(base).crt -startdate \(dates.from) -enddate \(dates.to)") }
+        try register("-batch -notext -in \(base).csr -out \(base).crt -startdate \(dates.from) -enddate \(dates.to)")
         return try Credentials(
             name: name, certificate: contents("\(base).crt"), key: contents("\(base).key"), certificateFile: "\(base).crt", keyFile: "\(base).key")
     }
@@ -91,11 +94,15 @@ package final class Issuer: Sendable {
         try issue(name, extensions: ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign"])
     }
 
-    package func revoke(_ credentials: Credentials) throws { try openssl("ca -config \(folder)/config -revoke \(credentials.certificateFile)") }
+    /// `openssl ca`, one at a time: it keeps a list of what it has issued.
+    private func register(_ words: String) throws { try database.withLock { _ in try openssl("ca -config \(folder)/config \(words)") } }
+    private let database = Mutex(())
+
+    package func revoke(_ credentials: Credentials) throws { try register("-revoke \(credentials.certificateFile)") }
 
     /// What is revoked so far, PEM.
     package func revocationList(seconds: Int = 86400) throws -> [UInt8] {
-        try openssl("ca -config \(folder)/config -gencrl -crlsec \(seconds) -out \(folder)/list.crl")
+        try register("-gencrl -crlsec \(seconds) -out \(folder)/list.crl")
         return try contents("\(folder)/list.crl")
     }
 }

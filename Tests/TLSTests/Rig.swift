@@ -7,7 +7,7 @@ import Reactor
 @testable import TLS
 
 /// Two connected sockets, non-blocking.
-final class Wire {
+final class Wire: @unchecked Sendable {
     let server: Int32
     let client: Int32
     private var owned: [Int32]
@@ -23,7 +23,7 @@ final class Wire {
             for end in [server, client] { try Socket.setNoDelay(end) }
         } else {
             var ends: [Int32] = [-1, -1]
-            guard unsafe socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0 else { throw SystemError("socketpair", errno) }
+            guard unsafe socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else { throw SystemError("socketpair", errno) }
             (server, client) = (ends[0], ends[1])
             for end in ends { try Socket.setNonBlocking(end, true) }
         }

@@ -43,6 +43,9 @@ typedef struct {
     bool is_kernel_sending, is_kernel_receiving;
     /// errno of what ended the connection; 0: nothing.
     int error;
+    /// What was received beyond what OpenSSL asked for: `ahead_count` bytes from `ahead_start` on. NULL while there is nothing.
+    uint8_t *_Nullable ahead;
+    size_t ahead_start, ahead_count;
     /// So far: bytes received, calls to receive and to send, fresh keys of the other side.
     uint64_t received, receive_calls, send_calls, key_updates;
 } tls_stream;
@@ -51,6 +54,8 @@ typedef struct {
 int tls_stream_attach(SSL *connection, tls_stream *stream);
 /// Before each use of the connection: it may receive so many times, and send until the socket is full.
 void tls_stream_begin(tls_stream *stream, int receives);
+/// After each use: an idle connection keeps no memory.
+void tls_stream_end(tls_stream *stream);
 /// Looks whether the kernel encrypts or decrypts from now on (kTLS).
 void tls_stream_note_kernel(SSL *connection, tls_stream *stream);
 
