@@ -116,3 +116,9 @@ let package = Package(
 if Context.environment["PORTCULLIS_FUZZ"] != nil {
     package.targets.append(.executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Program", swiftSettings: house))
 }
+
+/// Measures connections alone; nobody else needs it.
+if Context.environment["PORTCULLIS_BENCHMARK"] != nil {
+    package.targets.append(
+        .executableTarget(name: "tls-benchmark", dependencies: ["TLS", "Crypto", "Reactor", "Bytes"], path: "Tests/Benchmark/TLS", swiftSettings: house))
+}
