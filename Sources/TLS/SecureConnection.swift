@@ -220,11 +220,21 @@ public enum HandshakeStep: Sendable {
     /// Decrypts into `array` at `range`, which is not empty, as much as there is and fits.
     public func receive(into array: inout [UInt8], _ range: Range<Int>) -> ReceiveResult { take(into: &array, range, isPeek: false) }
 
+    /// Decrypts into the bytes of `buffer` in `range`, which is not empty, as much as there is and fits.
+    public func receive(into buffer: Buffer, _ range: Range<Int>) -> ReceiveResult {
+        precondition(!range.isEmpty)
+        return unsafe take(into: buffer.address(of: range), range.count, isPeek: false)
+    }
+
     /// What `receive` would give, at most a record of it; it stays to be received.
     public func peek(into array: inout [UInt8], _ range: Range<Int>) -> ReceiveResult { take(into: &array, range, isPeek: true) }
 
     private func take(into array: inout [UInt8], _ range: Range<Int>, isPeek: Bool) -> ReceiveResult {
         precondition(!range.isEmpty && range.lowerBound >= 0 && range.upperBound <= array.count)
+        return unsafe array.withUnsafeMutableBytes { unsafe take(into: $0.baseAddress! + range.lowerBound, range.count, isPeek: isPeek) }
+    }
+
+    @unsafe private func take(into start: UnsafeMutableRawPointer, _ room: Int, isPeek: Bool) -> ReceiveResult {
         switch state {
         case .established: break
         case .broken(.closed(let error)): return .closed(error)
@@ -235,13 +245,10 @@ public enum HandshakeStep: Sendable {
         defer { end() }
         var taken = 0
         var result: Int32 = 1
-        unsafe array.withUnsafeMutableBytes { bytes in
-            while result == 1, taken < range.count, !isPeek || taken == 0 {
-                var count = 0
-                let start = unsafe bytes.baseAddress! + range.lowerBound + taken
-                result = unsafe isPeek ? SSL_peek_ex(connection, start, range.count - taken, &count) : SSL_read_ex(connection, start, range.count - taken, &count)
-                if result == 1 { taken += count }
-            }
+        while result == 1, taken < room, !isPeek || taken == 0 {
+            var count = 0
+            result = unsafe isPeek ? SSL_peek_ex(connection, start + taken, room - taken, &count) : SSL_read_ex(connection, start + taken, room - taken, &count)
+            if result == 1 { taken += count }
         }
         guard result != 1 else {
             isDrained = !isPeek && !holdsInput
@@ -262,7 +269,7 @@ public enum HandshakeStep: Sendable {
                 isDrained = false
                 return .received(taken)
             }
-            return take(into: &array, range, isPeek: isPeek)
+            return unsafe take(into: start, room, isPeek: isPeek)
         }
     }
 
