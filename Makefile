@@ -5,6 +5,7 @@
 # make bench  measures beside Debian's tgt and the machine's limit, prints a table; options: BENCH_DIR=/srv (/dev/shm), ROUNDS=7 (5),
 #             CASES=r4k-qd32,w4k-qd32 (all), RESULT=name (.build-bench/latest) for name.json and name.svg
 # make build  release build in .build/release
+# make manual the manual pages of tgt-connect and tgt-audit, from the programs themselves, in .build/manual
 # make setup  only installs what the others need
 # make clean  removes everything built (not the demonstration's disk in .demo)
 
@@ -41,13 +42,19 @@ define install
 		{ $(SUDO) apt-get -qq update && $(SUDO) apt-get -qq install -y --no-install-recommends $$missing; }; }
 endef
 
-.PHONY: run build test soak fuzz fuzz-build fuzz-keep bench setup setup-build setup-demo setup-test setup-bench setup-tgt clean
+.PHONY: run build manual test soak fuzz fuzz-build fuzz-keep bench setup setup-build setup-demo setup-test setup-bench setup-tgt clean
 
 run: setup-demo build
 	@.build/release/tgtd -f --demo .demo
 
 build: setup-build
 	$(SWIFT) build -c release
+
+# A plugin of swift-argument-parser asks the programs themselves.
+manual: build
+	$(SWIFT) package generate-manual --section 8 --authors Portcullis
+	@mkdir -p .build/manual && cp .build/plugins/GenerateManual/outputs/tgt-*/tgt-*.8 .build/manual/
+	@echo "written:" .build/manual/*
 
 setup: setup-test
 

@@ -25,6 +25,7 @@ let package = Package(
         .executable(name: "tgtd", targets: ["tgtd"]),
         .executable(name: "tgtadm", targets: ["tgtadm"]),
         .executable(name: "tgt-audit", targets: ["tgt-audit"]),
+        .executable(name: "tgt-connect", targets: ["tgt-connect"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
@@ -72,10 +73,12 @@ let package = Package(
         room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
         room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging, deque]),
         room("ControlPlane", ["Bytes", "JSON", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", "SettingsFile", logging, yams, deque]),
+        room("Connector", ["Bytes", "Crypto", "Reactor", "TLS", "SettingsFile", logging, yams]),
 
         program("tgtd", ["CForget", "ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
         program("tgtadm", ["CGetopt", "Management"]),
         program("tgt-audit", ["Audit", "AuditLog", "JSON", "Reactor", arguments]),
+        program("tgt-connect", ["Connector", "Logs", "Management", "Reactor", logging, arguments]),
 
         tests("BytesTests", ["Bytes"]),
         tests("JSONTests", ["JSON"]),
@@ -93,6 +96,7 @@ let package = Package(
         .testTarget(name: "EndToEndTests", dependencies: ["Issuing"], exclude: ["vm", "Comparison"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "ISCSI", "Reactor", "SCSI"]),
         tests("ControlPlaneTests", ["ControlPlane", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
+        tests("ConnectorTests", ["Connector", "Bytes", "Crypto", "Reactor", "SettingsFile", logging]),
         tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
