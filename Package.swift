@@ -17,6 +17,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let trees = Target.Dependency.product(name: "HashTreeCollections", package: "swift-collections")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -58,7 +59,7 @@ let package = Package(
         room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
-        room("Model", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI"]),
+        room("Model", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", trees]),
         room("Access", ["Bytes", "ISCSI", "SCSI", "Model"]),
         room("Audit", ["Bytes", "JSON", "Crypto"]),
         room("Management", ["Bytes", "JSON"]),

@@ -72,6 +72,7 @@ struct JSONReporter {
             writer.field("version", version)
             writer.field("state", configuration.state.rawValue)
             writer.field("debug", configuration.isDebugging)
+            writer.field("hindrance", view.hindrance)
             writer.strings("backingStores", BackingStore.Kind.allCases.map(\.rawValue))
             writer.strings("deviceTypes", ["disk", "controller"])
             write(configuration.discoveryAccounts, "discoveryAccounts", to: &writer)

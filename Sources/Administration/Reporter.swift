@@ -75,6 +75,7 @@ struct Reporter {
             ]
         }
         report.limits = view.limits
+        report.hindrance = view.hindrance
         return report.rendered()
     }
 

@@ -13,6 +13,8 @@ public struct RuntimeView: Sendable {
     public var portals: [PortalAddress: PortalCondition] = [:]
     /// Limits of this daemon, for `show system`: name and value in the order to be shown.
     public var limits: [(name: String, value: String)] = []
+    /// Why no change is taken: one that was made could not be kept. nil: changes are taken.
+    public var hindrance: String?
 
     /// nil: nothing is known of that, and nothing said.
     public var penalties: Penalties?

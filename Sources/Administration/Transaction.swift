@@ -233,7 +233,7 @@ private struct TransactionWalk {
                 } else if units[key] != .mediumChanged(key) {
                     units[key] = change
                 }
-            case .accountsChanged(nil), .accountListChanged, .portalAdded, .portalRemoved, .portalChanged, .systemStateChanged, .debugChanged:
+            case .accountsChanged(nil), .accountChanged, .portalAdded, .portalRemoved, .portalChanged, .systemStateChanged, .debugChanged:
                 if told.insert(change).inserted { net.append(change) }
             }
         }

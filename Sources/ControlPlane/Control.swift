@@ -180,14 +180,19 @@ public final class Control {
     private func restore() throws {
         guard let directory = options.state else { return }
         let kept = try directory.read(base: Configuration(identitySource: configuration.identitySource, nopDefaults: configuration.nopDefaults))
-        stateStore = try StateStore(loop: loop, directory: directory, sequence: kept?.sequence ?? 0, log: log)
+        stateStore = try StateStore(loop: loop, medium: directory, sequence: kept?.sequence ?? 0, log: log)
         guard let kept else { return }
+        if kept.tornBytes > 0 {
+            log.warning(
+                "the last change was being written when tgtd or its host ended: nobody was told that it is kept, and it is left out",
+                metadata: ["state": "\(directory.path)", "bytes": "\(kept.tornBytes)"])
+        }
         configuration.goOn(with: kept.configuration)
         for portal in configuration.portals.dropFirst(startPortals.count) {
             do throws(SystemError) { _ = try portals.listen(portal) } catch { log.error("portal \(portal) is not served: \(error)") }
         }
         setDebug?(configuration.isDebugging)
-        log.info("going on with \(configuration.targets.count) targets", metadata: ["state": "\(directory.path)"])
+        log.info("going on with \(configuration.targets.count) targets", metadata: ["state": "\(directory.path)", "changes": "\(kept.recordCount)"])
     }
 
     /// Opens stores that were open before. A logical unit whose store does not open stays, and is not served until an administrator changes
@@ -286,7 +291,7 @@ public final class Control {
 
     /// While nothing can be kept, nothing is changed: the refusal.
     private var unkept: Answer? {
-        stateStore?.trouble.map { .refusal(.unknown, "nothing is changed, for an earlier change could not be kept (\($0)); when that is mended, try again") }
+        stateStore?.trouble.map { .refusal(.unknown, "nothing is changed, for it is not certain that an earlier change is kept (\($0)); when that is mended, try again") }
     }
 
     /// Makes a change. The answer comes when everybody has been told, and when it is kept.
@@ -299,8 +304,9 @@ public final class Control {
         var answer = answer
         let rest = Countdown { reply(answer) }
         if let stateStore, !changes.isEmpty {
-            stateStore.keep(new.kept(without: startPortals, isDebugging: options.settings.logLevel == .debug)) { failure in
-                if let failure { answer = .refusal(.unknown, "the change is in effect, but it is not kept, and would be lost at a restart: \(failure)") }
+            let kept = new.kept(without: startPortals, isDebugging: options.settings.logLevel == .debug)
+            stateStore.keep(kept, Set(changes.map(\.part))) { trouble in
+                if let trouble { answer = .refusal(.unknown, trouble.consequence) }
                 rest.keepAlive()
             }
         }
@@ -440,7 +446,7 @@ public final class Control {
                     updateLogicalUnit(key, nil, forgetsFailedFlush: true, rest)
                 }
             case .portalAdded(let portal), .portalChanged(let portal): portals.adopt(portal)
-            case .parametersChanged, .accountListChanged, .portalRemoved: break
+            case .parametersChanged, .accountChanged, .portalRemoved: break
             case .debugChanged: setDebug?(configuration.isDebugging)
             }
         }
@@ -771,6 +777,7 @@ public final class Control {
         waits.refusedConnections = refusedConnections.before &+ refusedConnections.now
         view.penalties = waits
         view.portals = portals.conditions(of: configuration.portals)
+        view.hindrance = stateStore?.trouble?.description
         view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }

@@ -2,23 +2,38 @@ import Crypto
 import JSON
 import Model
 import Reactor
+import Synchronization
+
+/// Where a state is written. Each call takes as long as the medium does; one thread calls.
+protocol StateMedium: Sendable {
+    /// What is written there, for words about it.
+    var path: String { get }
+    /// Its secrets are sealed under this.
+    var key: Secret { get }
+    /// A new file in the place of the one before, which stays as a predecessor; on the medium when this returns.
+    func begin(_ text: [UInt8], number: UInt64) throws(FileError)
+    /// More of the file that has been begun; on the medium when this returns. After a failure nothing more comes to this file.
+    func append(_ text: [UInt8]) throws(FileError)
+}
 
 /// The directory of one control port: what is configured and must survive, its predecessors, the key of its secrets, the identity of the
 /// installation. One daemon has it at a time.
-final class StateDirectory: Sendable {
+final class StateDirectory: StateMedium {
     static let fileName = "state.json"
     static let keyName = "key"
     /// The key as a systemd credential (`LoadCredential=tgt-state-key:…`).
     static let credentialName = "tgt-state-key"
     /// Predecessors that stay, as `state.json.N` with their own number each.
     static let predecessors: UInt64 = 10
-    /// Bytes: a hundred thousand logical units are a tenth of it.
+    /// Bytes: a hundred thousand logical units and their changes are a tenth of it.
     static let greatestLength = 1 << 30
 
     let path: String
-    private let key: Secret
+    let key: Secret
     /// Held as long as we live.
     private let lock: FileDescriptor
+    /// What has been begun, and how long it is.
+    private let begun = Mutex<(file: DataFile, length: Int)?>(nil)
     private var file: String { path + "/" + Self.fileName }
 
     /// Takes the directory; at the first start makes it, and the key.
@@ -66,10 +81,17 @@ final class StateDirectory: Sendable {
         }
     }
 
-    /// On the medium when this returns, in the place of the one before, which stays as a predecessor. Takes as long as the medium does.
-    func write(_ document: StateDocument) throws(FileError) {
-        let number = document.sequence
-        try Files.replace(file, with: document.encoded(key: key), keeping: number > 1 ? "\(file).\(number - 1)" : nil)
+    func begin(_ text: [UInt8], number: UInt64) throws(FileError) {
+        try Files.replace(file, with: text, keeping: number > 1 ? "\(file).\(number - 1)" : nil)
+        let fresh = try DataFile(file, .writing)
+        begun.withLock { $0 = (fresh, text.count) }
         if number > Self.predecessors + 1 { Files.remove("\(file).\(number - Self.predecessors - 1)") }
+    }
+
+    func append(_ text: [UInt8]) throws(FileError) {
+        guard let (file, length) = begun.withLock({ $0 }) else { preconditionFailure("a state is begun before more is written") }
+        try file.write(text, at: length)
+        try file.flush()
+        begun.withLock { $0 = (file, length + text.count) }
     }
 }

@@ -216,6 +216,8 @@ public struct SystemReport: Sendable {
     public var penalties: [(name: String, value: String)] = []
     /// The daemon's limits; tgt has no such section.
     public var limits: [(name: String, value: String)] = []
+    /// Why no change is taken at the moment; nil: changes are taken.
+    public var hindrance: String?
 
     public init(state: String, isDebugging: Bool, backingStores: [(name: String, takesFlags: Bool)], deviceTypes: [String]) {
         self.state = state
@@ -229,6 +231,7 @@ public struct SystemReport: Sendable {
         text.line(0, "System:")
         text.line(1, "State: \(state)")
         text.line(1, "debug: \(isDebugging ? "on" : "off")")
+        if let hindrance { text.line(1, "Nothing can be changed: \(hindrance)") }
         text.line(0, "LLDs:")
         text.line(1, "iscsi: ready")
         text.line(0, "Backing stores:")

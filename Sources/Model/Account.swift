@@ -25,8 +25,14 @@ public struct Account: Hashable, Sendable {
     public struct Key: Hashable, Sendable {
         public let tenant: Tenant
         public let name: AccountName
+        public init(tenant: Tenant = .default, name: AccountName) {
+            self.tenant = tenant
+            self.name = name
+        }
     }
     public let key: Key
+    /// Rises with each account that is made.
+    let number: UInt64
     /// CHAP secrets (RFC 7143 §9.2.1). While one takes the place of another there are two, the older one first; each of them is right.
     public internal(set) var secrets: [Secret]
 
@@ -34,15 +40,17 @@ public struct Account: Hashable, Sendable {
     public var name: AccountName { key.name }
 
     /// - Parameter allowWeak: whether a secret may be shorter than `Limits.strongSecretLength`
-    init(_ key: Key, secret: Secret, allowWeak: Bool) throws(ConfigurationError) {
+    init(_ key: Key, number: UInt64, secret: Secret, allowWeak: Bool) throws(ConfigurationError) {
         try Self.check(secret, allowWeak: allowWeak)
         self.key = key
+        self.number = number
         secrets = [secret]
     }
 
     /// As it was kept: its secrets were checked on entry.
-    init(_ key: Key, restored secrets: [Secret]) {
+    init(_ key: Key, number: UInt64, restored secrets: [Secret]) {
         self.key = key
+        self.number = number
         self.secrets = secrets
     }
 

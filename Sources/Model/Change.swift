@@ -16,7 +16,8 @@ public enum Change: Hashable, Sendable {
     case logicalUnitChanged(LogicalUnitKey)
     /// Settings, and the store: another one was opened, or there is none any more.
     case mediumChanged(LogicalUnitKey)
-    case accountListChanged
+    /// Made, deleted, or its secrets.
+    case accountChanged(Account.Key)
     case portalAdded(Portal)
     case portalRemoved(Portal)
     /// What it advertises, or its files: they have been read anew.

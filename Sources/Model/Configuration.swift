@@ -13,8 +13,8 @@ public struct Configuration: Hashable, Sendable {
     public internal(set) var targets: [TargetID: TargetConfiguration] = [:]
     var numbers: [ISCSIName: TargetID] = [:]
     var accountTable: [Account.Key: Account] = [:]
-    /// Accounts in the order they were made.
-    var accountOrder: [Account.Key] = []
+    /// Of the account that was made last.
+    var lastAccountNumber: UInt64 = 0
     public internal(set) var discoveryAccounts = AccountBindings()
     /// In the order they were opened.
     public internal(set) var portals: [Portal] = []
@@ -34,9 +34,9 @@ public struct Configuration: Hashable, Sendable {
     }
 
     /// In the order they were made.
-    public var accounts: [Account] { accountOrder.compactMap { accountTable[$0] } }
+    public var accounts: [Account] { accountTable.values.sorted { $0.number < $1.number } }
     /// Whether anybody can prove anything; at no cost, however many accounts there are.
-    public var hasAccounts: Bool { !accountOrder.isEmpty }
+    public var hasAccounts: Bool { !accountTable.isEmpty }
 
     public func account(_ name: AccountName, tenant: Tenant = .default) -> Account? { accountTable[Account.Key(tenant: tenant, name: name)] }
 
@@ -211,18 +211,18 @@ public struct Configuration: Hashable, Sendable {
     ) throws(ConfigurationError) -> [Change] {
         let key = Account.Key(tenant: tenant, name: name)
         guard accountTable[key] == nil else { throw ConfigurationError(.accountExists, "account \(name) exists already") }
-        guard accountOrder.count < Limits.accounts else { throw ConfigurationError(.tooManyAccounts, "there are \(Limits.accounts) accounts already") }
-        accountTable[key] = try Account(key, secret: secret, allowWeak: allowWeak)
-        accountOrder.append(key)
-        return [.accountListChanged]
+        guard accountTable.count < Limits.accounts else { throw ConfigurationError(.tooManyAccounts, "there are \(Limits.accounts) accounts already") }
+        let account = try Account(key, number: lastAccountNumber + 1, secret: secret, allowWeak: allowWeak)
+        lastAccountNumber = account.number
+        accountTable[key] = account
+        return [.accountChanged(key)]
     }
 
     /// Takes the account away wherever it is bound, too.
     public mutating func deleteAccount(_ name: AccountName, tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
         let key = Account.Key(tenant: tenant, name: name)
         guard accountTable.removeValue(forKey: key) != nil else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
-        accountOrder.removeAll { $0 == key }
-        var changes: [Change] = [.accountListChanged]
+        var changes: [Change] = [.accountChanged(key)]
         let bound = targets.values.filter { $0.tenant == tenant && !$0.accounts.isEmpty }.map(\.id).sorted()
         for id in bound where targets[id]?.accounts.remove(name) == true { changes.append(.accountsChanged(id)) }
         if discoveryAccounts.remove(name) { changes.append(.accountsChanged(nil)) }
@@ -267,7 +267,7 @@ public struct Configuration: Hashable, Sendable {
             guard !other.sharesSecret(with: account) else { throw Self.sameSecret(as: outgoing) }
         }
         accountTable[key] = account
-        return [.accountListChanged]
+        return [.accountChanged(key)]
     }
 
     /// Takes one of an account's two secrets away.
@@ -278,7 +278,7 @@ public struct Configuration: Hashable, Sendable {
         guard var account = accountTable[key] else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
         try account.retire(generation)
         accountTable[key] = account
-        return [.accountListChanged]
+        return [.accountChanged(key)]
     }
 
     public mutating func unbindAccount(

@@ -44,6 +44,8 @@ struct StoredMembers {
         values = Dictionary(members.map { ($0.name, $0.value) }) { first, _ in first }
     }
 
+    func has(_ name: String) -> Bool { values[name] != nil }
+
     mutating func value(_ name: String) throws(StoredError) -> JSONValue {
         guard let value = values.removeValue(forKey: name) else { throw StoredError("\(name) is missing") }
         return value

@@ -1,3 +1,4 @@
+import Crypto
 import ISCSI
 import JSON
 import SCSI
@@ -183,17 +184,28 @@ extension TargetConfiguration {
         StoredField("accounts", \.accounts), StoredField("requireMutualCHAP", \.requiresMutualCHAP), StoredField("requireTLS", \.requiresTLS, isNewer: true),
     ]
 
-    var stored: JSONValue {
-        .object(
-            [.init("tid", id.stored), .init("tenant", tenant.name.stored), .init("name", name.stored)] + .init(self, Self.fields)
-                + [.init("logicalUnits", .array(sortedLogicalUnits.map(\.stored)))])
+    private var storedMembers: [JSONValue.Member] {
+        [.init("tid", id.stored), .init("tenant", tenant.name.stored), .init("name", name.stored)] + .init(self, Self.fields)
     }
-
-    init(stored value: JSONValue) throws(StoredError) {
-        var members = try StoredMembers(value)
+    private init(_ members: inout StoredMembers) throws(StoredError) {
         self.init(
             id: try members.take("tid"), tenant: Tenant(name: try members.take("tenant")), name: try members.take("name"), nop: NopDefaults())
         try members.take(into: &self, Self.fields)
+    }
+
+    /// All but its logical units.
+    var storedSettings: JSONValue { .object(storedMembers) }
+    /// One whose logical units are not known: it has its controller.
+    init(storedSettings value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        try self.init(&members)
+        try members.end()
+    }
+
+    var stored: JSONValue { .object(storedMembers + [.init("logicalUnits", .array(sortedLogicalUnits.map(\.stored)))]) }
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        try self.init(&members)
         guard case .array(let units) = try members.value("logicalUnits") else { throw StoredError("logicalUnits: a list is wanted") }
         logicalUnits = [:]
         for unit in units {
@@ -207,10 +219,50 @@ extension TargetConfiguration {
 
 extension TargetConfiguration: Stored {}
 
+extension LogicalUnitKey: Stored {
+    var stored: JSONValue { .object([.init("tid", target.stored), .init("lun", lun.stored)]) }
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        self.init(target: try members.take("tid"), lun: try members.take("lun"))
+        guard (0..<Limits.logicalUnits).contains(lun) else { throw StoredError("there is no logical unit \(lun)") }
+        try members.end()
+    }
+}
+
 /// Hides the secrets of accounts: in what is kept they stand only sealed.
 protocol SecretSealer {
     func seal(_ account: Account) -> [JSONValue]
-    func open(_ secrets: [JSONValue], of key: Account.Key) throws(StoredError) -> Account
+    func open(_ secrets: [JSONValue], of key: Account.Key) throws(StoredError) -> [Secret]
+}
+
+extension Account.Key: Stored {
+    private var members: [JSONValue.Member] { [.init("tenant", tenant.name.stored), .init("name", name.stored)] }
+    fileprivate init(_ members: inout StoredMembers) throws(StoredError) {
+        self.init(tenant: Tenant(name: try members.take("tenant")), name: try members.take("name"))
+    }
+
+    var stored: JSONValue { .object(members) }
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        try self.init(&members)
+        try members.end()
+    }
+
+    fileprivate func stored(_ more: [JSONValue.Member]) -> JSONValue { .object(members + more) }
+}
+
+extension Account {
+    func stored(_ sealer: some SecretSealer) -> JSONValue { key.stored([.init("number", number.stored), .init("secrets", .array(sealer.seal(self)))]) }
+
+    /// - Parameter place: among those that are read, from 1; earlier versions have kept no numbers
+    init(stored value: JSONValue, place: Int? = nil, _ sealer: some SecretSealer) throws(StoredError) {
+        var members = try StoredMembers(value)
+        let key = try Account.Key(&members)
+        let number = if let place, !members.has("number") { UInt64(place) } else { try members.take("number", as: UInt64.self) }
+        guard case .array(let secrets) = try members.value("secrets") else { throw StoredError("account \(key.name) has no secrets") }
+        self.init(key, number: number, restored: try sealer.open(secrets, of: key))
+        try members.end()
+    }
 }
 
 extension Configuration {
@@ -219,34 +271,41 @@ extension Configuration {
         StoredField("discoveryAccounts", \.discoveryAccounts),
     ]
 
-    /// All but what the installation and the settings say at every start.
-    func stored(_ sealer: some SecretSealer) -> JSONValue {
-        let accounts = accounts.map { account in
-            JSONValue.object([
-                .init("tenant", account.tenant.name.stored), .init("name", account.name.stored), .init("secrets", .array(sealer.seal(account))),
-            ])
-        }
-        return .object(.init(self, Self.fields) + [.init("accounts", .array(accounts)), .init("targets", .array(sortedTargets.map(\.stored)))])
+    var storedSystem: JSONValue { .object(.init(self, Self.fields)) }
+
+    mutating func restoreSystem(_ value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        try members.take(into: &self, Self.fields)
+        try members.end()
     }
 
-    /// Takes in what is kept; this one is new and empty.
+    /// All but what the installation and the settings say at every start.
+    func stored(_ sealer: some SecretSealer) -> JSONValue {
+        .object(
+            .init(self, Self.fields) + [.init("accounts", .array(accounts.map { $0.stored(sealer) })), .init("targets", .array(sortedTargets.map(\.stored)))])
+    }
+
+    /// Takes in what is kept; this one is new and empty. `index` makes it complete.
     mutating func restore(_ value: JSONValue, _ sealer: some SecretSealer) throws(StoredError) {
         var members = try StoredMembers(value)
         try members.take(into: &self, Self.fields)
         guard case .array(let accounts) = try members.value("accounts") else { throw StoredError("accounts: a list is wanted") }
-        for value in accounts {
-            var account = try StoredMembers(value)
-            let key = Account.Key(tenant: Tenant(name: try account.take("tenant")), name: try account.take("name"))
-            guard case .array(let secrets) = try account.value("secrets"), accountTable[key] == nil else { throw StoredError("accounts: \(key.name) is there twice, or has no secrets") }
-            accountTable[key] = try sealer.open(secrets, of: key)
-            accountOrder.append(key)
-            try account.end()
+        for (index, value) in accounts.enumerated() {
+            let account = try Account(stored: value, place: index + 1, sealer)
+            guard accountTable.updateValue(account, forKey: account.key) == nil else { throw StoredError("accounts: \(account.name) is there twice") }
         }
         for target in try members.take("targets", as: [TargetConfiguration].self) {
-            guard targets.updateValue(target, forKey: target.id) == nil, numbers.updateValue(target.id, forKey: target.name) == nil else {
-                throw StoredError("targets: \(target.id) is there twice")
-            }
+            guard targets.updateValue(target, forKey: target.id) == nil else { throw StoredError("targets: \(target.id) is there twice") }
         }
         try members.end()
+    }
+
+    /// Makes what follows from what was restored.
+    mutating func index() throws(StoredError) {
+        for target in targets.values {
+            guard numbers.updateValue(target.id, forKey: target.name) == nil else { throw StoredError("two targets are called \(target.name)") }
+        }
+        lastAccountNumber = accountTable.values.map(\.number).max() ?? 0
+        guard Set(accountTable.values.map(\.number)).count == accountTable.count else { throw StoredError("two accounts have one number") }
     }
 }

@@ -1,4 +1,5 @@
 import Bytes
+import HashTreeCollections
 import ISCSI
 
 /// Whether new logins are taken.
@@ -24,8 +25,9 @@ public struct TargetConfiguration: Hashable, Sendable {
     public internal(set) var nopInterval: Int
     /// Unanswered ones before the connection is given up.
     public internal(set) var nopCount: Int
-    /// By LUN; 0 is the controller.
-    public internal(set) var logicalUnits: [Int: LogicalUnitConfiguration]
+    /// By LUN; 0 is the controller. A tree: a configuration and the one before it share what they have in common, so that a change of one among
+    /// thousands costs no copy of them all.
+    public internal(set) var logicalUnits: TreeDictionary<Int, LogicalUnitConfiguration>
     /// In the order of binding, each admitting rule once. No rule at all admits nobody.
     public internal(set) var addressRules: [AddressRule] = []
     public internal(set) var nameRules: [NameRule] = []

@@ -150,7 +150,7 @@ struct PlanTests {
     func generated() throws {
         var rig = try busyRig()
         let first = text(try rig.call("--mode account --op generate --user alice").output)
-        #expect(first.utf8.count == 17 && rig.effects == [.drawSecret(characters: 16)] && rig.changes == [.accountListChanged])
+        #expect(try first.utf8.count == 17 && rig.effects == [.drawSecret(characters: 16)] && rig.changes == [.accountChanged(.init(name: AccountName(utf8("alice"))))])
         let alice = try AccountName(utf8("alice"))
         #expect(rig.configuration.account(alice)?.secrets == [Secret(utf8(String(first.dropLast())))])
         let second = text(try rig.call("--mode account --op generate --user alice --bits 256 --json").output)
@@ -159,7 +159,7 @@ struct PlanTests {
         #expect(try rig.call("--mode account --op generate --user alice").errors == ["tgtadm: invalid request"])
         #expect(text(try rig.call("--op show --mode account").output) == "Account list:\n    alice (two secrets)\n")
         #expect(text(try rig.call("--op show --mode account --json").output).contains(#"[{"tenant":"default","name":"alice","secrets":2}]"#))
-        #expect(try rig.call("--mode account --op update --user alice --retire-secret old").code == 0 && rig.changes == [.accountListChanged])
+        #expect(try rig.call("--mode account --op update --user alice --retire-secret old").code == 0 && rig.changes == [.accountChanged(.init(name: AccountName(utf8("alice"))))])
         #expect(rig.configuration.account(alice)?.secrets.map(\.count) == [43])
         #expect(try rig.call("--mode account --op update --user alice --add-secret -p long-enough-1").code == 0)
         #expect(try rig.call("--mode account --op update --user alice --retire-secret new").code == 0)

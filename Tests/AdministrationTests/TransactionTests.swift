@@ -67,7 +67,7 @@ struct TransactionTests {
         #expect(run.needs.openings.keys.sorted() == [2] && run.needs.portals.keys.sorted() == [7] && run.needs.targets.isEmpty && run.needs.logicalUnits.isEmpty)
         let commit = try #require(run.commit)
         let two = try #require(TargetID(rawValue: 2))
-        #expect(try commit.changes == [.targetAdded(two), .accountListChanged, .portalAdded(Portal(parsing: utf8("127.0.0.1:4000")))])
+        #expect(try commit.changes == [.targetAdded(two), .accountChanged(.init(name: AccountName(utf8("u")))), .portalAdded(Portal(parsing: utf8("127.0.0.1:4000")))])
         #expect(try commit.stores == [Self.unit(2, 1): 2] && commit.closedPortals.isEmpty)
         let target = try #require(run.rig.configuration.targets[two])
         #expect(target.logicalUnits.count == 3 && target.logicalUnits[1]?.isThinProvisioned == true && target.logicalUnits[1]?.medium?.byteCount == 100 << 20)
@@ -268,7 +268,7 @@ struct JSONReportTests {
     func schema() throws {
         let rig = try Self.rig()
         let system = try Self.report(rig, .showSystem)["system"] as? [String: Any]
-        #expect(Self.members(system) == ["backingStores", "debug", "deviceTypes", "discoveryAccounts", "limits", "penalties", "state", "version"])
+        #expect(Self.members(system) == ["backingStores", "debug", "deviceTypes", "discoveryAccounts", "hindrance", "limits", "penalties", "state", "version"])
         #expect(Self.members(system?["penalties"]) == ["refusedAnswers", "refusedConnections", "sourcesRemembered", "sourcesWaiting"])
         let penalty = try Self.first(try Self.report(rig, .showPenalties)["penalties"])
         #expect(penalty["source"] as? String == "192.0.2.1" && penalty["secondsLeft"] as? Int == 12)

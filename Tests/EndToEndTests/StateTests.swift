@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Testing
 
-/// What was configured survives: a stop, a kill -9, a full disk.
+/// What was configured survives: a stop, a kill -9, a full disk, one that hangs.
 @Suite(.serialized, .enabled(if: Subject.isPortcullis)) struct StateTests {
     /// What a test compares before and after: everything that can be shown of what is configured.
     private func shown(_ daemon: Daemon) throws -> [String] {
@@ -79,7 +79,12 @@ import Testing
         let daemon = try Daemon.serving(size: 1 << 20)
         _ = try daemon.folder.write("planted-secret-in-the-state", to: "secret")
         try daemon.must("--op new --mode account --user u --password-file \(daemon.folder.path("secret"))")
-        for round in 0..<12 { try daemon.must("--op update --mode target --tid 1 --name nop_interval --value \(round + 1)") }
+        // What is whole is written again by the first change after a start.
+        for round in 0..<12 {
+            try daemon.must("--op update --mode target --tid 1 --name nop_interval --value \(round + 1)")
+            #expect(daemon.stop().succeeded)
+            try daemon.restart()
+        }
         #expect(mode(daemon.folder.path("state")) == 0o700)
         let names = try FileManager.default.contentsOfDirectory(atPath: daemon.folder.path("state")).sorted()
         #expect(names.count { $0.hasPrefix("state.json.") } == 10, "\(names)")
@@ -110,9 +115,13 @@ import Testing
 
         let edited = Array(String(decoding: good, as: UTF8.self).replacing(":disk\"", with: ":evil\"").utf8)
         #expect(edited != good)
+        let lines = good.split(separator: UInt8(ascii: "\n"))
+        #expect(lines.count > 2, "changes have records of their own")
+        let last = try #require(lines.last), damaged = Array(good.dropLast(last.count / 2)) + last.suffix(last.count / 2) + [UInt8(ascii: "\n")]
         for (bytes, words) in [
-            (Array(good.dropLast(100)), "torn"), (edited, "changed"), ([], "no state of tgtd"), (Array("targets: []\n".utf8), "no state of tgtd"),
-            (Array(#"{"portcullisState":2,"sequence":1}"#.utf8), "newer"),
+            (Array(good.prefix(100)), "torn"), (edited, "changed"), ([], "no state of tgtd"), (Array("targets: []\n".utf8), "no state of tgtd"),
+            (Array(#"{"portcullisState":3,"sequence":1}"#.utf8), "newer"), (damaged, "change \(lines.count - 1) in it is torn"),
+            (lines[0] + [UInt8(ascii: "\n")] + last + [UInt8(ascii: "\n")], "change 1 in it is torn"),
         ] {
             try write(bytes)
             #expect(try refusal(daemon).contains(words))
@@ -141,6 +150,63 @@ import Testing
         #expect(read(file(daemon)) == good, "a refusal has changed the state")
         try daemon.restart()
         #expect(try shown(daemon) == before)
+    }
+
+    @Test("The beginning of a change at the end, as a crash leaves it, is left out, and the log says so; all before it is there")
+    func torn() throws {
+        let daemon = try Daemon.serving(size: 1 << 20)
+        try daemon.must("--op update --mode target --tid 1 --name nop_interval --value 1")
+        let before = try shown(daemon)
+        let kept = try #require(read(file(daemon)))
+        try daemon.must("--op update --mode target --tid 1 --name nop_interval --value 2")
+        let length = try #require(read(file(daemon))).count
+        for cut in [kept.count, kept.count + 1, (kept.count + length) / 2, length - 1] {
+            daemon.process.signal(SIGKILL)
+            daemon.process.wait(seconds: 5)
+            #expect(unsafe truncate(file(daemon), cut) == 0)
+            try daemon.restart()
+            #expect(try shown(daemon) == before, "cut at \(cut)")
+            #expect(daemon.log.contains("the last change was being written") == (cut > kept.count), daemon.evidence)
+        }
+        try daemon.must("--op update --mode target --tid 1 --name nop_interval --value 3")
+        let after = try shown(daemon)
+        try crash(daemon)
+        #expect(try shown(daemon) == after && after != before)
+    }
+
+    @Test("What a change costs does not grow with what there is")
+    func cost() throws {
+        let daemon = try Daemon()
+        try daemon.addTarget()
+        func add(_ luns: ClosedRange<Int>) throws {
+            let lines = luns.map { "--op new --mode logicalunit --tid 1 --lun \($0) --bstype null --backing-store x\n" }
+            let path = try daemon.folder.write(lines.joined(), to: "units")
+            guard try daemon.admin(["--transaction", path], seconds: 60).succeeded else { throw Failure(daemon.log) }
+        }
+        /// Milliseconds, the median of so many changes; and the bytes that one takes.
+        func change() throws -> (milliseconds: Double, bytes: Int) {
+            // What the first one writes is the whole.
+            try daemon.must("--op update --mode logicalunit --tid 1 --lun 1 --params product_rev=0")
+            let length = try #require(read(file(daemon))).count
+            let rounds = 41
+            let times = try (1...rounds).map { round in
+                let start = ContinuousClock.now
+                try daemon.must("--op update --mode logicalunit --tid 1 --lun 1 --params product_rev=\(round % 10)")
+                return Double((ContinuousClock.now - start).components.attoseconds) / 1e15
+            }
+            return (times.sorted()[rounds / 2], (try #require(read(file(daemon))).count - length) / rounds)
+        }
+        try add(1...10)
+        let few = try change()
+        try add(11...10_000)
+        let many = try change()
+        print(String(format: "one change: %.1f ms and %d bytes with 10 units, %.1f ms and %d bytes with 10000", few.milliseconds, few.bytes, many.milliseconds, many.bytes))
+        #expect(few.bytes == many.bytes && many.bytes < 1000)
+        // All of it takes ten times as long.
+        #expect(many.milliseconds < few.milliseconds * 4)
+        let before = try daemon.must("--op show --mode target")
+        try crash(daemon)
+        #expect(try daemon.must("--op show --mode target") == before)
     }
 
     @Test("Two daemons with other sockets do not share a directory")
@@ -229,11 +295,13 @@ import Testing
         let daemon = try Daemon()
         try daemon.addTarget()
         let (kills, changes) = Subject.soaks ? (40, 1000) : (10, 300)
-        var value = 0
+        var value = 0, made = 0, unanswered = 0
         for round in 0..<kills {
-            // Each change counts one up; each kill falls at another moment of one.
+            // Each change counts one up; each kill falls at another moment of one: every fourth at that of the first, which writes the whole.
             var next = value
-            for _ in 0..<(changes / kills - 1) {
+            let before = round % 4 == 3 ? 0 : changes * 4 / (kills * 3) - 1
+            made += before + 1
+            for _ in 0..<before {
                 next += 1
                 try daemon.must("--op update --mode target --tid 1 --name nop_interval --value \(next)")
             }
@@ -241,6 +309,7 @@ import Testing
             pause(seconds: Double(round % 8) * 0.002)
             daemon.process.signal(SIGKILL)
             let isAnswered = last.wait(seconds: 10).succeeded
+            if !isAnswered { unanswered += 1 }
             daemon.process.wait(seconds: 5)
             try daemon.restart()
             let shown = try daemon.must("--json --op show --mode target --tid 1")
@@ -248,6 +317,7 @@ import Testing
             #expect(found == next + 1 || found == next && !isAnswered, "round \(round): \(found) after \(next), the one under way \(isAnswered ? "" : "not ")answered")
             value = found
         }
+        print("\(made) changes, \(kills) kills, \(unanswered) of them in the midst of a change, nothing lost that was answered")
     }
 
     @Test("When nothing can be written a change says that it is not kept, further ones are refused, and all goes on when it can again")
@@ -277,5 +347,85 @@ import Testing
         try crash(daemon)
         #expect(try shown(daemon) == before)
         #expect(before[1].contains("example:two") && before[1].contains("example:three"))
+    }
+
+    // MARK: A disk of the state's own
+
+    /// In a mount namespace of its own: what `mount` says is at $state.
+    private static func mounting(_ mount: String) -> [String] {
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "folder=$(dirname \"$TGT_IPC_SOCKET\"); state=$folder/state; mkdir -p -m 700 $state && \(mount) && exec \"$@\"", "sh"]
+    }
+
+    /// In the daemon's mount namespace.
+    @discardableResult
+    private func inside(_ daemon: Daemon, _ words: String...) throws -> Finished {
+        try Running(["nsenter", "--mount", "--target", "\(daemon.process.pid)"] + words, folder: daemon.folder).wait(seconds: 30)
+    }
+
+    private static let mayMount = unsafe geteuid() == 0 && access("/dev/loop-control", F_OK) == 0
+
+    @Test("With no room left a change is not kept and the next ones are refused; with room again all goes on", .enabled(if: geteuid() == 0, "only root mounts"))
+    func noRoom() throws {
+        let daemon = try Daemon.serving(size: 1 << 20, wrapper: Self.mounting("mount -t tmpfs -o size=256k,mode=700 none $state"))
+        let state = daemon.folder.path("state")
+        // All but what is left of a page or two.
+        try inside(daemon, "sh", "-c", "cat /dev/zero > \(state)/filler || true")
+        var kept = 0
+        var refused: Finished?
+        while refused == nil, kept < 200 {
+            let finished = try daemon.admin("--op update --mode target --tid 1 --name nop_interval --value \(kept + 1)".split(separator: " ").map(String.init))
+            if finished.succeeded { kept += 1 } else { refused = finished }
+        }
+        let first = try #require(refused, "200 changes have found room")
+        #expect(first.output.contains("in effect, but it is not kept") && first.output.contains("No space left"), "\(first.evidence)")
+        let second = try daemon.admin("--op new --mode target --tid 3 -T iqn.2026-11.org.example:three".split(separator: " ").map(String.init))
+        #expect(!second.succeeded && second.output.contains("nothing is changed"), "\(second.evidence)")
+        #expect(try daemon.must("--op show --mode system").contains("Nothing can be changed: "))
+        try must("iscsi-inq", daemon.url(), folder: daemon.folder)
+        try inside(daemon, "rm", "\(state)/filler")
+        #expect(eventually(within: 5) { daemon.log.contains("is kept again") }, daemon.evidence)
+        try daemon.must("--op new --mode target --tid 3 -T iqn.2026-11.org.example:three")
+        let before = try shown(daemon)
+        #expect(before[1].contains("example:three") && !before[0].contains("Nothing can be changed"))
+    }
+
+    @Test(
+        "A disk that hangs stops neither I/O nor show: the change is answered in time, further ones at once; when it answers again all goes on and is kept",
+        .enabled(if: mayMount, "only root mounts"))
+    func hang() throws {
+        let daemon = try Daemon.serving(size: 1 << 20, wrapper: Self.mounting("{ test -e $folder/image || { truncate -s 8M $folder/image && mke2fs -q -t ext4 $folder/image; }; } && mount -o loop $folder/image $state"))
+        let state = daemon.folder.path("state")
+        try inside(daemon, "fsfreeze", "--freeze", state)
+        var isFrozen = true
+        func thaw() throws {
+            if isFrozen { try inside(daemon, "fsfreeze", "--unfreeze", state) }
+            isFrozen = false
+        }
+        defer { try? thaw() }
+        func words(_ line: String) -> [String] { line.split(separator: " ").map(String.init) }
+        let start = ContinuousClock.now
+        let first = try daemon.startAdmin(words("--op new --mode target --tid 2 -T iqn.2026-11.org.example:two"))
+        #expect(try eventually(within: 2) { try daemon.must("--op show --mode target").contains("example:two") })
+        // Nobody waits with it.
+        for _ in 0..<20 {
+            let asked = ContinuousClock.now
+            try daemon.must("--op show --mode target")
+            try QemuIO(daemon).check("write -P 0x77 0 4k", "read -P 0x77 0 4k")
+            #expect(ContinuousClock.now - asked < .seconds(3))
+        }
+        let finished = first.wait(seconds: 20)
+        #expect(!finished.succeeded && finished.output.contains("in effect, but nobody knows whether it would survive a restart"), "\(finished.evidence)")
+        #expect(ContinuousClock.now - start < .seconds(15))
+        let asked = ContinuousClock.now
+        let second = try daemon.admin(words("--op new --mode target --tid 3 -T iqn.2026-11.org.example:three"))
+        #expect(!second.succeeded && second.output.contains("nothing is changed") && ContinuousClock.now - asked < .seconds(2), "\(second.evidence)")
+        #expect(try daemon.must("--op show --mode system").contains("Nothing can be changed: "))
+        try must("iscsi-inq", daemon.url(), folder: daemon.folder)
+        try thaw()
+        #expect(eventually(within: 5) { daemon.log.contains("is kept again") }, daemon.evidence)
+        try daemon.must("--op new --mode target --tid 3 -T iqn.2026-11.org.example:three")
+        let before = try shown(daemon)
+        try crash(daemon)
+        #expect(try shown(daemon) == before && before[1].contains("example:two") && before[1].contains("example:three"))
     }
 }

@@ -131,6 +131,8 @@ import Testing
     func death() throws {
         let daemon = try Daemon()
         let files = try (1...40).map { try daemon.folder.sparseFile("disk\($0)", size: 1 << 20) }
+        // From the first change on it has its state open.
+        try daemon.must("--op update --mode system --name State --value ready")
         let open = ProtocolTests.descriptors(of: daemon.process.pid)
         let paths = files.map { "b'\($0)'" }.joined(separator: ", ")
         let script = """
@@ -165,6 +167,8 @@ import Testing
                 + files.enumerated().map { "--op new --mode lu --tid 1 --lun \($0 + 1) -b \($1)" }
             return try folder.write(lines.joined(separator: "\n") + "\n", to: "rival\(rival)")
         }
+        // From the first change on it has its state open.
+        try daemon.must("--op update --mode system --name State --value ready")
         let open = ProtocolTests.descriptors(of: daemon.process.pid)
         for _ in 0..<(Subject.soaks ? 200 : 15) {
             let rivals = try scripts.map { try daemon.startAdmin(["--transaction", $0]) }

@@ -144,7 +144,8 @@ struct ConfigurationTests {
     func accounts() throws {
         var configuration = try example()
         let names = try ["u1", "u2", "u3", "u4"].map { try AccountName(utf8($0)) }
-        for name in names { #expect(try configuration.newAccount(name, secret: Secret(utf8("a secret of \(name)"))) == [.accountListChanged]) }
+        func changed(_ name: AccountName) -> Change { .accountChanged(Account.Key(name: name)) }
+        for name in names { #expect(try configuration.newAccount(name, secret: Secret(utf8("a secret of \(name)"))) == [changed(name)]) }
         #expect(kind { () throws(ConfigurationError) in try configuration.newAccount(names[0], secret: secret) } == .accountExists)
         for name in names[..<3] { #expect(try configuration.bindAccount(name, to: one, outgoing: false) == [.accountsChanged(one)]) }
         _ = try configuration.unbindAccount(names[1], from: one, outgoing: false)
@@ -159,7 +160,7 @@ struct ConfigurationTests {
         #expect(try configuration.bindAccount(names[0], to: nil, outgoing: false) == [.accountsChanged(nil)])
         #expect(kind { () throws(ConfigurationError) in try configuration.bindAccount(try AccountName(utf8("nobody")), to: one, outgoing: false) } == .noSuchAccount)
         #expect(kind { () throws(ConfigurationError) in try configuration.bindAccount(names[0], to: two, outgoing: false) } == .noSuchTarget)
-        #expect(try configuration.deleteAccount(names[0]) == [.accountListChanged, .accountsChanged(one), .accountsChanged(nil)])
+        #expect(try configuration.deleteAccount(names[0]) == [changed(names[0]), .accountsChanged(one), .accountsChanged(nil)])
         #expect(try configuration.target(one).accounts.incoming == [names[3], names[2]] && configuration.discoveryAccounts.isEmpty)
         #expect(kind { () throws(ConfigurationError) in try configuration.deleteAccount(names[0]) } == .noSuchAccount)
     }
@@ -177,12 +178,12 @@ struct ConfigurationTests {
         #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("y"), to: user) } == .invalid)
         #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("twelve-chars"), to: other) } == .noSuchAccount)
         #expect(kind { () throws(ConfigurationError) in try configuration.retireSecret(.old, of: user) } == .invalid)
-        #expect(try configuration.addSecret(secret("twelve-chars"), to: user) == [.accountListChanged])
+        #expect(try configuration.addSecret(secret("twelve-chars"), to: user) == [.accountChanged(Account.Key(name: user))])
         #expect(live() == [secret("x"), secret("twelve-chars")])
         #expect(kind { () throws(ConfigurationError) in try configuration.addSecret(secret("another-one-"), to: user) } == .invalid)
         #expect(kind { () throws(ConfigurationError) in try configuration.bindAccount(user, to: one, outgoing: true) } == .invalid)
         var back = configuration
-        #expect(try back.retireSecret(.new, of: user) == [.accountListChanged])
+        #expect(try back.retireSecret(.new, of: user) == [.accountChanged(Account.Key(name: user))])
         #expect(back.account(user)?.secrets == [secret("x")])
         _ = try configuration.retireSecret(.old, of: user)
         #expect(live() == [secret("twelve-chars")])

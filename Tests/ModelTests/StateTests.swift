@@ -52,6 +52,12 @@ private func everythingChanged() throws -> Configuration {
     return it
 }
 
+/// Says nothing of secrets.
+private struct Open: SecretSealer {
+    func seal(_ account: Account) -> [JSONValue] { [] }
+    func open(_ secrets: [JSONValue], of key: Account.Key) -> [Secret] { [] }
+}
+
 /// The stored properties of a value with what is in them, as text.
 private func properties(_ value: Any) -> [String: String] {
     Dictionary(Mirror(reflecting: value).children.map { ($0.label ?? "", String(describing: $0.value)) }) { first, _ in first }
@@ -85,7 +91,7 @@ struct StateTests {
         #expect(unchanged(medium, StoreFacts(byteCount: 0, isWritable: false)).isEmpty)
         #expect(unchanged(page, LogicalUnitSettings.ModePageOverride(page: 0, subpage: 0, data: [])).isEmpty)
         // What this table does not reflect: it must be the same types that are written by hand.
-        #expect(properties(all.accounts[0]).keys.sorted() == ["key", "secrets"])
+        #expect(properties(all.accounts[0]).keys.sorted() == ["key", "number", "secrets"])
         #expect(properties(target.nameRules[0]).keys.sorted() == ["bytes", "isPattern", "mask", "spelling"])
         #expect(properties(target.addressRules[0]).keys.sorted() == ["extent", "mask", "spelling"])
         let portal = try #require(all.portals.last), tls = try #require(portal.tls)
@@ -97,15 +103,11 @@ struct StateTests {
     @Test("everything that is configured comes back, spelling and order too")
     func roundTrip() throws {
         let all = try everythingChanged()
-        let document = try StateDocument(StateDocument(sequence: 42, configuration: all).encoded(key: key), key: key, base: base)
-        #expect(document.sequence == 42)
+        let document = try StateDocument(StateDocument(sequence: 42, configuration: all).encoded(key: key).text, key: key, base: base)
+        #expect(document.sequence == 42 && document.recordCount == 0 && document.tornBytes == 0)
         #expect(document.configuration == all)
         #expect(document.configuration.accounts.map(\.secrets) == all.accounts.map(\.secrets))
         // `==` takes two spellings of a name or rule for one.
-        struct Open: SecretSealer {
-            func seal(_ account: Account) -> [JSONValue] { [] }
-            func open(_ secrets: [JSONValue], of key: Account.Key) -> Account { Account(key, restored: []) }
-        }
         #expect(document.configuration.stored(Open()) == all.stored(Open()))
         let spellings = try document.configuration.target(one).addressRules.map(\.spelling)
         #expect(spellings == ["192.0.2.77/24", "ALL", "2001:db8::/33"])
@@ -114,14 +116,14 @@ struct StateTests {
 
     @Test("an empty configuration comes back, too")
     func empty() throws {
-        let document = try StateDocument(StateDocument(sequence: 0, configuration: base).encoded(key: key), key: key, base: base)
+        let document = try StateDocument(StateDocument(sequence: 0, configuration: base).encoded(key: key).text, key: key, base: base)
         #expect(document.configuration == base)
     }
 
     @Test("no secret stands in it, and none of it is the same twice")
     func sealed() throws {
         let all = try everythingChanged()
-        let (one, two) = (StateDocument(sequence: 1, configuration: all).encoded(key: key), StateDocument(sequence: 1, configuration: all).encoded(key: key))
+        let (one, two) = (StateDocument(sequence: 1, configuration: all).encoded(key: key).text, StateDocument(sequence: 1, configuration: all).encoded(key: key).text)
         for secret in ["first of two secrets", "second of two secrets", "the secret of the target"] {
             #expect(!String(decoding: one, as: UTF8.self).contains(secret))
             #expect(!String(decoding: one, as: UTF8.self).contains(JSONValue.hexadecimal(utf8(secret))))
@@ -133,7 +135,7 @@ struct StateTests {
     func damaged() throws {
         var small = base
         _ = try small.newAccount(AccountName(utf8("a")), secret: secret)
-        let whole = StateDocument(sequence: 9, configuration: small).encoded(key: key)
+        let whole = StateDocument(sequence: 9, configuration: small).encoded(key: key).text
         func isRefused(_ bytes: [UInt8]) -> Bool {
             do throws(StateDocument.Trouble) { _ = try StateDocument(bytes, key: key, base: base) } catch { return true }
             return false
@@ -154,21 +156,17 @@ struct StateTests {
             do throws(StateDocument.Trouble) { _ = try StateDocument(bytes, key: key, base: base) } catch { return error }
             return nil
         }
-        let whole = StateDocument(sequence: 9, configuration: base).encoded(key: key)
+        let whole = StateDocument(sequence: 9, configuration: base).encoded(key: key).text
         #expect(trouble(utf8("targets: []\n"), key) == .foreign)
         #expect(trouble([], key) == .foreign)
-        #expect(trouble(utf8(#"{"portcullisState":2,"x":1}"#), key) == .newer(2))
+        #expect(trouble(utf8(#"{"portcullisState":3,"x":1}"#), key) == .newer(3) && trouble(utf8(#"{"portcullisState":1,"x":1}"#), key) == .damaged)
         #expect(trouble(whole, Secret([UInt8](repeating: 8, count: Seal.keyLength))) == .otherKey)
         #expect(trouble(Array(whole.dropLast(5)), key) == .damaged)
     }
 
     @Test("what an earlier version has kept is as it was there")
     func earlier() throws {
-        let earlier = #"{"state":"ready","debug":false,"portals":["192.0.2.1:1"],"discoveryAccounts":{"incoming":[],"outgoing":null},"accounts":[],"targets":[{"tid":1,"tenant":"default","name":"iqn.t","state":"ready","parameters":PARAMETERS,"nopInterval":0,"nopCount":0,"addressRules":[],"nameRules":[],"accounts":{"incoming":[],"outgoing":null},"requireMutualCHAP":false,"logicalUnits":[LUN0]}]}"#
-        struct Open: SecretSealer {
-            func seal(_ account: Account) -> [JSONValue] { [] }
-            func open(_ secrets: [JSONValue], of key: Account.Key) -> Account { Account(key, restored: []) }
-        }
+        let earlier = #"{"state":"ready","debug":false,"portals":["192.0.2.1:1"],"discoveryAccounts":{"incoming":[],"outgoing":null},"accounts":[{"tenant":"default","name":"b","secrets":[]},{"tenant":"default","name":"a","secrets":[]}],"targets":[{"tid":1,"tenant":"default","name":"iqn.t","state":"ready","parameters":PARAMETERS,"nopInterval":0,"nopCount":0,"addressRules":[],"nameRules":[],"accounts":{"incoming":[],"outgoing":null},"requireMutualCHAP":false,"logicalUnits":[LUN0]}]}"#
         var now = base
         _ = try now.newTarget(one, name: utf8("iqn.t"))
         let target = try now.target(one)
@@ -177,17 +175,15 @@ struct StateTests {
             .split(separator: "LUN0", omittingEmptySubsequences: false).joined(separator: text(try #require(target.logicalUnits[0]).stored))
         var configuration = base
         try configuration.restore(JSONValue(parsing: Array(filled.utf8)), Open())
+        try configuration.index()
+        #expect(configuration.accounts.map(\.name.description) == ["b", "a"] && configuration.lastAccountNumber == 2)
         #expect(try !configuration.target(one).requiresTLS && configuration.portals == [Portal(parsing: utf8("192.0.2.1:1"))])
     }
 
     @Test("a member that is missing, unknown or of another kind is refused, not guessed")
     func unknown() throws {
-        struct Open: SecretSealer {
-            func seal(_ account: Account) -> [JSONValue] { [] }
-            func open(_ secrets: [JSONValue], of key: Account.Key) -> Account { Account(key, restored: []) }
-        }
         // Earlier versions have kept none.
-        let newer = "requireTLS"
+        let newer: Set = ["requireTLS", "number"]
         /// Every value that differs from this one by one member: left out, added, or of another kind.
         func variations(_ value: JSONValue) -> [JSONValue] {
             switch value {
@@ -196,7 +192,7 @@ struct StateTests {
                 for index in members.indices {
                     var fewer = members
                     let member = fewer.remove(at: index)
-                    if member.name != newer { all.append(.object(fewer)) }
+                    if !newer.contains(member.name) { all.append(.object(fewer)) }
                     for other in variations(member.value) { all.append(.object(Array(members[..<index]) + [.init(member.name, other)] + Array(members[(index + 1)...]))) }
                 }
                 return all
@@ -215,6 +211,172 @@ struct StateTests {
             var configuration = base
             #expect(throws: StoredError.self, "variation \(index)") { try configuration.restore(variation, Open()) }
         }
+    }
+}
+
+/// An administrator who does anything at all, from a seed.
+private struct Restless {
+    private var state: UInt64
+    private(set) var configuration = base
+    /// What has succeeded.
+    private(set) var done: [String: Int] = [:]
+
+    init(seed: UInt64) { state = seed }
+
+    private mutating func below(_ bound: Int) -> Int {
+        state = state &* 6364136223846793005 &+ 1442695040888963407
+        return Int(state >> 33) % bound
+    }
+
+    /// - Returns: what has changed
+    mutating func act() throws -> [Change] {
+        let id = TargetID(rawValue: Int32(1 + below(3)))!
+        let key = LogicalUnitKey(target: id, lun: below(4))
+        let account = try AccountName(utf8("a\(below(3))"))
+        let number = below(1000)
+        let isOdd = below(2) == 1
+        let place = isOdd ? nil : id
+        let rule = [try AddressRule(parsing: utf8("192.0.2.\(number % 4)"))]
+        let portal = try Portal(parsing: utf8("192.0.2.1:\(3260 + number % 3)"))
+        let actions: [(String, (inout Configuration) throws(ConfigurationError) -> [Change])] = [
+            ("new target", { it throws(ConfigurationError) in try it.newTarget(id, name: utf8("iqn.t\(number % 4)")) }),
+            ("delete target", { it throws(ConfigurationError) in number % 4 == 0 ? try it.deleteTarget(id) : [] }),
+            ("parameter", { it throws(ConfigurationError) in try it.updateTarget(id, name: utf8("nop_interval"), value: utf8("\(number)")) }),
+            ("state", { it throws(ConfigurationError) in try it.updateTarget(id, name: utf8("state"), value: utf8(isOdd ? "ready" : "offline")) }),
+            ("mutual", { it throws(ConfigurationError) in try it.updateTarget(id, name: utf8("RequireMutualCHAP"), value: utf8(isOdd ? "Yes" : "No")) }),
+            ("bind rule", { it throws(ConfigurationError) in try it.bind(rule, [NameRule(parsing: utf8("iqn.x\(number % 3)"))], to: id) }),
+            ("unbind rule", { it throws(ConfigurationError) in try it.unbind(rule, [], from: id) }),
+            ("new unit", { it throws(ConfigurationError) in try it.newLogicalUnit(key, blockLength: 512, store: BackingStore(kind: .null, path: StorePath(utf8("/x"))), medium: .null) }),
+            ("delete unit", { it throws(ConfigurationError) in try it.deleteLogicalUnit(key) }),
+            ("update unit", { it throws(ConfigurationError) in try it.updateLogicalUnit(key, parameters("product_rev=\(number)")) }),
+            ("medium", { it throws(ConfigurationError) in try it.updateLogicalUnit(key, parameters("removable=1,online=0,path=")) }),
+            ("new account", { it throws(ConfigurationError) in try it.newAccount(account, secret: Secret(utf8("secret no. \(number)"))) }),
+            ("delete account", { it throws(ConfigurationError) in try it.deleteAccount(account) }),
+            ("add secret", { it throws(ConfigurationError) in try it.addSecret(Secret(utf8("added secret \(number)")), to: account) }),
+            ("retire secret", { it throws(ConfigurationError) in try it.retireSecret(isOdd ? .old : .new, of: account) }),
+            ("bind account", { it throws(ConfigurationError) in try it.bindAccount(account, to: place, outgoing: number % 3 == 0) }),
+            ("unbind account", { it throws(ConfigurationError) in try it.unbindAccount(account, from: place, outgoing: number % 3 == 0) }),
+            ("new portal", { it throws(ConfigurationError) in try it.addPortal(portal) }),
+            ("delete portal", { it throws(ConfigurationError) in try it.deletePortal(portal.endpoint) }),
+            ("system", { it throws(ConfigurationError) in try it.updateSystem(name: utf8("State"), value: utf8(isOdd ? "ready" : "offline")) }),
+            ("debug", { it throws(ConfigurationError) in try it.updateSystem(name: utf8("debug"), value: utf8(isOdd ? "on" : "off")) }),
+        ]
+        let (name, action) = actions[below(actions.count)]
+        var new = configuration
+        do throws(ConfigurationError) {
+            let changes = try action(&new)
+            configuration = new
+            done[name, default: 0] += changes.isEmpty ? 0 : 1
+            return changes
+        } catch {
+            done[name] = done[name] ?? 0
+            return []
+        }
+    }
+}
+
+@Suite("changes behind what is kept")
+struct JournalTests {
+    /// A document and these changes, one record each.
+    private static func file(_ changes: Int) throws -> (document: [UInt8], records: [[UInt8]], states: [Configuration]) {
+        var administrator = Restless(seed: 5)
+        var (document, journal) = StateDocument(sequence: 3, configuration: administrator.configuration).encoded(key: key)
+        var (records, states) = ([] as [[UInt8]], [administrator.configuration])
+        while records.count < changes {
+            let parts = Set(try administrator.act().map(\.part))
+            guard !parts.isEmpty else { continue }
+            records.append(journal.record(parts, of: administrator.configuration))
+            states.append(administrator.configuration)
+        }
+        return (document, records, states)
+    }
+
+    private func trouble(_ bytes: [UInt8]) -> StateDocument.Trouble? {
+        do throws(StateDocument.Trouble) { _ = try StateDocument(bytes, key: key, base: base) } catch { return error }
+        return nil
+    }
+
+    @Test("whatever is done, the records of its parts lead to it, each change by itself or many in one", arguments: 1...8 as ClosedRange<UInt64>)
+    func replay(seed: UInt64) throws {
+        var administrator = Restless(seed: seed)
+        var (text, journal) = StateDocument(sequence: 1, configuration: administrator.configuration).encoded(key: key)
+        var parts: Set<StatePart> = [], records = 0
+        for step in 1...1500 {
+            parts.formUnion(try administrator.act().map(\.part))
+            // Every tenth hundred of steps each is a record; between, seven are.
+            guard step.isMultiple(of: step / 100 % 2 == 0 ? 1 : 7) else { continue }
+            text += journal.record(parts, of: administrator.configuration)
+            (parts, records) = ([], records + 1)
+            guard records.isMultiple(of: 150) || step > 1490 else { continue }
+            let found = try StateDocument(text, key: key, base: base)
+            #expect(found.recordCount == records && found.tornBytes == 0)
+            #expect(found.configuration.stored(Open()) == administrator.configuration.stored(Open()), "seed \(seed), step \(step)")
+            #expect(found.configuration.accounts.map(\.secrets) == administrator.configuration.accounts.map(\.secrets))
+            for target in administrator.configuration.targets.values { #expect(found.configuration.target(named: target.name)?.id == target.id) }
+            #expect(found.configuration.targets == administrator.configuration.targets)
+        }
+        // Not each of them has unbound an account.
+        #expect(administrator.done.values.count { $0 == 0 } <= 1 && (seed > 1 || administrator.done.values.allSatisfy { $0 > 0 }), "\(administrator.done)")
+    }
+
+    @Test("a record is as long as what has changed, whatever else there is")
+    func cost() throws {
+        func length(_ units: Int) throws -> Int {
+            var it = base
+            _ = try it.newTarget(one, name: utf8("iqn.t"))
+            for lun in 1...units { _ = try it.newLogicalUnit(LogicalUnitKey(target: one, lun: lun), blockLength: 512, store: BackingStore(kind: .null, path: nil), medium: .null) }
+            var (_, journal) = StateDocument(sequence: 1, configuration: it).encoded(key: key)
+            let changes = try it.updateLogicalUnit(LogicalUnitKey(target: one, lun: 1), parameters("product_rev=1")) + it.updateTarget(one, name: utf8("nop_interval"), value: utf8("5"))
+            return journal.record(Set(changes.map(\.part)), of: it).count
+        }
+        #expect(try length(1) == length(2000))
+    }
+
+    @Test("cut off anywhere, it has all whole changes, and says that the beginning of another is there")
+    func torn() throws {
+        let (document, records, states) = try Self.file(2)
+        let whole = document + records.joined()
+        for length in document.count...whole.count {
+            var (count, end) = (0, document.count)
+            while count < records.count, end + records[count].count <= length { (count, end) = (count + 1, end + records[count].count) }
+            for zeros in [0, 700] {
+                let found = try StateDocument(whole.prefix(length) + [UInt8](repeating: 0, count: zeros), key: key, base: base)
+                let isRight = found.recordCount == count && found.tornBytes == length - end + zeros && found.configuration.stored(Open()) == states[count].stored(Open())
+                if !isRight { Issue.record("\(length) bytes and \(zeros) zeros: \(found.recordCount) records, \(found.tornBytes) torn") }
+            }
+        }
+        for length in 0..<document.count where trouble(Array(whole.prefix(length))) == nil { Issue.record("\(length) bytes are enough") }
+    }
+
+    @Test("one other bit, in whichever change, is refused; so is a change that is left out, moved, there twice, or of another file")
+    func damaged() throws {
+        let (document, records, _) = try Self.file(3)
+        let whole = document + records.joined()
+        for index in whole.indices {
+            // All of them where a line ends: there one could be taken for another's middle.
+            for bit in 0..<8 where whole[index] == UInt8(ascii: "\n") || bit == index % 8 {
+                var bytes = whole
+                bytes[index] ^= 1 << UInt8(bit)
+                if trouble(bytes) == nil { Issue.record("bit \(bit) of byte \(index) of \(whole.count) counts for nothing") }
+            }
+        }
+        #expect(trouble(document + records[0] + records[2]) == .damagedRecord(2))
+        #expect(trouble(document + records[1] + records[0] + records[2]) == .damagedRecord(1))
+        #expect(trouble(whole + records[2]) == .damagedRecord(4))
+        #expect(trouble(try Self.file(3).document + records.joined()) == .damagedRecord(1))
+        // What no torn end of ours is.
+        for end in ["x", "\n", #"{"length":"zz"#, #"{"length":"00000004"#, "\0x", " "] { #expect(trouble(whole + utf8(end)) == .damagedRecord(4), "\(end)") }
+        #expect(trouble(document + records[0].map { $0 == 0x30 ? 0 : $0 }) == .damagedRecord(1), "zeros in the midst")
+    }
+
+    @Test("no secret stands in a record, and the same change is another record in another file")
+    func sealed() throws {
+        var it = base
+        var (_, journal) = StateDocument(sequence: 1, configuration: it).encoded(key: key), (_, other) = StateDocument(sequence: 1, configuration: it).encoded(key: key)
+        let parts = Set(try it.newAccount(AccountName(utf8("u")), secret: Secret(utf8("planted secret here"))).map(\.part))
+        let (record, its) = (journal.record(parts, of: it), other.record(parts, of: it))
+        for form in ["planted secret", JSONValue.hexadecimal(utf8("planted secret"))] { #expect(!String(decoding: record, as: UTF8.self).contains(form)) }
+        #expect(record != its && record.count == its.count)
     }
 }
 
