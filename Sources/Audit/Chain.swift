@@ -132,8 +132,7 @@ public struct Chain: Sendable {
     /// The keys of its future, sealed for this head.
     /// - Parameter sealingKey: of `Seal.keyLength` bytes
     public func sealedKeys(_ sealingKey: Secret, context: [UInt8]) -> [UInt8] {
-        let both = key.withBytes { key in seed.withBytes { seed in Secret(key.indices.map { key[$0] } + seed.indices.map { seed[$0] }) } }
-        return Seal.seal(both, key: sealingKey, context: context)
+        Seal.seal(Secret(joining: key, seed), key: sealingKey, context: context)
     }
 
     /// The chain with this head; nil if the keys are not sealed so, or are another head's.

@@ -79,8 +79,7 @@ public struct SecretCode: Sendable {
     public init(derivedFrom key: Secret) { self.key = HMAC.derive(Array("portcullis audit: secrets in arguments".utf8), from: key) }
 
     public func text(of secret: Secret) -> String {
-        let code = secret.withBytes { bytes in HMAC.sha256(bytes.indices.map { bytes[$0] }, key: key) }
-        return "hmac:" + JSONValue.hexadecimal(code.prefix(16))
+        "hmac:" + JSONValue.hexadecimal(HMAC.sha256(secret, key: key).prefix(16))
     }
 }
 

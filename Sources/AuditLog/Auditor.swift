@@ -8,8 +8,6 @@ import Synchronization
 enum AuditLimits {
     /// Records that wait to be written, and as many that could not be.
     static let waiting = 4096
-    /// Nanoseconds that an attempt waits for the medium; then the change is refused. A disk that hangs keeps no administrator.
-    static let patience: UInt64 = 10_000_000_000
     /// Nanoseconds until what could not be written is tried again.
     static let pause: UInt64 = 1_000_000_000
     /// Nanoseconds between looks at what was counted only.
@@ -27,6 +25,8 @@ public struct AuditOptions: Sendable {
     public var network = TrailOptions(name: "network", fileLength: 8 << 20, mostFiles: 8, reserve: 64 << 10, checkpointRecords: 1024, refusesChanges: false)
     /// Nanoseconds after which records have a checkpoint at the latest.
     public var checkpointInterval: UInt64 = 60_000_000_000
+    /// Nanoseconds that anybody waits for the medium; then the change is refused. A disk that hangs keeps no administrator.
+    public var patience: UInt64 = 10_000_000_000
     /// A second sink: gets every line when it is on the medium, on a thread of its own.
     public var copy: (@Sendable (String) -> Void)?
 
@@ -62,6 +62,7 @@ public final class Auditor {
     private let loop: EventLoop
     private let log: Logger
     private let writer: Writer
+    private let patience: UInt64
     private var gate = EventGate()
     private var waiting: [UInt64: Waiting] = [:]
     private var lastID: UInt64 = 0
@@ -78,6 +79,7 @@ public final class Auditor {
     public init(loop: EventLoop, _ storage: sending any AuditStorage, _ options: AuditOptions, sealingKey: Secret, log: Logger) throws {
         self.loop = loop
         self.log = log
+        patience = options.patience
         secretCode = SecretCode(derivedFrom: sealingKey)
         let results = try Mailbox<[Writer.Result]>()
         writer = try Writer(storage, options, sealingKey, results)
@@ -93,7 +95,7 @@ public final class Auditor {
     public func attempt(_ attempt: Attempt, _ whenKept: @escaping WhenKept) {
         guard waiting.count < AuditLimits.waiting else { return loop.mailboxLater { whenKept(.refused(reason: "the audit is behind: too many requests wait for it")) } }
         let id = nextID()
-        let deadline = attempt.decision == .allowed ? loop.after(nanoseconds: AuditLimits.patience) { [weak self] in self?.expire(id) } : nil
+        let deadline = attempt.decision == .allowed ? loop.after(nanoseconds: patience) { [weak self] in self?.expire(id) } : nil
         waiting[id] = Waiting(attempt: attempt, whenKept: whenKept, deadline: deadline)
         writer.post(.init(id: id, trail: .management, entry: .init(.attempt(attempt), now)))
     }
@@ -103,7 +105,7 @@ public final class Auditor {
     public func outcome(_ outcome: Outcome, _ whenKept: @escaping WhenKept = { _ in }) {
         let id = nextID()
         waiting[id] = Waiting(attempt: nil, whenKept: whenKept)
-        waiting[id]?.deadline = loop.after(nanoseconds: AuditLimits.patience) { [weak self] in self?.expire(id) }
+        waiting[id]?.deadline = loop.after(nanoseconds: patience) { [weak self] in self?.expire(id) }
         writer.post(.init(id: id, trail: .management, entry: .init(.outcome(outcome), now)))
     }
 
@@ -165,7 +167,7 @@ public final class Auditor {
                     outcome(
                         Outcome(
                             of: number, attempt.actor, attempt.actions, isTransaction: attempt.isTransaction,
-                            .refused(number: 1, "the audit trail was not written in time"), microseconds: Int(AuditLimits.patience / 1000)))
+                            .refused(number: 1, "the audit trail was not written in time"), microseconds: Int(patience / 1000)))
                 }
             case .trouble(let reason): trouble(is: reason)
             case .networkTrouble(let reason): log.warning("security events cannot be recorded: \(reason)")

@@ -82,22 +82,32 @@ public enum HMAC {
 
     public static func sha256(_ bytes: [UInt8], key: Secret) -> [UInt8] {
         unsafe [UInt8](unsafeUninitializedCapacity: length) { buffer, initialized in
-            unsafe compute(bytes, key, buffer.baseAddress)
+            unsafe bytes.withUnsafeBufferPointer { unsafe compute($0, key, buffer.baseAddress) }
             initialized = length
+        }
+    }
+
+    /// The code of a secret, which is not copied for it.
+    public static func sha256(_ secret: Secret, key: Secret) -> [UInt8] {
+        secret.withBytes { bytes in
+            unsafe [UInt8](unsafeUninitializedCapacity: length) { buffer, initialized in
+                unsafe bytes.withUnsafeBufferPointer { unsafe compute($0, key, buffer.baseAddress) }
+                initialized = length
+            }
         }
     }
 
     /// A key made of another one, which it does not betray, for the use that `label` names.
     public static func derive(_ label: [UInt8], from key: Secret) -> Secret {
-        unsafe Secret.made(count: length) { unsafe compute(label, key, $0.assumingMemoryBound(to: UInt8.self)) }
+        unsafe Secret.made(count: length) { result in
+            unsafe label.withUnsafeBufferPointer { unsafe compute($0, key, result.assumingMemoryBound(to: UInt8.self)) }
+        }
     }
 
-    private static func compute(_ bytes: [UInt8], _ key: Secret, _ result: UnsafeMutablePointer<UInt8>?) {
+    private static func compute(_ bytes: UnsafeBufferPointer<UInt8>, _ key: Secret, _ result: UnsafeMutablePointer<UInt8>?) {
         let isDone = key.withBytes { key in
             unsafe key.withUnsafeBytes { key in
-                unsafe bytes.withUnsafeBufferPointer { bytes in
-                    unsafe COpenSSL.HMAC(EVP_sha256(), key.baseAddress, Int32(key.count), bytes.baseAddress, bytes.count, result, nil) != nil
-                }
+                unsafe COpenSSL.HMAC(EVP_sha256(), key.baseAddress, Int32(key.count), bytes.baseAddress, bytes.count, result, nil) != nil
             }
         }
         precondition(isDone, "HMAC-SHA-256 is available")

@@ -46,6 +46,13 @@ import COpenSSL
         return count == room ? whole : whole.withBytes { Secret($0.extracting(first: count)) }
     }
 
+    /// These, one behind the other.
+    public convenience init(joining first: Secret, _ second: Secret) {
+        self.init(uninitialized: first.count + second.count)
+        unsafe start.copyMemory(from: first.start, byteCount: first.count)
+        unsafe start.advanced(by: first.count).copyMemory(from: second.start, byteCount: second.count)
+    }
+
     /// So many bytes from OpenSSL's generator.
     public static func random(count: Int) -> Secret {
         unsafe made(count: count) { unsafe Random.fill($0, count: count, private: true) }

@@ -158,6 +158,8 @@ private func bytes(_ hexadecimal: String) -> [UInt8] {
     func derived() {
         let key = Secret(Array("key".utf8)), label = Array("label".utf8)
         #expect(HMAC.derive(label, from: key) == Secret(HMAC.sha256(label, key: key)))
+        #expect(HMAC.sha256(Secret(label), key: key) == HMAC.sha256(label, key: key))
+        #expect(Secret(joining: key, Secret(label)) == Secret(Array("keylabel".utf8)) && Secret(joining: Secret([]), Secret([])) == Secret([]))
     }
 }
 
