@@ -115,6 +115,23 @@ public final class Auditor {
         if gate.admits(event, at: now) { writer.post(.init(id: nil, trail: event.kind.trail, entry: .init(.event(event), now))) }
     }
 
+    /// Writes what there is, under a last checkpoint, and ends the thread: a process may not exit while one of its threads still computes codes.
+    /// What comes afterwards is not recorded, and nothing is to be changed any more.
+    /// - Parameter whenDone: called in a later turn, once, also if the medium does not answer
+    public func end(_ whenDone: @escaping () -> Void) {
+        var whenDone: (() -> Void)? = whenDone
+        let deadline = loop.after(nanoseconds: patience) {
+            whenDone?()
+            whenDone = nil
+        }
+        settle { [self] in
+            loop.cancel(deadline)
+            writer.end()
+            whenDone?()
+            whenDone = nil
+        }
+    }
+
     /// Calls `whenDone` when all that has been given is written, under a checkpoint, or cannot be.
     public func settle(_ whenDone: @escaping () -> Void) {
         flushGate(all: true)
@@ -226,6 +243,8 @@ final class Writer: Sendable {
         var isSettling = false
         /// Somebody is on the way to take them.
         var isTaken = false
+        /// Nobody takes anything any more.
+        var hasEnded = false
     }
 
     /// Of the thread alone.
@@ -274,6 +293,7 @@ final class Writer: Sendable {
 
     func post(_ item: Item) {
         let isFirst = queue.withLock { queue in
+            guard !queue.hasEnded else { return false }
             // Events come from outside: they are bounded by the gate, and here.
             if item.id == nil, queue.items.count >= AuditLimits.waiting { return false }
             queue.items.append(item)
@@ -288,12 +308,19 @@ final class Writer: Sendable {
         wake()
     }
 
+    /// When it has settled. Waits for the end of its present turn.
+    func end() {
+        queue.withLock { $0.hasEnded = true }
+        thread.stop()
+        thread.join()
+    }
+
     private func wake() { thread.mailbox.post { [weak self] loop in self?.work(loop) } }
 
     private func work(_ loop: EventLoop) {
         let (items, isSettling) = queue.withLock { queue in
             let taken = (queue.items, queue.isSettling)
-            queue = Queue()
+            queue = Queue(hasEnded: queue.hasEnded)
             return taken
         }
         trails.withLock { trails in

@@ -123,6 +123,10 @@ struct AuditorTests {
         Self.settle(auditor, loop)
         Self.settle(auditor, loop)
         #expect(auditor.trouble == nil)
+        var hasEnded = false
+        auditor.end { hasEnded = true }
+        Self.wait(loop) { hasEnded }
+        #expect(hasEnded)
         let read = shared.withDisk { disk in Read(disk, try! verificationKey(disk)) }
         #expect(read.count("attempt") == 1 && read.count("outcome") == 1)
     }
@@ -158,7 +162,7 @@ struct AuditorTests {
         var generator = Generator(state: 17)
         var verification: VerificationKey?
         var changes = 0, answers = 0, cuts = 0
-        let rounds = isSoaking ? 200 : 12
+        let rounds = isSoaking ? 60 : 12
         for _ in 0..<rounds {
             let output = try Output()
             let child = try ChildProcess(

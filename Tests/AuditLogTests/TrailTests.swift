@@ -101,7 +101,7 @@ struct TrailTests {
         var generator = Generator(state: 4711)
         var restarts = 0
         for step in 1...whole.steps {
-            for _ in 0..<(isSoaking ? 40 : 1) {
+            for _ in 0..<(isSoaking ? 8 : 1) {
                 let disk = SimulatedDisk()
                 disk.crashStep = step
                 let (recorded, verification) = Self.work(disk, groups: Self.groups)

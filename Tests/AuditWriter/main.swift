@@ -65,10 +65,10 @@ func fail(_ text: String) -> Never {
         return result!
     }
 
-    func settle() {
-        var isSettled = false
-        auditor.settle { isSettled = true }
-        while !isSettled { loop.turn(waitingAtMost: 1_000_000_000) }
+    func end() {
+        var hasEnded = false
+        auditor.end { hasEnded = true }
+        while !hasEnded { loop.turn(waitingAtMost: 1_000_000_000) }
     }
 }
 
@@ -82,7 +82,7 @@ case "work":
     work.loop.after(nanoseconds: seconds * 1_000_000_000) { work.loop.stop() }
     for _ in 0..<atOnce { work.request() }
     work.loop.run()
-    work.settle()
+    work.end()
     tell("done \(work.done)\n")
 case "fill":
     options.management.reserve = 64 << 10
@@ -110,7 +110,7 @@ case "fill":
     _ = unsafe unlink(filler)
     guard case .recorded(let number) = work.attempt() else { fail("refused when there is room again") }
     tell("again \(number)\n")
-    work.settle()
+    work.end()
 default: exit(64)
 }
 exit(0)
