@@ -71,9 +71,9 @@ let package = Package(
         room("AuditLog", ["Audit", "Crypto", "JSON", "Reactor", logging]),
 
         // The processes.
-        room("Door", ["Bytes", "ISCSI", "SCSI", "Reactor", deque]),
-        room("DataPlane", ["Bytes", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "Storage", "Door", logging, deque]),
-        room("ControlPlane", ["Bytes", "JSON", "Crypto", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", "SettingsFile", logging, yams, deque]),
+        room("Door", ["Bytes", "Crypto", "ISCSI", "SCSI", "Reactor", "TLS", deque]),
+        room("DataPlane", ["Bytes", "Crypto", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "TLS", "Storage", "Door", logging, deque]),
+        room("ControlPlane", ["Bytes", "JSON", "Crypto", "TLS", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", "SettingsFile", logging, yams, deque]),
         room("Connector", ["Bytes", "Crypto", "Reactor", "TLS", "SettingsFile", logging, yams]),
 
         program("tgtd", ["CForget", "ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
@@ -95,10 +95,10 @@ let package = Package(
             name: "AdministrationTests", dependencies: ["Bytes", "Crypto", "ISCSI", "Model", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", dependencies: ["Issuing"], exclude: ["vm", "Comparison"], swiftSettings: house),
-        tests("DoorTests", ["Door", "Bytes", "ISCSI", "Reactor", "SCSI"]),
-        tests("ControlPlaneTests", ["ControlPlane", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
+        tests("DoorTests", ["Door", "Bytes", "Crypto", "TLS", "ISCSI", "Reactor", "SCSI"]),
+        tests("ControlPlaneTests", ["ControlPlane", "TLS", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
         tests("ConnectorTests", ["Connector", "Bytes", "Crypto", "Reactor", "SettingsFile", logging]),
-        tests("DataPlaneTests", ["DataPlane", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
+        tests("DataPlaneTests", ["DataPlane", "Crypto", "TLS", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "CCRC32C"]),
         .target(name: "Issuing", dependencies: ["Crypto"], path: "Tests/Issuing", swiftSettings: house),

@@ -65,17 +65,19 @@ public final class Control {
     private var startPortals: [Portal] = []
     /// nil: nothing is kept.
     private var stateStore: StateStore?
-    private var sessions = SessionTable()
-    private var desk: LoginDesk
-    private var penalties: Penalties
-    /// What was refused because of them: answers not looked at, and connections that login did not accept, this one and its predecessors.
-    private var refusedAnswers: UInt64 = 0
-    private var refusedConnections: (now: UInt64, before: UInt64) = (0, 0)
+    var sessions = SessionTable()
+    var penalties: Penalties
+    /// Answers that were not looked at because of them.
+    var refusedAnswers: UInt64 = 0
     /// Targets on their way out: nobody logs in any more.
     var withdrawn: Set<TargetID> = []
 
     private var login: RoleProcess<LoginQuestionMessage, LoginAnswerMessage>?
     private var data: RoleProcess<DataReportMessage, DataOrderMessage>?
+    /// Where initiators log in: through the login process, and through data's portals behind TLS, with a door of their own.
+    private var fronts: [LoginFront] = []
+    private var secureDoor: DoorLink<LoginQuestionMessage, LoginAnswerMessage>?
+    private lazy var failedHandshakes = FailedHandshakes(log: log)
     /// What data has been told to do and has not answered yet.
     private var orders: [RequestID: (DataRefusal?) -> Void] = [:]
     private var lastRequest: UInt64 = 0
@@ -96,7 +98,6 @@ public final class Control {
         openings = StoreOpenings(loop: loop)
         portals = Portals(loop: loop, openings: openings, log: log)
         penalties = Penalties(exempt: options.settings.exempt)
-        desk = LoginDesk(sessionsPerTarget: options.settings.limits.sessionsPerTarget, judge: CHAPJudge(md5: options.settings.md5))
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
             isDebugging: options.settings.logLevel == .debug)
@@ -110,27 +111,37 @@ public final class Control {
     func start(_ whenReady: @escaping ((any Error)?) -> Void) throws {
         // Before the portals: who waits until one of them listens finds this one listening, too.
         managementSocket = try ManagementSocket.listen(options.socket)
-        portals.onServe = { [unowned self] in if $0.portal.tls == nil { login?.send(.listen(portal: $0.number), passing: $0.descriptor.rawValue) } }
-        portals.onClose = { [unowned self] in if $0.portal.tls == nil { login?.send(.stopListening(portal: $0.number)) } }
+        portals.onServe = { [unowned self] in serve($0) }
+        portals.onClose = { [unowned self] portal in fronts.first { $0.kind == portal.kind }?.close(portal) }
         for portal in options.settings.portals { _ = try configuration.addPortal(portals.listen(portal)) }
         startPortals = configuration.portals
         try restore()
         let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
         let settings = options.settings
         let reactors = settings.reactors ?? min(Host.processors, Settings.mostReactors)
+        let logins = [
+            "--connections", "\(settings.limits.unauthenticatedConnections)",
+            "--connections-per-source", "\(settings.limits.unauthenticatedConnectionsPerSource)",
+        ]
         data = RoleProcess(
             .data,
-            options: confinement + ["--reactors", "\(reactors)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)"],
+            options: confinement + logins + ["--reactors", "\(reactors)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)"],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellDataAll() },
             onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded($0) })
         login = RoleProcess(
-            .login,
-            options: confinement + [
-                "--connections", "\(settings.limits.unauthenticatedConnections)",
-                "--connections-per-source", "\(settings.limits.unauthenticatedConnectionsPerSource)",
-            ],
+            .login, options: confinement + logins,
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
-            onMessage: { [unowned self] message, descriptors in handle(message, &descriptors) }, onEnd: { [unowned self] in loginEnded($0) })
+            onMessage: { [unowned self] message, descriptors in front(.clear).handle(message, &descriptors) }, onEnd: { [unowned self] in loginEnded($0) })
+        // One judge for all: what it has asked on one connection is no question on another.
+        let desk = LoginDesk(sessionsPerTarget: settings.limits.sessionsPerTarget, judge: CHAPJudge(md5: settings.md5))
+        fronts = [
+            LoginFront(
+                .clear, control: self, desk: desk, send: { [unowned self] in login?.send($0, passing: $1) },
+                condemn: { [unowned self] in login?.condemn($0) }, heard: { [unowned self] in login?.heard() }),
+            LoginFront(
+                .tls, control: self, desk: desk, send: { [unowned self] in secureDoor?.send($0, passing: $1) },
+                condemn: { [unowned self] in data?.condemn($0) }, heard: {}),
+        ]
         readPortalFiles { [unowned self] error in
             if let error { return whenReady(error) }
             openStores(configuration.storesToOpen, attempts: ControlLimits.openingAttempts) { [unowned self] in
@@ -389,6 +400,24 @@ public final class Control {
         }
     }
 
+    // MARK: Portals
+
+    func front(_ kind: LoginFront.Kind) -> LoginFront {
+        guard let front = fronts.first(where: { $0.kind == kind }) else { preconditionFailure("there is a front of each kind before there is a process") }
+        return front
+    }
+
+    /// A portal is to be served, or what it works with has been replaced: that holds from now on. Who has come through it before goes on
+    /// as long as it is trusted, which data sees to, and the same initiator, as its files say now.
+    private func serve(_ portal: OpenPortal) {
+        guard !fronts.isEmpty else { return }
+        front(portal.kind).serve(portal)
+        guard let material = portal.material else { return }
+        let changed = sessions.identify(through: portal.number, material)
+        if !changed.isEmpty { applyRules(of: changed, Countdown {}) }
+        front(.tls).identify(through: portal.number, material)
+    }
+
     // MARK: Telling the others what has changed
 
     /// Gives data an order; `whenDone` comes with its refusal, or nil when it is done. While there is no data process an order is done
@@ -437,9 +466,8 @@ public final class Control {
                 stores[key] = held(key)
                 updateLogicalUnit(key, storeDescription(key), forgetsFailedFlush: isOnlineAgain(key, old) || isOnAnotherStore(key, old), rest)
             case .rulesChanged(let tid), .accountsChanged(let tid?): regarded.insert(tid)
-            case .systemStateChanged: login?.send(.setOnline(configuration.state == .ready))
-            case .accountsChanged(nil):
-                for id in desk.unwelcomeDiscoveries(configuration) { login?.send(.refuse(id, .authenticationFailure)) }
+            case .systemStateChanged: for front in fronts { front.setOnline(configuration.state == .ready) }
+            case .accountsChanged(nil): for front in fronts { front.endUnwelcomeDiscoveries() }
             case .targetStateChanged(let tid):
                 guard let target = configuration.targets[tid], target.state == .ready else { continue }
                 for key in target.sortedLogicalUnits.map(\.key) where records[key].flushFailed {
@@ -545,11 +573,15 @@ public final class Control {
     // MARK: The data process
 
     private func tellDataAll() {
+        openSecureDoor()
         for target in configuration.sortedTargets { addTarget(target.id, nil) }
     }
 
     private func dataEnded(_ culprit: Culprit?) {
         if let culprit, let peer = culprit.peer(in: sessions) { blame(peer, "data", culprit) }
+        secureDoor?.close()
+        secureDoor = nil
+        front(.tls).ended()
         sessions.removeAll()
         surveys.dataEnded()
         let waiting = orders
@@ -584,6 +616,26 @@ public final class Control {
         }
     }
 
+    /// A door of its own for the logins at data's portals: what they ask keeps nothing waiting that data has to report.
+    private func openSecureDoor() {
+        do {
+            var other: FileDescriptor?
+            let socket = try Socket.messagePair().split(&other)
+            guard let end = other.rawValue else { preconditionFailure("a pair has two ends") }
+            secureDoor = try DoorLink(loop: loop, socket: socket) { [unowned self] message, descriptors in
+                front(.tls).handle(message, &descriptors)
+            } onEnd: { [unowned self] reason in
+                // One that ends on its own is reaped.
+                if case .closed = reason {} else { data?.end(reason) }
+            }
+            data?.send(.openLoginDoor, passing: end)
+        } catch {
+            log.error("no portal with TLS is served: \(error)")
+        }
+        front(.tls).tellAll()
+        for portal in portals.served where portal.kind == .tls { serve(portal) }
+    }
+
     private func condemnData(_ what: String) { data?.condemn(.outOfPhase(what)) }
 
     private func finished(_ id: RequestID, _ refusal: DataRefusal?) {
@@ -612,7 +664,7 @@ public final class Control {
         for (page, isLast) in pages(found) { data?.send(.targets(id, page, isLast: isLast)) }
     }
 
-    private func pages(_ targets: [DiscoveredTarget]) -> [([DiscoveredTarget], Bool)] {
+    func pages(_ targets: [DiscoveredTarget]) -> [([DiscoveredTarget], Bool)] {
         let size = DoorLimits.discoveredTargets
         let starts = Array(stride(from: 0, to: max(targets.count, 1), by: size))
         return starts.map { (Array(targets[$0..<min($0 + size, targets.count)]), $0 == starts.last) }
@@ -621,147 +673,49 @@ public final class Control {
     // MARK: The login process
 
     private func tellLoginAll() {
-        login?.send(.setOnline(configuration.state == .ready))
-        for (source, until) in penalties.keptOut(at: loop.now) { keepOut(source, until: until) }
-        for portal in portals.served { portals.onServe(portal) }
+        front(.clear).tellAll()
+        for portal in portals.served where portal.kind == .clear { serve(portal) }
     }
 
-    private func keepOut(_ source: Source, until: UInt64) {
-        login?.send(.keepOut(source, milliseconds: UInt32(clamping: (until - min(until, loop.now)) / 1_000_000)))
+    /// Gives data a granted session; nil while there is no data process.
+    var grants: ((DataOrderMessage, Int32?) -> Void)? {
+        guard let data, data.isRunning else { return nil }
+        return { data.send($0, passing: $1) }
     }
 
     /// Somebody has failed to log in: it may have to wait.
-    private func penalise(_ offence: Penalties.Offence, _ peer: SocketAddress) {
-        let wasKeptOut = penalties.keepsOut(peer, at: loop.now)
-        for (source, until) in penalties.note(offence, from: peer, at: loop.now) {
+    func penalise(_ offence: Penalties.Offence, _ party: Penalties.Party) {
+        let wasKeptOut = penalties.keepsOut(party, at: loop.now)
+        for (source, until) in penalties.note(offence, from: party, at: loop.now) {
             if !wasKeptOut {
                 log.notice("too many failures: nothing is accepted from there for a while", metadata: ["source": "\(source)", "seconds": "\((until - loop.now) / 1_000_000_000)"])
             }
             keepOut(source, until: until)
         }
+        if case .initiator(let name) = party, !wasKeptOut, penalties.keepsOut(party, at: loop.now) {
+            log.notice("too many failures: the initiator has to wait for a while", metadata: ["initiator": "\(name)"])
+        }
+    }
+
+    private func keepOut(_ source: Source, until: UInt64) {
+        for front in fronts { front.keepOut(source, until: until) }
+    }
+
+    /// A TLS handshake has come to nothing.
+    func noteFailedHandshake(_ peer: SocketAddress, _ portal: UInt32, _ reason: String) {
+        failedHandshakes.note(peer, portals.portal(number: portal)?.portal.endpoint, reason, at: loop.now)
+        penalise(.handshake, .source(peer))
     }
 
     private func loginEnded(_ culprit: Culprit?) {
         if let culprit, let peer = culprit.newcomer { blame(peer, "login", culprit) }
-        refusedConnections = (0, refusedConnections.before &+ refusedConnections.now)
-        desk.removeAll()
+        front(.clear).ended()
     }
 
     /// Whoever's bytes a process ended over does not come again so soon. Nobody else's do it any harm.
     private func blame(_ peer: SocketAddress, _ role: String, _ culprit: Culprit) {
         log.error("the \(role) process \(culprit.hung ? "hung" : "crashed") over what came from there", metadata: ["source": "\(Source(peer))"])
-        penalise(.crash, peer)
-    }
-
-    private func handle(_ question: LoginQuestionMessage, _ descriptors: inout ReceivedDescriptors) {
-        do throws(DoorError) {
-            try desk.admit(question)
-            switch question {
-            case .begin(let id, let login): begin(id, login, descriptors.take())
-            case .authenticate(let id, let answer): try authenticate(id, answer)
-            case .finish(let id, let outcome): try finish(id, outcome, descriptors.take())
-            case .sendTargets(let id, let scope):
-                for (page, isLast) in pages(desk.targets(id, scope, configuration)) { login?.send(.targets(id, page, isLast: isLast)) }
-            case .gone(let id): desk.gone(id)
-            case .failed(let offence):
-                guard let connection = descriptors.take(), let peer = try? Socket.peerAddress(connection.rawValue) else { return }
-                penalise(offence == .unfinished ? .unfinished : .nonsense, peer)
-            case .heartbeat(_, let refused):
-                refusedConnections.now = refused
-                login?.heard()
-            }
-        } catch {
-            login?.condemn(error)
-        }
-    }
-
-    private func begin(_ id: ConnectionID, _ question: LoginQuestion, _ connection: consuming FileDescriptor?) {
-        guard let connection else { return outOfDescriptors(id) }
-        guard let peer = try? Socket.peerAddress(connection.rawValue), let local = try? Socket.localAddress(connection.rawValue) else {
-            // The peer is gone already.
-            login?.send(.refuse(id, .targetError))
-            return
-        }
-        switch desk.begin(id, question, peer: peer, local: local, configuration, sessions) {
-        case .proceed(let parameters, let tag, let authentication): login?.send(.proceed(id, parameters, portalGroupTag: tag, authentication))
-        case .refuse(let status, let reason): refuse(id, question, peer, status, reason, offence: status == .notFound ? .notAdmitted : nil)
-        }
-    }
-
-    private func authenticate(_ id: ConnectionID, _ answer: CHAPAnswer) throws(DoorError) {
-        guard let applicant = desk.applicant(id) else { throw .outOfPhase("authenticate") }
-        // Connections that were there before it had to wait are no more guesses: their answers are not looked at.
-        guard !penalties.keepsOut(applicant.peer, at: loop.now) else {
-            desk.gone(id)
-            refusedAnswers += 1
-            return refuse(id, applicant.question, applicant.peer, .authenticationFailure, "it has to wait after failures")
-        }
-        switch try desk.authenticate(id, answer, configuration, sessions) {
-        case .authenticated(let parameters, let proof):
-            if desk.isMD5InClear(id) {
-                log.notice(
-                    "an initiator authenticates by MD5 in clear: whoever listens may try secrets at a great rate",
-                    metadata: ["initiator": "\(applicant.question.initiatorName)", "address": "\(applicant.peer)"])
-            }
-            login?.send(.authenticated(id, parameters, proof))
-        case .refuse(let status, let reason):
-            refuse(
-                id, applicant.question, applicant.peer, status, reason,
-                offence: status == .authenticationFailure ? .guess : status == .notFound ? .notAdmitted : nil)
-        case .drop(let reason):
-            logRefusal(applicant.question, applicant.peer, "closed", reason)
-            penalise(.guess, applicant.peer)
-            login?.send(.drop(id))
-        }
-    }
-
-    private func finish(_ id: ConnectionID, _ outcome: LoginOutcome, _ connection: consuming FileDescriptor?) throws(DoorError) {
-        guard let connection else {
-            desk.gone(id)
-            return outOfDescriptors(id)
-        }
-        guard let peer = try? Socket.peerAddress(connection.rawValue) else {
-            desk.gone(id)
-            login?.send(.refuse(id, .targetError))
-            return
-        }
-        guard let data, data.isRunning else {
-            desk.gone(id)
-            return refuse(id, outcome.identity, peer, .serviceUnavailable, "the data process is being started")
-        }
-        if let name = outcome.identity.targetName, let target = configuration.target(named: name), withdrawn.contains(target.id) {
-            desk.gone(id)
-            return refuse(id, outcome.identity, peer, .targetRemoved, "the target is being deleted")
-        }
-        switch try desk.finish(id, outcome, peer: peer, configuration, &sessions) {
-        case .grant(let grant):
-            data.send(.grant(grant), passing: connection.rawValue)
-            login?.send(.granted(id))
-        case .refuse(let status, let reason): refuse(id, outcome.identity, peer, status, reason)
-        }
-    }
-
-    /// The connection could not be opened here: the initiator may try again.
-    private func outOfDescriptors(_ id: ConnectionID) {
-        log.warning("a login is refused: this process may open no more descriptors")
-        login?.send(.refuse(id, .outOfResources))
-    }
-
-    private func refuse(
-        _ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String, offence: Penalties.Offence? = nil
-    ) {
-        if let offence { penalise(offence, peer) }
-        logRefusal(question, peer, String(status.rawValue, radix: 16), reason)
-        login?.send(.refuse(id, status))
-    }
-
-    private func logRefusal(_ question: LoginQuestion, _ peer: SocketAddress, _ status: String, _ reason: String) {
-        log.notice(
-            "a login is refused: \(reason)",
-            metadata: [
-                "initiator": "\(question.initiatorName)", "target": "\(question.targetName?.spelling ?? "discovery")", "address": "\(peer)",
-                "status": "\(status)",
-            ])
+        penalise(.crash, .source(peer))
     }
 
     // MARK: What is going on
@@ -771,10 +725,10 @@ public final class Control {
         // Also while there is no data process to ask.
         for key in records.withFailedFlush { view.logicalUnits[key, default: .init()].flushFailed = true }
         var waits = RuntimeView.Penalties()
-        waits.waiting = penalties.keptOut(at: loop.now).sorted { $0.until > $1.until }.map { ("\($0.source)", ($0.until - loop.now + 999_999_999) / 1_000_000_000) }
+        waits.waiting = penalties.waiting(at: loop.now).sorted { $0.until > $1.until }.map { ($0.who, ($0.until - loop.now + 999_999_999) / 1_000_000_000) }
         waits.remembered = penalties.count
         waits.refusedAnswers = refusedAnswers
-        waits.refusedConnections = refusedConnections.before &+ refusedConnections.now
+        waits.refusedConnections = fronts.reduce(0) { $0 &+ $1.refusedConnections }
         view.penalties = waits
         view.portals = portals.conditions(of: configuration.portals)
         view.hindrance = stateStore?.trouble?.description

@@ -1,3 +1,4 @@
+import Model
 import Management
 import Model
 import Reactor

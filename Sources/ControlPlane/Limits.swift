@@ -3,7 +3,7 @@ import Management
 
 /// Everything has a limit. These are the ones that an administrator may meet and set (`limits:` in the settings); `tgtadm --mode system
 /// --op show` shows them, `policy/tgtd.yaml` says them again. Those that a protocol or an implementation needs are with the room
-/// that keeps them: `LoginProcessLimits`, `DoorLimits`, `SessionLimits`, `FullFeatureLimits`, `OpeningLimits`, `SupervisionLimits`.
+/// that keeps them: `NewcomerLimits`, `HandshakeLimits`, `DoorLimits`, `SessionLimits`, `FullFeatureLimits`, `OpeningLimits`, `SupervisionLimits`.
 public struct Limits: Sendable, Equatable {
     public var unauthenticatedConnections = 1024
     public var unauthenticatedConnectionsPerSource = 512

@@ -28,7 +28,8 @@ package struct LoginDesk {
         let peer: SocketAddress
         let local: SocketAddress
         /// Through what it has come.
-        let channel: Channel
+        var channel: Channel
+        let evidence: TLSEvidence?
         /// What it may negotiate within; nil as long as it has to prove who it is.
         var offered: SessionParameters?
         /// What it has to answer, once.
@@ -73,11 +74,11 @@ package struct LoginDesk {
 
     /// `begin`: who is it, and may it go on?
     package mutating func begin(
-        _ id: ConnectionID, _ question: LoginQuestion, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear,
+        _ id: ConnectionID, _ question: LoginQuestion, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear, evidence: TLSEvidence? = nil,
         _ configuration: Configuration, _ sessions: SessionTable
     ) -> Beginning {
         guard applicants.count < Self.mostApplicants else { return .refuse(.outOfResources, "too many logins at once") }
-        var applicant = Applicant(phase: .proving, question: question, peer: peer, local: local, channel: channel)
+        var applicant = Applicant(phase: .proving, question: question, peer: peer, local: local, channel: channel, evidence: evidence)
         let tag = Self.portalGroupTag(at: local, configuration)
         switch decide(question, nil, peer: peer, channel, configuration, sessions) {
         case .admitted(let parameters):
@@ -95,7 +96,9 @@ package struct LoginDesk {
     }
 
     /// Who asks and from where, for the log.
-    func applicant(_ id: ConnectionID) -> (question: LoginQuestion, peer: SocketAddress)? { applicants[id].map { ($0.question, $0.peer) } }
+    func applicant(_ id: ConnectionID) -> (question: LoginQuestion, peer: SocketAddress, channel: Channel)? {
+        applicants[id].map { ($0.question, $0.peer, $0.channel) }
+    }
 
     /// Whether it has just authenticated so that whoever listened may try secrets at a great rate.
     func isMD5InClear(_ id: ConnectionID) -> Bool { applicants[id]?.proof?.isMD5InClear ?? false }
@@ -214,7 +217,8 @@ package struct LoginDesk {
             return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
         guard let tsih = sessions.grant(
-            applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, channel: applicant.channel, proof: applicant.proof, mask: mask) else {
+            applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, channel: applicant.channel, evidence: applicant.evidence,
+            proof: applicant.proof, mask: mask) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
         }
         let grant = SessionGrant(
@@ -256,6 +260,17 @@ package struct LoginDesk {
             guard applicant.phase == .discovering, case .refused(let reason) = applicant.mayDiscover(configuration) else { return false }
             return reason != .offline
         }.map(\.key)
+    }
+
+    /// A portal's files have been read anew.
+    /// - Returns: who is somebody else by them: they are forgotten
+    mutating func identify(through portal: UInt32, _ material: PortalMaterial) -> [ConnectionID] {
+        let others = applicants.filter { _, applicant in
+            guard let evidence = applicant.evidence, evidence.portal == portal else { return false }
+            return material.channel(evidence.shown) != applicant.channel
+        }.map(\.key)
+        for id in others { applicants[id] = nil }
+        return others
     }
 
     package mutating func gone(_ id: ConnectionID) { applicants[id] = nil }

@@ -1,5 +1,6 @@
 import Access
 import Door
+import ISCSI
 import Model
 import Reactor
 
@@ -8,6 +9,18 @@ import Reactor
 /// A source is kept out while it owes more than `tolerated`. Sessions are never touched: only who logs in has to wait. (The idea is that
 /// of OpenSSH's PerSourcePenalties.)
 package struct Penalties {
+    /// Who fails, as far as one can be told from another.
+    package enum Party: Hashable, Sendable {
+        case source(SocketAddress)
+        /// Whom TLS has proved it to be: through one connector come many, and none of them answers for another.
+        case initiator(ISCSIName)
+
+        package init(_ peer: SocketAddress, _ channel: Channel) { self = channel.provenName.map { .initiator($0) } ?? .source(peer) }
+
+        /// Whether it is somebody, and not just from somewhere.
+        package var isKnown: Bool { if case .initiator = self { true } else { false } }
+    }
+
     /// What a failure costs, in milliseconds.
     package enum Offence: Hashable, Sendable, CaseIterable {
         /// A wrong response or an unknown user: a guess. Doubled by each guess before it, so that nobody guesses more than once a second for long.
@@ -16,13 +29,15 @@ package struct Penalties {
         case notAdmitted
         case unfinished
         case nonsense
+        /// A TLS handshake came to nothing: a certificate that has expired, mostly, of one of the many behind a connector.
+        case handshake
         /// The process that served it died while it did.
         case crash
 
         var cost: UInt64 {
             switch self {
             case .guess: 1000
-            case .notAdmitted: 50
+            case .notAdmitted, .handshake: 50
             case .unfinished: 500
             case .nonsense: 500
             case .crash: 90_000
@@ -48,25 +63,42 @@ package struct Penalties {
     }
 
     private let exempt: [AddressRule]
-    private var debts: [Source: Debt] = [:]
+    private var debts: [Debtor: Debt] = [:]
+
+    /// Who owes.
+    private enum Debtor: Hashable {
+        case source(Source)
+        case initiator(ISCSIName)
+    }
 
     /// - Parameter exempt: who never has to wait; nor does a network that somebody of them is in
     package init(exempt: [AddressRule] = []) { self.exempt = exempt }
 
     /// Somebody has failed.
     /// - Parameter now: nanoseconds of the loop's clock
-    /// - Returns: who is kept out from now on, and until when
+    /// - Returns: the sources that are kept out from now on, and until when; nobody connects from there. Who is known to be an initiator
+    ///   is told when it has shown that.
+    package mutating func note(_ offence: Offence, from party: Party, at now: UInt64) -> [(source: Source, until: UInt64)] {
+        switch party {
+        case .source(let address): return note(offence, from: address, at: now)
+        case .initiator(let name):
+            _ = charge(.initiator(name), offence, share: 1, at: now)
+            return []
+        }
+    }
+
+    /// The same for a source.
     package mutating func note(_ offence: Offence, from address: SocketAddress, at now: UInt64) -> [(source: Source, until: UInt64)] {
         let source = Source(address)
         var keptOut: [(source: Source, until: UInt64)] = []
-        if let until = charge(source, offence, share: 1, at: now) { keptOut.append((source, until)) }
-        if let site = source.site, let until = charge(site, offence, share: Self.siteShare, at: now) { keptOut.append((site, until)) }
+        if let until = charge(.source(source), offence, share: 1, at: now) { keptOut.append((source, until)) }
+        if let site = source.site, let until = charge(.source(site), offence, share: Self.siteShare, at: now) { keptOut.append((site, until)) }
         return keptOut
     }
 
-    private mutating func charge(_ source: Source, _ offence: Offence, share: UInt64, at now: UInt64) -> UInt64? {
-        guard !exempt.contains(where: { $0.overlaps(source) }) else { return nil }
-        var debt = debts[source] ?? Debt(until: now)
+    private mutating func charge(_ debtor: Debtor, _ offence: Offence, share: UInt64, at now: UInt64) -> UInt64? {
+        if case .source(let source) = debtor, exempt.contains(where: { $0.overlaps(source) }) { return nil }
+        var debt = debts[debtor] ?? Debt(until: now)
         if debt.until <= now { debt = Debt(until: now) }
         var cost = offence.cost
         if offence == .guess {
@@ -74,30 +106,50 @@ package struct Penalties {
             debt.guesses += 1
         }
         debt.until = min(debt.until + cost / share * Self.millisecond, now + Self.most * Self.millisecond)
-        if debts[source] == nil, debts.count >= Self.mostSources { forget(at: now) }
-        debts[source] = debt
+        if debts[debtor] == nil, debts.count >= Self.mostSources { forget(at: now) }
+        debts[debtor] = debt
         let end = Self.end(debt)
         return end > now ? end : nil
     }
 
     /// Whether it has to wait.
-    package func keepsOut(_ address: SocketAddress, at now: UInt64) -> Bool {
-        let source = Source(address)
-        return [source, source.site].compactMap(\.self).contains { source in debts[source].map { Self.end($0) > now } ?? false }
+    package func keepsOut(_ party: Party, at now: UInt64) -> Bool {
+        switch party {
+        case .source(let address): keepsOut(address, at: now)
+        case .initiator(let name): owes(.initiator(name), at: now)
+        }
     }
 
-    /// Who has to wait, and until when.
+    package func keepsOut(_ address: SocketAddress, at now: UInt64) -> Bool {
+        let source = Source(address)
+        return [source, source.site].compactMap(\.self).contains { owes(.source($0), at: now) }
+    }
+
+    private func owes(_ debtor: Debtor, at now: UInt64) -> Bool { debts[debtor].map { Self.end($0) > now } ?? false }
+
+    /// The sources that have to wait, and until when.
     package func keptOut(at now: UInt64) -> [(source: Source, until: UInt64)] {
-        debts.map { ($0.key, Self.end($0.value)) }.filter { $0.1 > now }
+        debts.compactMap { debtor, debt in if case .source(let source) = debtor, Self.end(debt) > now { (source, Self.end(debt)) } else { nil } }
+    }
+
+    /// Who has to wait, and until when; sources and initiators.
+    package func waiting(at now: UInt64) -> [(who: String, until: UInt64)] {
+        debts.filter { Self.end($0.value) > now }.map { debtor, debt in
+            switch debtor {
+            case .source(let source): ("\(source)", Self.end(debt))
+            case .initiator(let name): ("\(name)", Self.end(debt))
+            }
+        }
     }
 
     package var count: Int { debts.count }
 
-    /// Forgets what those owe that the rule names, and the networks that they are in.
+    /// Forgets what those owe that the rule names, and the networks that they are in; what initiators owe, if it names all.
     /// - Returns: who is let in again
     package mutating func clear(_ rule: AddressRule) -> [Source] {
-        let cleared = debts.keys.filter(rule.overlaps)
-        for source in cleared { debts[source] = nil }
+        let cleared = debts.keys.compactMap { if case .source(let source) = $0, rule.overlaps(source) { source } else { nil } }
+        if rule.extent == .all { debts = [:] }
+        for source in cleared { debts[.source(source)] = nil }
         return cleared
     }
 

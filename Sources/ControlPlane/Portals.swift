@@ -25,8 +25,6 @@ final class OpenPortal {
 
 /// Opens portals, and reads the files of those with TLS: all of a portal's files are right, or it goes on with those that it has.
 final class Portals {
-    /// Until a process serves them.
-    private static let tlsRefusal: String? = "portals with TLS are not served yet"
     /// Nanoseconds between two looks at what ends.
     private static let expiryInterval: UInt64 = 3600 * 1_000_000_000
 
@@ -159,7 +157,6 @@ final class Portals {
             do throws(PortalFileError) {
                 if let trouble { throw trouble }
                 let material = try PortalMaterial(tls) { contents[$0] ?? Secret([]) }
-                if let refusal = Self.tlsRefusal { throw PortalFileError(refusal) }
                 whenDone(.success(material))
             } catch {
                 whenDone(.failure(error))

@@ -118,6 +118,9 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
     /// Ends a process that does what it may not.
     func condemn(_ reason: DoorError) { doorShut(.refused(reason)) }
 
+    /// Ends it, for another door that it had is shut.
+    func end(_ reason: DoorEnd) { doorShut(reason) }
+
     /// Ends it for good.
     func stop(_ whenStopped: @escaping () -> Void) {
         isStopping = true

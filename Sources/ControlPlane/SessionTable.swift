@@ -16,6 +16,8 @@ package struct SessionRecord {
     var local: SocketAddress
     /// Through what it has come.
     var channel: Channel
+    /// What it has shown on the way; nil in clear.
+    var evidence: TLSEvidence?
     /// What its initiator has proved; nil: nothing.
     var proof: LoginProof?
     var account: AccountName? { proof?.account }
@@ -81,7 +83,7 @@ package struct SessionTable {
 
     /// Enters a granted session; nil if there are too many.
     package mutating func grant(
-        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear, proof: LoginProof? = nil,
+        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear, evidence: TLSEvidence? = nil, proof: LoginProof? = nil,
         mask: LUNMask = .all
     ) -> UInt16? {
         orders += 1
@@ -90,6 +92,7 @@ package struct SessionTable {
             records[question.tsih]?.peer = peer
             records[question.tsih]?.local = local
             records[question.tsih]?.channel = channel
+            records[question.tsih]?.evidence = evidence
             records[question.tsih]?.cid = question.cid
             records[question.tsih]?.proof = proof
             records[question.tsih]?.mask = mask
@@ -99,10 +102,24 @@ package struct SessionTable {
         repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
         records[lastTSIH] = SessionRecord(
             tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
-            peer: peer, local: local, channel: channel, proof: proof, mask: mask, order: orders)
+            peer: peer, local: local, channel: channel, evidence: evidence, proof: proof, mask: mask, order: orders)
         perTarget[tid, default: 0] += 1
         perPort[Port(tid: tid, initiatorName: question.initiatorName, isid: question.isid), default: []].insert(lastTSIH)
         return lastTSIH
+    }
+
+    /// The files of a portal have been read anew.
+    /// - Returns: the targets of sessions that are somebody else's by them, who is entered from now on
+    mutating func identify(through portal: UInt32, _ material: PortalMaterial) -> Set<TargetID> {
+        var changed: Set<TargetID> = []
+        for (tsih, record) in records {
+            guard let evidence = record.evidence, evidence.portal == portal else { continue }
+            let channel = material.channel(evidence.shown)
+            guard channel != record.channel else { continue }
+            records[tsih]?.channel = channel
+            changed.insert(record.tid)
+        }
+        return changed
     }
 
     /// Data is told what a session may see and write from now on.

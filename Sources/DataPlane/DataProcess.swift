@@ -46,6 +46,9 @@ public final class DataProcess {
     private let reactors: [Mailbox<ReactorMessage>]
     private var threads: [LoopThread] = []
     private var link: DoorLink<DataOrderMessage, DataReportMessage>?
+    /// Where initiators log in that come through portals with TLS.
+    private var logins: LoginService?
+    private let loginOptions: LoginOptions
     private var targets: [Int32: ServedTarget] = [:]
     private var sessions: [NexusID: Served] = [:]
     /// Grants whose session has no reactor yet: the initiator port's old session, if it has one, ends first.
@@ -81,8 +84,13 @@ public final class DataProcess {
     }
 
     /// Starts the threads and listens to control.
-    public init(loop: EventLoop, door: consuming FileDescriptor, options: DataOptions, log: Logger) throws(SystemError) {
+    /// - Parameter logins: for portals with TLS
+    public init(
+        loop: EventLoop, door: consuming FileDescriptor, options: DataOptions, logins: LoginOptions = LoginOptions(connections: 1, connectionsPerSource: 1),
+        log: Logger
+    ) throws(SystemError) {
         self.loop = loop
+        loginOptions = logins
         self.log = log
         decorate = options.decorate
         let reports = try Mailbox<ReactorReport>()
@@ -131,8 +139,13 @@ public final class DataProcess {
             if attempt(description, descriptors.take()) == nil { refuse(request, .badStore) } else { link?.send(.done(request)) }
         case .removeLogicalUnit(let request, let tid, let lun, let force): removeUnit(request, tid, lun, force: force)
         case .grant(let grant):
-            guard let descriptor = descriptors.take() else { return turnAway(grant) }
-            take(grant, OwnedDescriptor(descriptor))
+            // If it could not be opened here, the peer's other descriptors are closed already, and it will try again.
+            guard let descriptor = descriptors.take() else { return turnAway(grant, "this process may open no more descriptors") }
+            take(grant, ByteStream(descriptor))
+        case .grantHere(let id, let grant):
+            guard let stream = logins?.take(id) else { return turnAway(grant, "its connection has just ended") }
+            take(grant, stream)
+        case .openLoginDoor: openLogins(descriptors.take())
         case .endSession(let request, let tsih): endSession(request, tsih)
         case .setMask(let request, let tsih, let mask): setMask(request, tsih, mask)
         case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
@@ -276,13 +289,26 @@ public final class DataProcess {
 
     // MARK: Sessions
 
-    /// The connection could not be opened here; its other descriptors are closed already, and the initiator will try again.
-    private func turnAway(_ grant: SessionGrant) {
-        log.error("a session is not served: this process may open no more descriptors", metadata: ["tsih": "\(grant.tsih)"])
+    private func openLogins(_ door: consuming FileDescriptor?) {
+        guard logins == nil, let door else { return log.error("no portal with TLS is served: this process may open no more descriptors") }
+        do {
+            let service = try LoginService(loop: loop, door: door, options: loginOptions, handshakes: try Handshakes(), log: log)
+            service.onReplacement = { [unowned self] portal, context in
+                for reactor in reactors { reactor.post(.replaced(portal: portal, context)) }
+            }
+            logins = service
+        } catch {
+            log.error("no portal with TLS is served: \(error)")
+        }
+    }
+
+    /// The connection is not there.
+    private func turnAway(_ grant: SessionGrant, _ reason: String) {
+        log.error("a session is not served: \(reason)", metadata: ["tsih": "\(grant.tsih)"])
         link?.send(.sessionEnded(tsih: grant.tsih, .neverBegan))
     }
 
-    private func take(_ grant: SessionGrant, _ connection: OwnedDescriptor) {
+    private func take(_ grant: SessionGrant, _ connection: ByteStream) {
         guard let target = targets[grant.tid] else {
             refuseLogin(grant, connection, .targetRemoved)
             link?.send(.sessionEnded(tsih: grant.tsih, .neverBegan))
@@ -335,9 +361,10 @@ public final class DataProcess {
     }
 
     /// Says on the connection itself why there is no session after all; a peer that does not read it misses it.
-    private func refuseLogin(_ grant: SessionGrant, _ connection: OwnedDescriptor, _ status: LoginStatus) {
-        var start = 0
-        _ = Socket.send(connection.rawValue, grant.outcome.refusalBytes(status), from: &start)
+    private func refuseLogin(_ grant: SessionGrant, _ connection: ByteStream, _ status: LoginStatus) {
+        var output = OutputQueue(pool: shared.answers)
+        output.append(copying: grant.outcome.refusalBytes(status).span)
+        _ = connection.send(&output)
         connection.close()
     }
 
@@ -454,6 +481,7 @@ extension SessionEnd {
         case .pingTimeout: self = .unanswered
         case .outputStalled: self = .outputStalled
         case .inputStalled: self = .inputStalled
+        case .distrusted: self = .distrusted
         }
     }
 }

@@ -1,5 +1,6 @@
 import Logging
 import Reactor
+import TLS
 
 /// What a login or data process is told when it is started.
 public struct RoleOptions: Sendable {
@@ -23,22 +24,28 @@ public enum NetworkRole {
     /// Runs a login process until control is gone.
     /// - Parameter page: where it notes whose bytes it works on
     public static func runLogin(door: consuming FileDescriptor, page: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
-        run(door, page, options, log) { loop, door throws(SystemError) in try LoginProcess(loop: loop, door: door, options: options.login, log: log) }
+        run(door, page, options, log, prepare: {}) { loop, door throws(SystemError) in
+            Work.takePlace(0)
+            return try LoginService(loop: loop, door: door, options: options.login, log: log)
+        }
     }
 
     /// Runs a data process until control is gone.
     /// - Parameter page: where it notes whose bytes it works on
     public static func runData(door: consuming FileDescriptor, page: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
-        run(door, page, options, log) { loop, door throws(SystemError) in try DataProcess(loop: loop, door: door, options: options.data, log: log) }
+        run(door, page, options, log, prepare: TLSLibrary.prepare) { loop, door throws(SystemError) in
+            try DataProcess(loop: loop, door: door, options: options.data, logins: options.login, log: log)
+        }
     }
 
     /// Goes into confinement before anything is read and before the first thread is started, then runs.
     private static func run<Process>(
-        _ door: consuming FileDescriptor, _ page: consuming FileDescriptor, _ options: RoleOptions, _ log: Logger,
+        _ door: consuming FileDescriptor, _ page: consuming FileDescriptor, _ options: RoleOptions, _ log: Logger, prepare: () -> Void,
         _ make: (EventLoop, consuming FileDescriptor) throws(SystemError) -> Process
     ) -> Int32 {
         do {
             try Work.join(page)
+            prepare()
             let walls = try Sandbox.enter(identity: options.identity, parent: options.parent)
             if walls.landlock == nil { log.warning("this kernel has no Landlock; the filter of system calls holds alone") }
             let loop = try EventLoop()

@@ -5,10 +5,11 @@ import Medium
 import Reactor
 import SCSI
 import Storage
+import TLS
 import Target
 
 /// A connection in full-feature phase: carries bytes between its socket and its session, and the session's actions out.
-final class SessionConnection: EventHandler {
+final class SessionConnection: EventHandler, TurnHandler {
     /// Receives of one connection before the others of its reactor have their turn.
     private static let receivesPerTurn = 4
     /// How long a connection that is to be closed may take to send what is left, in nanoseconds.
@@ -18,11 +19,13 @@ final class SessionConnection: EventHandler {
     private unowned let reactor: SessionReactor
     private let session: Session
     /// nil once it is closed.
-    private var connection: OwnedDescriptor?
+    private var connection: ByteStream?
     private var interest: Readiness = []
     /// Received, but not yet taken by the session, which waits for memory or for its answers to leave.
     private var unread: Unread?
     private var closesAfterOutput = false
+    /// Whether it goes on at the end of the turn.
+    private var isInLine = false
     private var endReason: EndReason?
 
     private var now: UInt64 { reactor.loop.now }
@@ -54,11 +57,13 @@ final class SessionConnection: EventHandler {
         session.begin(with: beginning.grant.outcome.finalResponseBytes(tsih: beginning.grant.tsih))
         interest = .readable
         do {
-            try reactor.loop.add(connection.rawValue, interest, self)
+            try reactor.loop.add(connection.number, interest, self)
         } catch {
             reactor.shared.log.error("a connection cannot be watched: \(error)")
             close(.connectionLost)
         }
+        // What the initiator has sent behind its last Login Request may have left the socket with that.
+        if connection.holdsInput { receive() }
         settle()
     }
 
@@ -74,6 +79,19 @@ final class SessionConnection: EventHandler {
         if !events.isDisjoint(with: [.readable, .hangup, .error, .peerClosed]) { receive() }
         // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
         if !events.isDisjoint(with: [.hangup, .error]), !readsMore { close(.connectionLost) }
+        settle()
+    }
+
+    /// The others have had their turn.
+    func endOfTurn() {
+        isInLine = false
+        if connection?.holdsInput == true { ready(.readable) }
+    }
+
+    /// What a portal with TLS accepts has been replaced.
+    func replaced(_ portal: UInt32, _ context: ServerContext) {
+        guard let connection, connection.portal == portal, !connection.isStillTrusted(by: context) else { return }
+        close(.distrusted)
         settle()
     }
 
@@ -125,7 +143,7 @@ final class SessionConnection: EventHandler {
             // Without room for what the session may leave, that stays in the socket: nothing is received but what is taken.
             let leavesRest = !reactor.canPutAside
             let all = 0..<reactor.input.count
-            switch leavesRest ? Socket.peek(connection.rawValue, into: &reactor.input, all) : Socket.receive(connection.rawValue, into: &reactor.input, all) {
+            switch leavesRest ? connection.peek(into: &reactor.input, all) : connection.receive(into: &reactor.input, all) {
             case .received(let count):
                 let input = reactor.input
                 let used = session.receive(input.span.extracting(0..<count), now: now)
@@ -135,7 +153,7 @@ final class SessionConnection: EventHandler {
                     unread = reactor.putAside(used..<count)
                 }
                 carryOut()
-                if count < input.count { return }
+                if count < input.count, !connection.holdsInput { return }
             case .wouldBlock: return
             case .closed: return close(.connectionLost)
             }
@@ -143,9 +161,9 @@ final class SessionConnection: EventHandler {
     }
 
     /// Receives again what has been looked at.
-    private func discard(_ count: Int, _ connection: OwnedDescriptor) {
+    private func discard(_ count: Int, _ connection: ByteStream) {
         var left = count
-        while left > 0, case .received(let more) = Socket.receive(connection.rawValue, into: &reactor.input, 0..<left) { left -= more }
+        while left > 0, case .received(let more) = connection.receive(into: &reactor.input, 0..<left) { left -= more }
     }
 
     /// Gives the session what it has not taken yet, if it takes it now.
@@ -167,7 +185,7 @@ final class SessionConnection: EventHandler {
     private func send() {
         guard let connection, session.unsent > 0 else { return }
         var result = SendResult.done
-        session.send(now: now) { result = Socket.send(connection.rawValue, &$0) }
+        session.send(now: now) { result = connection.send(&$0) }
         if case .closed = result { close(.connectionLost) }
     }
 
@@ -178,6 +196,11 @@ final class SessionConnection: EventHandler {
             carryOut()
             send()
             again = !closesAfterOutput && feedUnread()
+        }
+        // Epoll does not tell of input that has left the socket.
+        if let connection, readsMore, connection.holdsInput, !isInLine {
+            isInLine = true
+            reactor.loop.whenTurnEnds(self)
         }
         carryOut()
         if closesAfterOutput, session.unsent == 0 { close(endReason ?? .connectionLost) }
@@ -192,16 +215,16 @@ final class SessionConnection: EventHandler {
         if session.unsent > 0 { wanted.insert(.writable) }
         guard wanted != interest else { return }
         interest = wanted
-        do { try reactor.loop.modify(connection.rawValue, wanted) } catch { close(.connectionLost) }
+        do { try reactor.loop.modify(connection.number, wanted) } catch { close(.connectionLost) }
     }
 
     private func close(_ reason: EndReason) {
         guard let connection else { return }
         session.end(reason)
         endReason = endReason ?? reason
-        reactor.loop.remove(connection.rawValue)
+        reactor.loop.remove(connection.number)
         self.connection = nil
-        beginning.connection.close()
+        connection.close()
         unread = nil
     }
 

@@ -7,6 +7,7 @@ import Reactor
 import SCSI
 import Storage
 import Synchronization
+import TLS
 import Target
 
 /// What other threads tell a reactor.
@@ -21,6 +22,8 @@ enum ReactorMessage: Sendable {
     case memoryReleased(NexusID)
     case heartbeat(UInt64)
     case survey(RequestID)
+    /// What a portal with TLS accepts has been replaced: sessions whose peers are not trusted any more end.
+    case replaced(portal: UInt32, ServerContext)
 }
 
 /// What reactors tell the thread that talks to control.
@@ -40,16 +43,16 @@ enum ReactorReport: Sendable {
     case surveyed(RequestID, [SurveyEntry])
 }
 
-/// A granted session on its way to, or on, its reactor. It owns the connection's descriptor until the session does.
+/// A granted session on its way to, or on, its reactor. It owns the connection until the session does.
 final class SessionBeginning: Sendable {
     let grant: SessionGrant
     let target: ServedTarget
-    let connection: OwnedDescriptor
+    let connection: ByteStream
     let nexus: NexusID
     private let revoked = Atomic(false)
     private let mask: Mutex<LUNMask>
 
-    init(grant: SessionGrant, target: ServedTarget, connection: OwnedDescriptor, nexus: NexusID) {
+    init(grant: SessionGrant, target: ServedTarget, connection: ByteStream, nexus: NexusID) {
         self.grant = grant
         self.target = target
         self.connection = connection
@@ -159,6 +162,8 @@ final class SessionReactor {
         case .targets(let nexus, let request, let targets): on(nexus) { $0.answer(request, targets) }
         case .memoryReleased(let nexus): on(nexus) { $0.memoryAvailable() }
         case .heartbeat(let count): shared.reports.post(.heartbeat(reactor: number, count))
+        case .replaced(let portal, let context):
+            for connection in Array(connections.values) { work(for: connection.tsih) { connection.replaced(portal, context) } }
         case .survey(let request): shared.reports.post(.surveyed(request, connections.values.flatMap(\.survey)))
         }
     }

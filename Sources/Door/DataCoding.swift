@@ -48,6 +48,8 @@ extension DataOrderMessage: DoorMessage {
         DoorRow(11, "survey", limit: 16),
         DoorRow(12, "setMask"),
         DoorRow(13, "tryStore", limit: 64, descriptors: 0...1),
+        DoorRow(14, "openLoginDoor", limit: 1, descriptors: 1...1),
+        DoorRow(15, "grantHere", limit: 32 << 10),
     ]
 
     public var code: UInt8 {
@@ -65,6 +67,8 @@ extension DataOrderMessage: DoorMessage {
         case .survey: 11
         case .setMask: 12
         case .tryStore: 13
+        case .openLoginDoor: 14
+        case .grantHere: 15
         }
     }
 
@@ -119,6 +123,10 @@ extension DataOrderMessage: DoorMessage {
         case .tryStore(let request, let store):
             writer.write(request.rawValue)
             store.encode(into: &writer)
+        case .openLoginDoor: break
+        case .grantHere(let id, let grant):
+            writer.write(id.rawValue)
+            grant.encode(into: &writer)
         }
     }
 
@@ -144,6 +152,8 @@ extension DataOrderMessage: DoorMessage {
         case 11: self = .survey(try request())
         case 12: self = .setMask(try request(), tsih: try reader.uint16(), try LUNMask(from: &reader))
         case 13: self = .tryStore(try request(), try StoreDescription(from: &reader))
+        case 14: self = .openLoginDoor
+        case 15: self = .grantHere(ConnectionID(rawValue: try reader.uint64()), try SessionGrant(from: &reader))
         default: throw .invalid
         }
     }

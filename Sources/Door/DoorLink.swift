@@ -1,3 +1,4 @@
+import Crypto
 import DequeModule
 import Reactor
 
@@ -33,6 +34,8 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     private struct Waiting {
         let bytes: [UInt8]
         let descriptor: Int32?
+        let isSecret: Bool
+        func wiped() { if isSecret { wipe(bytes) } }
     }
 
     private let loop: EventLoop
@@ -65,10 +68,10 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     /// - Parameter descriptor: travels along; stays the caller's
     public func send(_ message: Outgoing, passing descriptor: Int32? = nil) {
         guard let socket = socket.rawValue else { return }
-        let bytes = message.encoded()
+        let (bytes, row) = (message.encoded(), message.row)
         if unsent.isEmpty {
             switch Socket.sendMessage(socket, bytes, descriptors: descriptor.map { [$0] } ?? []) {
-            case .done: return
+            case .done: return row.isSecret ? wipe(bytes) : ()
             case .wouldBlock: break
             case .closed(let error): return end(DoorEnd(error))
             }
@@ -78,7 +81,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
         if let descriptor {
             do { copy = try FileDescriptor.duplicate(descriptor).release() } catch { return end(.failed(error)) }
         }
-        unsent.append(Waiting(bytes: bytes, descriptor: copy))
+        unsent.append(Waiting(bytes: bytes, descriptor: copy, isSecret: row.isSecret))
         watch()
     }
 
@@ -108,6 +111,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
             switch Socket.sendMessage(socket, first.bytes, descriptors: first.descriptor.map { [$0] } ?? []) {
             case .done:
                 unsent.removeFirst()
+                first.wiped()
                 if let descriptor = first.descriptor { _ = FileDescriptor(owning: descriptor) }
             case .wouldBlock: return
             case .closed(let error): return end(DoorEnd(error))
@@ -123,6 +127,7 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
             case .message(let bytes, var descriptors):
                 do {
                     let message = try Incoming(bytes, descriptors: descriptors.count, someWereLost: descriptors.someWereLost)
+                    if message.row.isSecret { wipe(bytes) }
                     pace(message)
                     onMessage(message, &descriptors)
                 } catch {
@@ -160,7 +165,10 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     }
 
     private func discardUnsent() {
-        for waiting in unsent { if let descriptor = waiting.descriptor { _ = FileDescriptor(owning: descriptor) } }
+        for waiting in unsent {
+            waiting.wiped()
+            if let descriptor = waiting.descriptor { _ = FileDescriptor(owning: descriptor) }
+        }
         unsent = []
     }
 }

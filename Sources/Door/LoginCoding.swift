@@ -1,15 +1,20 @@
 import Bytes
+import Crypto
 import ISCSI
+import TLS
 
 extension LoginQuestionMessage: DoorMessage {
     public static let table: [DoorRow] = [
-        DoorRow(1, "begin", descriptors: 1...1, perSecond: 20_000, in: [.unknown]),
+        DoorRow(1, "begin", limit: 16 << 10, descriptors: 1...1, perSecond: 20_000, in: [.unknown]),
         DoorRow(2, "finish", limit: 32 << 10, descriptors: 1...1, perSecond: 20_000, in: [.negotiating]),
         DoorRow(3, "sendTargets", perSecond: 5_000, in: [.discovering]),
         DoorRow(4, "gone", limit: 16, perSecond: 50_000, in: Set(LoginPhase.allCases)),
         DoorRow(5, "heartbeat", limit: 32, perSecond: 100),
         DoorRow(6, "authenticate", perSecond: 20_000, in: [.proving]),
         DoorRow(7, "failed", limit: 16, descriptors: 1...1, perSecond: 20_000),
+        DoorRow(8, "sign", limit: 1024, perSecond: 10_000, isForTLS: true),
+        DoorRow(9, "preSharedKey", limit: 1024, perSecond: 10_000, isForTLS: true),
+        DoorRow(10, "handshakeFailed", limit: 1024, descriptors: 1...1, perSecond: 20_000, isForTLS: true),
     ]
 
     public var code: UInt8 {
@@ -21,14 +26,18 @@ extension LoginQuestionMessage: DoorMessage {
         case .heartbeat: 5
         case .authenticate: 6
         case .failed: 7
+        case .sign: 8
+        case .preSharedKey: 9
+        case .handshakeFailed: 10
         }
     }
 
     public func encodeBody(into writer: inout ByteWriter) {
         switch self {
-        case .begin(let id, let question):
+        case .begin(let id, let question, let channel):
             writer.write(id.rawValue)
             question.encode(into: &writer)
+            channel.encode(into: &writer)
         case .finish(let id, let outcome):
             writer.write(id.rawValue)
             outcome.encode(into: &writer)
@@ -43,18 +52,38 @@ extension LoginQuestionMessage: DoorMessage {
             writer.write(id.rawValue)
             answer.encode(into: &writer)
         case .failed(let offence): writer.write(offence.rawValue)
+        case .sign(let request, let portal, let scheme, let message):
+            writer.write(request.rawValue)
+            writer.write(portal)
+            writer.write(scheme.rawValue)
+            writer.write(message)
+        case .preSharedKey(let request, let portal, let identity):
+            writer.write(request.rawValue)
+            writer.write(portal)
+            writer.write(identity)
+        case .handshakeFailed(let portal, let failure):
+            writer.write(portal)
+            writer.write(failure)
         }
     }
 
     public init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
         switch code {
-        case 1: self = .begin(ConnectionID(rawValue: try reader.uint64()), try LoginQuestion(from: &reader))
+        case 1: self = .begin(ConnectionID(rawValue: try reader.uint64()), try LoginQuestion(from: &reader), try LoginChannel(from: &reader))
         case 2: self = .finish(ConnectionID(rawValue: try reader.uint64()), try LoginOutcome(from: &reader))
         case 3: self = .sendTargets(ConnectionID(rawValue: try reader.uint64()), try TextRequest.Selection(from: &reader))
         case 4: self = .gone(ConnectionID(rawValue: try reader.uint64()))
         case 5: self = .heartbeat(try reader.uint64(), refused: try reader.uint64())
         case 6: self = .authenticate(ConnectionID(rawValue: try reader.uint64()), try CHAPAnswer(from: &reader))
         case 7: self = .failed(try reader.enumeration())
+        case 8:
+            self = .sign(
+                RequestID(rawValue: try reader.uint64()), portal: try reader.uint32(), try reader.signatureScheme(),
+                try reader.byteString(limit: ChannelLimits.signed))
+        case 9:
+            self = .preSharedKey(
+                RequestID(rawValue: try reader.uint64()), portal: try reader.uint32(), identity: try reader.byteString(limit: ChannelLimits.identity))
+        case 10: self = .handshakeFailed(portal: try reader.uint32(), try reader.string(limit: ChannelLimits.reason))
         default: throw .invalid
         }
     }
@@ -62,8 +91,8 @@ extension LoginQuestionMessage: DoorMessage {
     /// The connection that it is about.
     public var connection: ConnectionID? {
         switch self {
-        case .begin(let id, _), .authenticate(let id, _), .finish(let id, _), .sendTargets(let id, _), .gone(let id): id
-        case .failed, .heartbeat: nil
+        case .begin(let id, _, _), .authenticate(let id, _), .finish(let id, _), .sendTargets(let id, _), .gone(let id): id
+        case .failed, .heartbeat, .sign, .preSharedKey, .handshakeFailed: nil
         }
     }
 }
@@ -81,6 +110,9 @@ extension LoginAnswerMessage: DoorMessage {
         DoorRow(9, "authenticated", limit: 16 << 10),
         DoorRow(10, "drop", limit: 16),
         DoorRow(11, "keepOut", limit: 32),
+        DoorRow(12, "secure", limit: DoorLimits.message),
+        DoorRow(13, "signed", limit: 1024),
+        DoorRow(14, "preSharedKey", limit: 512, isSecret: true),
     ]
 
     public var code: UInt8 {
@@ -96,6 +128,9 @@ extension LoginAnswerMessage: DoorMessage {
         case .authenticated: 9
         case .drop: 10
         case .keepOut: 11
+        case .secure: 12
+        case .signed: 13
+        case .preSharedKey: 14
         }
     }
 
@@ -124,6 +159,20 @@ extension LoginAnswerMessage: DoorMessage {
             writer.write(targets) { $1.encode(into: &$0) }
             writer.write(isLast)
         case .heartbeat(let count): writer.write(count)
+        case .secure(let portal, let part, let isLast):
+            writer.write(portal)
+            writer.write(part)
+            writer.write(isLast)
+        case .signed(let request, let signature):
+            writer.write(request.rawValue)
+            writer.write(signature) { $0.write($1) }
+        case .preSharedKey(let request, let key):
+            writer.write(request.rawValue)
+            writer.write(key) { writer, key in
+                let bytes = key.withBytes { bytes in (0..<bytes.count).map { bytes[$0] } }
+                writer.write(bytes)
+                wipe(bytes)
+            }
         }
     }
 
@@ -146,6 +195,19 @@ extension LoginAnswerMessage: DoorMessage {
                 try reader.optional { reader throws(ByteReaderError) in try CHAPProof(from: &reader) })
         case 10: self = .drop(ConnectionID(rawValue: try reader.uint64()))
         case 11: self = .keepOut(try Source(from: &reader), milliseconds: try reader.uint32())
+        case 12: self = .secure(portal: try reader.uint32(), try reader.byteString(limit: DoorLimits.message), isLast: try reader.bool())
+        case 13:
+            self = .signed(
+                RequestID(rawValue: try reader.uint64()),
+                try reader.optional { reader throws(ByteReaderError) in try reader.byteString(limit: ChannelLimits.signature) })
+        case 14:
+            self = .preSharedKey(
+                RequestID(rawValue: try reader.uint64()),
+                try reader.optional { reader throws(ByteReaderError) in
+                    let bytes = try reader.byteString(limit: ChannelLimits.key)
+                    defer { wipe(bytes) }
+                    return Secret(bytes)
+                })
         default: throw .invalid
         }
     }

@@ -1,6 +1,8 @@
 import Bytes
+import Crypto
 import ISCSI
 import SCSI
+import TLS
 
 /// A connection while it logs in: drawn by the login process, never used again in its life.
 public struct ConnectionID: Hashable, Sendable {
@@ -14,10 +16,24 @@ public struct RequestID: Hashable, Sendable {
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 }
 
-/// Asked by the login process. Whoever asks is held to be hostile.
+/// What a connection that logs in stands on, as whoever has accepted it says.
+public struct LoginChannel: Hashable, Sendable {
+    /// The number of its portal.
+    public var portal: UInt32
+    /// What its peer has shown by TLS; nil: it came in clear.
+    public var peer: TLSPeer?
+
+    public init(portal: UInt32, peer: TLSPeer? = nil) {
+        self.portal = portal
+        self.peer = peer
+    }
+}
+
+/// Asked by whoever speaks with peers that nobody knows yet: the login process, and the data process for its portals behind TLS, each
+/// over a door of its own. Whoever asks is held to be hostile.
 public enum LoginQuestionMessage: Sendable {
     /// May this begin? With the connection's descriptor, from which control takes the addresses itself.
-    case begin(ConnectionID, LoginQuestion)
+    case begin(ConnectionID, LoginQuestion, LoginChannel)
     /// This is its answer to the challenge: is it right?
     case authenticate(ConnectionID, CHAPAnswer)
     /// It has negotiated these: let it in. With the connection's descriptor, which goes on to data.
@@ -25,15 +41,28 @@ public enum LoginQuestionMessage: Sendable {
     case sendTargets(ConnectionID, TextRequest.Selection)
     /// The connection is gone without having finished.
     case gone(ConnectionID)
+    /// Sign this for the handshake of a connection to `portal`, which has TLS. Nothing but what servers sign in TLS is signed.
+    case sign(RequestID, portal: UInt32, SignatureScheme, [UInt8])
+    /// Which key goes with this identity, on a portal with TLS?
+    case preSharedKey(RequestID, portal: UInt32, identity: [UInt8])
+    /// A TLS handshake has failed, and why. With the connection's descriptor, from which control takes the address itself.
+    case handshakeFailed(portal: UInt32, String)
     /// Somebody who is not known has failed. With the connection's descriptor, from which control takes the address itself.
     case failed(LoginOffence)
     /// With how many connections it has not accepted from who has to wait, since it began.
     case heartbeat(UInt64, refused: UInt64)
 }
 
-/// Said to the login process.
+/// Said to whoever asks a `LoginQuestionMessage`.
 public enum LoginAnswerMessage: Sendable {
-    /// Accept connections from this listening descriptor.
+    /// A part of what a portal with TLS presents and accepts, in the form of `ServerMaterial`; before its first connection, and whenever
+    /// that is replaced. With the last one whoever is not trusted by it any more is ended.
+    case secure(portal: UInt32, [UInt8], isLast: Bool)
+    /// nil: it is not signed.
+    case signed(RequestID, [UInt8]?)
+    /// nil: nobody has that identity.
+    case preSharedKey(RequestID, Secret?)
+    /// Accept connections from this listening descriptor; in clear, unless there is a `secure` for the portal.
     case listen(portal: UInt32)
     case stopListening(portal: UInt32)
     /// Accept and close at once (system state offline), or serve.
@@ -72,7 +101,7 @@ public struct StoreDescription: Hashable, Sendable {
     }
 }
 
-/// A one-time grant: whom to serve, on the connection whose descriptor travels beside it.
+/// A one-time grant: whom to serve, and on which connection.
 public struct SessionGrant: Sendable {
     public var tid: Int32
     /// Given by control, unique among living sessions, never 0 (RFC 7143 §11.12.6). That of a living session if the
@@ -111,6 +140,10 @@ public enum DataOrderMessage: Sendable {
     case removeLogicalUnit(RequestID, tid: Int32, lun: UInt16, force: Bool)
     /// With the connection's descriptor.
     case grant(SessionGrant)
+    /// On a connection that data has accepted itself, through a portal with TLS.
+    case grantHere(ConnectionID, SessionGrant)
+    /// With data's end of a door of its own for logins: what it asks there waits for nothing that it has to report.
+    case openLoginDoor
     /// Ends the session, waits for its I/O.
     case endSession(RequestID, tsih: UInt16)
     /// The session may see and write these from now on; waits for what is in the store of what it may not do any more.
@@ -131,6 +164,8 @@ public enum DataRefusal: UInt8, Sendable {
 /// Why a session ended; for `show`, the log and the audit.
 public enum SessionEnd: UInt8, Sendable {
     case loggedOut = 1, connectionLost, protocolError, reinstated, administrator, unanswered, inputStalled, outputStalled, targetReset
+    /// What its initiator has shown by TLS is not trusted any more.
+    case distrusted
     /// The grant came to nothing: its target had gone.
     case neverBegan
 }

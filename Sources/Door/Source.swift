@@ -110,4 +110,6 @@ public enum LoginOffence: UInt8, Sendable {
     case unfinished = 1
     /// It sent what no initiator sends.
     case nonsense
+    /// It began TLS on a clear portal: most likely somebody has mistaken the port.
+    case tlsInClear
 }

@@ -30,10 +30,14 @@ public struct DoorRow: Sendable {
     public let perSecond: Int
     /// In which phases of its connection it may be asked; nil: it belongs to none.
     public let phases: Set<LoginPhase>?
+    /// Whether only a process that serves portals with TLS may say it.
+    public let isForTLS: Bool
+    /// Whether its bytes are wiped behind it, at both ends.
+    let isSecret: Bool
 
     init(
         _ code: UInt8, _ name: String, limit: Int = 4096, descriptors: ClosedRange<Int> = 0...0, perSecond: Int = .max,
-        in phases: Set<LoginPhase>? = nil
+        in phases: Set<LoginPhase>? = nil, isForTLS: Bool = false, isSecret: Bool = false
     ) {
         self.code = code
         self.name = name
@@ -41,6 +45,8 @@ public struct DoorRow: Sendable {
         self.descriptors = descriptors
         self.perSecond = perSecond
         self.phases = phases
+        self.isForTLS = isForTLS
+        self.isSecret = isSecret
     }
 }
 

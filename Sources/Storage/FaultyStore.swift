@@ -1,6 +1,7 @@
 import Bytes
 import Glibc
 import Medium
+import Reactor
 
 /// A store that misbehaves on demand in front of one that does not: it delays, holds back, fails and tears. For tests.
 public final class FaultyStore: BackingStore {

@@ -31,6 +31,8 @@ public enum EndReason: Hashable, Sendable {
     case inputStalled
     /// Answers were not read for `SessionLimits.outputStall`.
     case outputStalled
+    /// What the initiator has shown about itself is not trusted any more.
+    case distrusted
 }
 
 /// What sessions tell each other, whichever reactors they live on.

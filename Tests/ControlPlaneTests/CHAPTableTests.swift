@@ -332,7 +332,7 @@ private let offers: [[CHAPAlgorithm]] = {
         let outcome = LoginOutcome(
             identity: question, negotiated: NegotiatedParameters(), expCmdSN: 1, statSN: 1,
             finalResponse: FinalLoginResponse(currentStage: 1, initiatorTaskTag: 0, statSN: 0, text: []))
-        let messages: [LoginQuestionMessage] = [.begin(id, question), .authenticate(id, Self.answer), .finish(id, outcome), .sendTargets(id, .all), .gone(id)]
+        let messages: [LoginQuestionMessage] = [.begin(id, question, LoginChannel(portal: 1)), .authenticate(id, Self.answer), .finish(id, outcome), .sendTargets(id, .all), .gone(id)]
         for (message, isPermitted) in zip(messages, permitted) {
             let error: DoorError? = Result { () throws(DoorError) in try bureau.desk.admit(message) }.failure
             #expect((error == nil) == isPermitted, "\(message.row.name) of a connection that is \(what)")

@@ -253,7 +253,7 @@ private final class World {
         let world = try World()
         let id = ConnectionID(rawValue: 1)
         let (begin, finish, list) = (
-            LoginQuestionMessage.begin(id, world.question()), LoginQuestionMessage.finish(id, world.outcome(world.question())),
+            LoginQuestionMessage.begin(id, world.question(), LoginChannel(portal: 1)), LoginQuestionMessage.finish(id, world.outcome(world.question())),
             LoginQuestionMessage.sendTargets(id, .all)
         )
         #expect(throws: Never.self) { try world.desk.admit(begin) }

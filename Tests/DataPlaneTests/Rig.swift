@@ -8,6 +8,7 @@ import Reactor
 import SCSI
 import Storage
 import Synchronization
+import TLS
 import Testing
 
 @testable import DataPlane
@@ -62,7 +63,7 @@ final class Rig {
                 configure(&options)
                 let log = Logger(label: "data") { _ in SwiftLogNoOpLogHandler() }
                 let loop = try EventLoop()
-                let process = try DataProcess(loop: loop, door: FileDescriptor(owning: number), options: options, log: log)
+                let process = try DataProcess(loop: loop, door: FileDescriptor(owning: number), options: options, logins: LoginOptions(connections: 1000, connectionsPerSource: 1000), log: log)
                 loop.run()
                 withExtendedLifetime(process) {}
             } catch {
@@ -213,10 +214,16 @@ final class Rig {
 /// The initiator's end of a granted connection.
 final class Client {
     private var socket: FileDescriptor?
+    /// nil: in clear.
+    private let secure: SecureConnection?
+    private let pool = BufferPool(budget: 16 << 20)
     private var cmdSN: UInt32 = 1
     private var tag: UInt32 = 1
 
-    private init(_ socket: consuming FileDescriptor) { self.socket = consume socket }
+    init(_ socket: consuming FileDescriptor, secure: SecureConnection? = nil) {
+        self.socket = consume socket
+        self.secure = secure
+    }
 
     /// - Parameter ours: gets the target's end
     static func connected(_ ours: inout FileDescriptor?) throws -> Client {
@@ -237,7 +244,7 @@ final class Client {
         var bytes: [UInt8] = []
         while bytes.count < count {
             var piece = [UInt8](repeating: 0, count: count - bytes.count)
-            switch Socket.receive(number, into: &piece, 0..<piece.count) {
+            switch secure?.receive(into: &piece, 0..<piece.count) ?? Socket.receive(number, into: &piece, 0..<piece.count) {
             case .received(let got): bytes += piece.prefix(got)
             case .wouldBlock: guard Socket.wait(number, .readable, nanoseconds: nanoseconds) else { return nil }
             case .closed: return nil
@@ -250,7 +257,7 @@ final class Client {
     func ends() -> Bool {
         var piece = [UInt8](repeating: 0, count: 4096)
         while true {
-            switch Socket.receive(number, into: &piece, 0..<piece.count) {
+            switch secure?.receive(into: &piece, 0..<piece.count) ?? Socket.receive(number, into: &piece, 0..<piece.count) {
             case .received: continue
             case .wouldBlock: guard Socket.wait(number, .readable, nanoseconds: Rig.patience) else { return false }
             case .closed: return true
@@ -273,6 +280,12 @@ final class Client {
     }
 
     func send(_ bytes: [UInt8]) {
+        if let secure {
+            var queue = OutputQueue(pool: pool)
+            queue.append(copying: bytes.span)
+            while case .wouldBlock = secure.send(&queue) { _ = Socket.wait(number, .writable, nanoseconds: Rig.patience) }
+            return
+        }
         var start = 0
         while case .wouldBlock = Socket.send(number, bytes, from: &start) { _ = Socket.wait(number, .writable, nanoseconds: Rig.patience) }
     }

@@ -1,7 +1,9 @@
 import Bytes
+import Crypto
 import ISCSI
 import Reactor
 import SCSI
+import TLS
 import Testing
 
 @testable import Door
@@ -63,10 +65,22 @@ private let findings: [SurveyEntry] = [
     .logicalUnit(tid: 1, lun: 4, UnitCondition(flushFailed: true)), .connection(tsih: 5, cid: 6, traffic),
 ]
 
+/// As long as they get.
+private let somebody = TLSPeer(
+    identity: .certificate(
+        fingerprint: [UInt8](repeating: 1, count: 32), uris: [[UInt8]](repeating: [UInt8](repeating: 0x75, count: 255), count: 8),
+        subject: [UInt8](repeating: 0x73, count: 512), notAfter: -1),
+    version: .tls13, cipher: "TLS_AES_256_GCM_SHA384", usesKernelTLS: true)
+private let keyHolder = TLSPeer(
+    identity: .preSharedKey(identity: [UInt8](repeating: 0x69, count: 128)), version: .tls13, cipher: "TLS_AES_128_GCM_SHA256", usesKernelTLS: false)
+
 /// One of every message, the largest of its kind where there is a limit.
 private let loginQuestions: [LoginQuestionMessage] = [
-    .begin(connection, question), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
-    .gone(connection), .heartbeat(1, refused: 2), .failed(.unfinished), .failed(.nonsense),
+    .begin(connection, question, LoginChannel(portal: 1)), .begin(connection, question, LoginChannel(portal: 2, peer: somebody)),
+    .begin(connection, question, LoginChannel(portal: 2, peer: keyHolder)), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
+    .gone(connection), .heartbeat(1, refused: 2), .failed(.unfinished), .failed(.nonsense), .failed(.tlsInClear),
+    .sign(request, portal: 2, .ed25519, [UInt8](repeating: 0x20, count: 200)), .preSharedKey(request, portal: 2, identity: Array("host-1".utf8)),
+    .handshakeFailed(portal: 2, String(repeating: "r", count: 512)),
     .authenticate(
         connection,
         CHAPAnswer(
@@ -75,6 +89,8 @@ private let loginQuestions: [LoginQuestionMessage] = [
     .authenticate(connection, CHAPAnswer(algorithm: .md5, name: [0], response: [UInt8](repeating: 1, count: 16), counterdemand: nil)),
 ]
 private let loginAnswers: [LoginAnswerMessage] = [
+    .secure(portal: 2, [UInt8](repeating: 7, count: 64 << 10), isLast: false), .secure(portal: 2, [], isLast: true), .signed(request, nil),
+    .signed(request, [UInt8](repeating: 8, count: 104)), .preSharedKey(request, nil), .preSharedKey(request, Secret([UInt8](repeating: 9, count: 64))),
     .listen(portal: 1), .stopListening(portal: 1), .setOnline(true), .proceed(connection, SessionParameters(), portalGroupTag: 1, .none),
     .proceed(connection, SessionParameters(), portalGroupTag: 1, .chap(CHAPDemand(algorithms: [.md5, .sha3_256], identifier: 9, challenge: [1, 2]))),
     .authenticated(connection, SessionParameters(), nil), .drop(connection),
@@ -88,6 +104,7 @@ private let dataOrders: [DataOrderMessage] = [
     .updateLogicalUnit(request, tid: 1, lun: 2, settings, store, forgetsFailedFlush: false), .tryStore(request, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
     .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3), .heartbeat(3),
+    .openLoginDoor, .grantHere(connection, SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .survey(request), .setMask(request, tsih: 2, .all), .setMask(request, tsih: 2, LUNMask([LUNMask.Run]())!),
     // As long as two rules can make it.
     .setMask(request, tsih: 2, LUNMask((0..<2 * UInt16(LUNMask.mostRuns)).map { LUNMask.Run(2 * $0...2 * $0, .read) })!),
@@ -177,6 +194,36 @@ private let dataReports: [DataReportMessage] = [
         #expect(throws: DoorError.self) { try OpenAnswer(OpenAnswer.trusted.encoded(), descriptors: 0) }
     }
 
+    @Test("What a portal with TLS presents is the same behind the door, in as many parts as it takes", arguments: [0, 1, 65_536, 200_000])
+    func material(length: Int) throws {
+        let material = ServerMaterial(
+            certificates: Array("-----BEGIN".utf8), clientCA: [UInt8](repeating: 1, count: length), crl: [2], clientAuthentication: .optional,
+            takesPreSharedKeys: true, policy: .compatible)
+        var parts: [UInt8] = []
+        var wasLast = false
+        for message in try #require(MaterialParts.messages(portal: 3, material)) {
+            guard case .secure(portal: 3, let part, let isLast) = try LoginAnswerMessage(message.encoded(), descriptors: 0) else {
+                Issue.record("another message")
+                return
+            }
+            #expect(!wasLast)
+            wasLast = isLast
+            parts += part
+        }
+        #expect(wasLast)
+        #expect(try MaterialParts.material(parts) == material)
+        #expect(throws: ByteReaderError.trailingBytes) { try MaterialParts.material(parts + [0]) }
+        #expect(throws: ByteReaderError.truncated) { try MaterialParts.material(Array(parts.dropLast())) }
+    }
+
+    @Test("More than a portal may present is not sent")
+    func tooMuchMaterial() {
+        let material = ServerMaterial(
+            certificates: [], clientCA: [], crl: [UInt8](repeating: 0, count: MaterialParts.most), clientAuthentication: .none,
+            takesPreSharedKeys: false, policy: .strict)
+        #expect(MaterialParts.messages(portal: 1, material) == nil)
+    }
+
     @Test("No message, and one that is not in the table, is refused", arguments: [[], [0], [200], [255, 1, 2]] as [[UInt8]])
     func unknown(bytes: [UInt8]) {
         #expect(throws: DoorError.unknownMessage(bytes.first ?? 0)) { try LoginQuestionMessage(bytes, descriptors: 0) }
@@ -188,7 +235,7 @@ private let dataReports: [DataReportMessage] = [
         var random = SystemRandomNumberGenerator()
         for _ in 0..<20_000 {
             var bytes = (0..<Int.random(in: 1...200, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
-            bytes[0] = UInt8.random(in: 0...12, using: &random)
+            bytes[0] = UInt8.random(in: 0...16, using: &random)
             for descriptors in 0...1 {
                 if let message = try? LoginQuestionMessage(bytes, descriptors: descriptors) { #expect(message.encoded() == bytes) }
                 if let message = try? DataReportMessage(bytes, descriptors: descriptors) { #expect(message.encoded() == bytes) }

@@ -5,9 +5,6 @@ import Testing
 
 /// What an administrator says of portals, and what is read of their files.
 @Suite(.enabled(if: Subject.isPortcullis)) struct PortalTests {
-    /// Whether a process serves portals with TLS.
-    private static let servesTLS = false
-
     /// The files of a portal in a daemon's folder, as `certs/issue` would make them.
     private struct Files {
         let issuer: Issuer
@@ -123,7 +120,7 @@ import Testing
         #expect(finished.ending == .exited(1) && finished.output.contains("\(folder.path("key")): can be read by others"), "\(finished.evidence)")
     }
 
-    @Test("A portal with TLS is made, shown, kept, updated and read anew; what is not right changes nothing", .enabled(if: servesTLS))
+    @Test("A portal with TLS is made, shown, kept, updated and read anew; what is not right changes nothing")
     func secure() throws {
         let daemon = try Daemon()
         let files = try Files(daemon.folder)

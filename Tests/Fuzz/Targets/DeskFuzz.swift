@@ -71,7 +71,7 @@ private struct DeskWorld {
                 LoginQuestion(
                     initiatorName: iscsiName(Self.initiators[Int(choice & 3) % 3]), sessionType: choices[2] ? .discovery : .normal,
                     targetName: choices[3] ? nil : iscsiName(Self.targets[choices[4] ? 1 : choice & 3 == 3 ? 2 : 0]), isid: ISID(rawValue: choices[5] ? 2 : 1),
-                    tsih: choices[6] ? UInt16(input.byte()) : 0, cid: choices[7] ? 1 : 0)))
+                    tsih: choices[6] ? UInt16(input.byte()) : 0, cid: choices[7] ? 1 : 0), LoginChannel(portal: 1)))
     }
 
     /// What would be right, with changes.
@@ -131,7 +131,7 @@ private struct DeskWorld {
     private mutating func answer(_ message: LoginQuestionMessage) throws(DoorError) {
         guard let peer = Self.peer, let local = Self.local else { preconditionFailure("addresses of ours") }
         switch message {
-        case .begin(let id, let question):
+        case .begin(let id, let question, _):
             switch desk.begin(id, question, peer: peer, local: local, configuration, sessions) {
             case .proceed(let parameters, let tag, let authentication):
                 var demanded: CHAPDemand?
@@ -164,7 +164,7 @@ private struct DeskWorld {
         case .gone(let id):
             desk.gone(id)
             proceeding[id] = nil
-        case .failed, .heartbeat: break
+        case .failed, .heartbeat, .sign, .preSharedKey, .handshakeFailed: break
         }
     }
 

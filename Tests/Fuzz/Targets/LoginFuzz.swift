@@ -82,7 +82,7 @@ struct LoginRun: Equatable {
         precondition(outcome.identity.sessionType == .discovery || outcome.negotiated.isWithin(policy.offered), "no more than was offered")
         precondition(outcome.finalResponseBytes(tsih: 1).count <= PDULength.header + LoginLimits.segment)
         precondition(outcome.refusalBytes(.outOfResources).count == PDULength.header)
-        DoorFuzz.passes(LoginQuestionMessage.begin(ConnectionID(rawValue: 1), outcome.identity))
+        DoorFuzz.passes(LoginQuestionMessage.begin(ConnectionID(rawValue: 1), outcome.identity, LoginChannel(portal: 1)))
         DoorFuzz.passes(LoginQuestionMessage.finish(ConnectionID(rawValue: 1), outcome))
     }
 }

@@ -3,9 +3,10 @@ import Door
 import ISCSI
 import Logging
 import Reactor
+import TLS
 
-/// Bounds of the login process: everything in it is done for peers that nobody knows yet.
-public enum LoginProcessLimits {
+/// Bounds of logins: everything here is done for peers that nobody knows yet.
+public enum NewcomerLimits {
     /// Nanoseconds from accept to the end of login, whatever the peer does. Initiators give up on their own after 15 s.
     public static let loginTime: UInt64 = 15_000_000_000
     /// Nanoseconds that a discovery session may be silent; then it is closed. Discovery takes a moment.
@@ -16,6 +17,8 @@ public enum LoginProcessLimits {
     public static let receiveSize = 16 << 10
     /// Sources that are kept out at once: as many as control remembers.
     public static let keptOut = 65_536
+    /// Bytes of the sentence that says why a TLS handshake has failed.
+    static let reason = 512
     /// Bytes of discovery answers that may wait to be sent before nothing more is read from the connection.
     public static let unsent = 256 << 10
 }
@@ -34,15 +37,26 @@ public struct LoginOptions: Sendable {
     }
 }
 
-/// The process that meets peers nobody knows yet: accepts on clear portals, speaks the login phase and discovery sessions, asks
-/// control, and gives what has come through away. It holds no configuration and no secret.
-public final class LoginProcess {
+/// Meets peers nobody knows yet: accepts on portals, speaks the login phase and discovery sessions, asks control, and gives what has
+/// come through away. It holds no configuration and no secret.
+///
+/// It is all that the login process does, for clear portals; and a part of the data process, for portals with TLS, since a connection
+/// with TLS cannot move from one process to another.
+public final class LoginService {
     let loop: EventLoop
     let log: Logger
     private let options: LoginOptions
     let answers = BufferPool(budget: 1 << 40, cached: 1 << 20)
     private(set) var link: DoorLink<LoginAnswerMessage, LoginQuestionMessage>?
     private var listeners: [UInt32: Listener] = [:]
+    /// nil: here is no TLS.
+    let handshakes: Handshakes?
+    private var questions: HandshakeQuestions?
+    /// What portals with TLS present and accept, and the parts of what is on its way.
+    private var contexts: [UInt32: ServerContext] = [:]
+    private var parts: [UInt32: [UInt8]] = [:]
+    /// Called when what a portal accepts is replaced: whoever has come through it before may not be trusted any more.
+    var onReplacement: ((_ portal: UInt32, ServerContext) -> Void)?
     private var connections: [ConnectionID: LoginConnection] = [:]
     private var crowd = Crowd()
     /// Sources from which nothing is accepted, until when.
@@ -56,19 +70,29 @@ public final class LoginProcess {
     }
     private var nextConnection: UInt64 = 1
     private var isOnline = true
-    var input = [UInt8](repeating: 0, count: LoginProcessLimits.receiveSize)
+    var input = [UInt8](repeating: 0, count: NewcomerLimits.receiveSize)
 
-    public init(loop: EventLoop, door: consuming FileDescriptor, options: LoginOptions, log: Logger) throws(SystemError) {
+    /// - Parameter handshakes: nil for a process without TLS
+    init(loop: EventLoop, door: consuming FileDescriptor, options: LoginOptions, handshakes: Handshakes? = nil, log: Logger) throws(SystemError) {
         self.loop = loop
         self.options = options
+        self.handshakes = handshakes
         self.log = log
-        Work.takePlace(0)
         link = try DoorLink(loop: loop, socket: door) { [unowned self] message, descriptors in
             handle(message, &descriptors)
         } onEnd: { [unowned self] reason in
             if case .closed = reason {} else { self.log.error("control is gone: \(reason)") }
             self.loop.stop()
         }
+        if handshakes != nil { questions = HandshakeQuestions(here { $0.link?.send($1) }) }
+    }
+
+    /// Runs `work` on the loop's thread, from any other.
+    func here<Value: Sendable>(_ work: @escaping @Sendable (LoginService, Value) -> Void) -> @Sendable (Value) -> Void {
+        // It lives as long as its loop runs, and the mailbox delivers on the loop's thread only.
+        nonisolated(unsafe) let service = self
+        let mailbox = loop.mailbox
+        return { value in mailbox.post { _ in work(unsafe service, value) } }
     }
 
     private func handle(_ message: LoginAnswerMessage, _ descriptors: inout ReceivedDescriptors) {
@@ -78,7 +102,13 @@ public final class LoginProcess {
                 return log.error("a portal cannot be served: this process may open no more descriptors")
             }
             listen(portal, descriptor)
-        case .stopListening(let portal): listeners.removeValue(forKey: portal)?.close()
+        case .stopListening(let portal):
+            listeners.removeValue(forKey: portal)?.close()
+            contexts[portal] = nil
+            for connection in Array(connections.values) where connection.portal == portal { connection.close(tellControl: true) }
+        case .secure(let portal, let part, let isLast): secure(portal, part, isLast: isLast)
+        case .signed(let id, let signature): questions?.answered(id, signature: signature)
+        case .preSharedKey(let id, let key): questions?.answered(id, key: key)
         case .setOnline(let isOnline): self.isOnline = isOnline
         case .proceed(let id, let parameters, let tag, let authentication):
             connections[id]?.answer(.proceed(parameters: parameters, portalGroupTag: tag, authentication: authentication))
@@ -92,10 +122,37 @@ public final class LoginProcess {
         }
     }
 
+    /// What a portal presents and accepts: from now on for whoever connects, and for whoever is connected as far as it is trusted.
+    private func secure(_ portal: UInt32, _ part: [UInt8], isLast: Bool) {
+        parts[portal, default: []] += part
+        guard let questions, let bytes = parts[portal], bytes.count <= MaterialParts.most, isLast else {
+            if isLast || questions == nil { parts[portal] = nil }
+            return
+        }
+        parts[portal] = nil
+        do {
+            let context = try questions.context(portal: portal, try MaterialParts.material(bytes))
+            contexts[portal] = context
+            for connection in Array(connections.values) where connection.portal == portal && !connection.isStillTrusted(by: context) {
+                connection.close(tellControl: true)
+            }
+            onReplacement?(portal, context)
+        } catch {
+            // Control has tried it before: it goes on with what there was.
+            log.error("what a portal with TLS presents cannot be used: \(error)")
+        }
+    }
+
+    /// Whether what its peer has shown is what its portal accepts now.
+    func trusts(_ connection: LoginConnection) -> Bool { contexts[connection.portal].map(connection.isStillTrusted) ?? true }
+
+    /// A session takes the place of a login on a connection that stays here. nil: it has gone.
+    func take(_ id: ConnectionID) -> ByteStream? { connections[id]?.give() }
+
     /// Control remembers no more sources than this process has room for, and says each again that fails again.
     private func keepOut(_ source: Source, for nanoseconds: UInt64) {
-        if keptOut.count >= LoginProcessLimits.keptOut { keptOut = keptOut.filter { $0.value > loop.now } }
-        guard keptOut.count < LoginProcessLimits.keptOut || keptOut[source] != nil else { return }
+        if keptOut.count >= NewcomerLimits.keptOut { keptOut = keptOut.filter { $0.value > loop.now } }
+        guard keptOut.count < NewcomerLimits.keptOut || keptOut[source] != nil else { return }
         keptOut[source] = loop.now + nanoseconds
     }
 
@@ -111,7 +168,7 @@ public final class LoginProcess {
     private func listen(_ portal: UInt32, _ descriptor: consuming FileDescriptor) {
         do {
             listeners[portal] = try Listener(loop, descriptor) { [unowned self] connection, peer in
-                accept(connection, peer)
+                accept(connection, peer, portal)
             } onTrouble: { [log] error in
                 log.warning("connections wait: \(error)")
             }
@@ -120,7 +177,7 @@ public final class LoginProcess {
         }
     }
 
-    private func accept(_ descriptor: consuming FileDescriptor, _ peer: SocketAddress?) {
+    private func accept(_ descriptor: consuming FileDescriptor, _ peer: SocketAddress?, _ portal: UInt32) {
         // As tgt: offline, connections are taken and closed at once.
         guard isOnline, let peer else { return }
         let source = Source(peer)
@@ -132,12 +189,18 @@ public final class LoginProcess {
         let id = ConnectionID(rawValue: nextConnection)
         nextConnection += 1
         do {
-            connections[id] = try LoginConnection(id, descriptor, source: source, process: self)
+            let stream = if let context = contexts[portal] { ByteStream(descriptor, accepting: context, portal: portal) } else { ByteStream(descriptor) }
+            let connection = try LoginConnection(id, stream, portal: portal, source: source, service: self)
+            connections[id] = connection
             crowd.add(id, from: source)
+            connection.begin()
         } catch {
-            log.warning("a connection cannot be watched: \(error)")
+            log.warning("a connection cannot be served: \(error)")
         }
     }
+
+    /// The connection with this number, while it is here.
+    func connection(_ id: ConnectionID) -> LoginConnection? { connections[id] }
 
     func sendTargets(_ id: ConnectionID, _ scope: TextRequest.Selection) { discoveries.append((id, scope)) }
 
@@ -150,54 +213,107 @@ public final class LoginProcess {
 /// One connection in the login process, from accept until it is given away or closed.
 final class LoginConnection: EventHandler {
     private enum Stage {
+        /// TLS is being agreed on, and waits for this; nil: a step of it is computed, and nobody here touches the stream.
+        case securing(Readiness?)
         case login(LoginMachine)
         /// Negotiated: control decides.
         case finishing(LoginOutcome)
         case discovery(DiscoverySession)
         /// Only what is left to send is sent.
         case leaving
+        /// TLS has failed, and the peer has been told: what it still sends is not looked at.
+        case draining
     }
 
     let id: ConnectionID
     let source: Source
     /// Its source, for the note of what is worked on.
     private let word: UInt64
-    private unowned let process: LoginProcess
-    private var connection: FileDescriptor?
-    private var stage = Stage.login(LoginMachine())
+    private unowned let service: LoginService
+    let portal: UInt32
+    /// What the peer has shown by TLS.
+    private var peer: TLSPeer?
+    /// nil once it is closed, or given away.
+    private var stream: ByteStream?
+    private var stage: Stage
     private var output: OutputQueue
     private var interest: Readiness = .readable
     private var unread: [UInt8] = []
+    private var hasSpoken = false
     private var deadline: TimerID?
     /// Whether control has been asked about it.
     private var isKnownToControl = false
 
-    init(_ id: ConnectionID, _ descriptor: consuming FileDescriptor, source: Source, process: LoginProcess) throws(SystemError) {
+    init(_ id: ConnectionID, _ stream: ByteStream, portal: UInt32, source: Source, service: LoginService) throws(SystemError) {
         self.id = id
         self.source = source
+        self.portal = portal
         word = source.word
-        self.process = process
-        output = OutputQueue(pool: process.answers)
-        let number = descriptor.rawValue
-        connection = consume descriptor
-        try process.loop.add(number, .readable, self)
-        expire(after: LoginProcessLimits.loginTime)
+        self.service = service
+        self.stream = stream
+        stage = stream.secure == nil ? .login(LoginMachine()) : .securing(.readable)
+        output = OutputQueue(pool: service.answers)
+        try service.loop.add(stream.number, .readable, self)
     }
 
+    /// Its time runs from here.
+    func begin() { expire(after: NewcomerLimits.loginTime) }
+
     private func expire(after nanoseconds: UInt64) {
-        if let deadline { process.loop.cancel(deadline) }
-        deadline = process.loop.after(nanoseconds: nanoseconds) { [weak self] in self?.expired() }
+        if let deadline { service.loop.cancel(deadline) }
+        deadline = service.loop.after(nanoseconds: nanoseconds) { [weak self] in self?.expired() }
     }
 
     private func expired() {
-        if case .login = stage { report(.unfinished) }
+        switch stage {
+        case .login, .securing: report(.unfinished)
+        case .finishing, .discovery, .leaving, .draining: break
+        }
         close(tellControl: true)
     }
 
     /// Tells control of what nobody else sees, showing it the connection.
     private func report(_ offence: LoginOffence) {
-        guard let number = connection.rawValue else { return }
-        process.link?.send(.failed(offence), passing: number)
+        guard let stream else { return }
+        service.link?.send(.failed(offence), passing: stream.number)
+    }
+
+    // MARK: TLS
+
+    func isStillTrusted(by context: ServerContext) -> Bool {
+        // One whose handshake is not over is held to what it began with, and looked at when it is over.
+        if case .securing = stage { return true }
+        return stream?.isStillTrusted(by: context) ?? true
+    }
+
+    /// The peer's next bytes are there: another step towards TLS, on another thread.
+    private func secure() {
+        guard case .securing(.some) = stage, let handshakes = service.handshakes, let stream, let secure = stream.secure else { return }
+        stage = .securing(nil)
+        watch()
+        let id = id
+        handshakes.step(stream, secure, service.here { $0.connection(id)?.computed($1) })
+    }
+
+    private func computed(_ step: HandshakeStep) {
+        guard case .securing = stage, let stream else { return }
+        switch step {
+        case .wantsInput: stage = .securing(.readable)
+        case .wantsOutput: stage = .securing(.writable)
+        case .failed(let failure):
+            // A peer that still sends would have the alert torn away by the reset of a connection that is closed with input unread.
+            stage = .draining
+            Socket.finishSending(stream.number)
+            expire(after: NewcomerLimits.lastWords)
+            service.link?.send(.handshakeFailed(portal: portal, String("\(failure)".utf8.prefix(NewcomerLimits.reason)) ?? ""), passing: stream.number)
+        case .done(let peer):
+            self.peer = peer
+            stage = .login(LoginMachine())
+            // What the portal accepts may have been replaced meanwhile.
+            guard service.trusts(self) else { return close(tellControl: true) }
+            settle()
+        }
+        watch()
     }
 
     // MARK: Bytes
@@ -206,17 +322,32 @@ final class LoginConnection: EventHandler {
         // If this process crashes or hangs meanwhile, control knows over whose bytes.
         Work.note(word)
         defer { Work.note(0) }
+        if case .securing(let waitsFor) = stage {
+            // The peer is gone; without this the loop would be told for ever while a step is computed.
+            if waitsFor == nil { return events.isDisjoint(with: [.hangup, .error]) ? () : close(tellControl: true) }
+            return secure()
+        }
+        if case .draining = stage { return drain() }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
         // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
         if !events.isDisjoint(with: [.hangup, .error]), !takesInput { return close(tellControl: true) }
         settle()
     }
 
+    private func drain() {
+        guard let stream else { return }
+        // In clear, for there is no TLS.
+        switch Socket.receive(stream.number, into: &service.input, 0..<service.input.count) {
+        case .received, .wouldBlock: return
+        case .closed: close(tellControl: true)
+        }
+    }
+
     private func receive() {
-        guard let number = connection.rawValue, unread.isEmpty else { return }
-        switch Socket.receive(number, into: &process.input, 0..<process.input.count) {
+        guard let stream, unread.isEmpty else { return }
+        switch stream.receive(into: &service.input, 0..<service.input.count) {
         case .received(let count):
-            let input = process.input
+            let input = service.input
             let used = take(input.span.extracting(0..<count))
             if used < count { unread = Array(input[used..<count]) }
         case .wouldBlock: break
@@ -228,14 +359,21 @@ final class LoginConnection: EventHandler {
     private func take(_ bytes: Span<UInt8>) -> Int {
         switch stage {
         case .login(var machine):
+            if !hasSpoken, peer == nil, TLSHello.begins(bytes) {
+                report(.tlsInClear)
+                output.append(copying: TLSHello.alert.span)
+                leave()
+                return bytes.count
+            }
+            hasSpoken = true
             let used = machine.receive(bytes)
             proceed(machine)
             return used
         case .discovery(let session):
-            expire(after: LoginProcessLimits.discoveryIdle)
+            expire(after: NewcomerLimits.discoveryIdle)
             return session.receive(bytes)
         // Nothing may come before the answer to the last request; what comes is not looked at.
-        case .finishing, .leaving: return bytes.count
+        case .finishing, .leaving, .securing, .draining: return bytes.count
         }
     }
 
@@ -245,15 +383,15 @@ final class LoginConnection: EventHandler {
         stage = .login(machine)
         switch machine.state {
         case .needsInput: break
-        case .asks(let question): ask(.begin(id, question))
-        case .proves(let answer): process.link?.send(.authenticate(id, answer))
+        case .asks(let question): ask(.begin(id, question, LoginChannel(portal: portal, peer: peer)))
+        case .proves(let answer): service.link?.send(.authenticate(id, answer))
         case .succeeded(let outcome):
             stage = .finishing(outcome)
             ask(.finish(id, outcome))
         case .discovery(let outcome):
             output.append(copying: outcome.finalResponseBytes(tsih: 1).span)
-            stage = .discovery(DiscoverySession(outcome, answers: process.answers))
-            expire(after: LoginProcessLimits.discoveryIdle)
+            stage = .discovery(DiscoverySession(outcome, answers: service.answers))
+            expire(after: NewcomerLimits.discoveryIdle)
         // Control itself has refused it, or it has sent what no initiator sends.
         case .failed(let status):
             if status == .initiatorError { report(.nonsense) }
@@ -266,14 +404,20 @@ final class LoginConnection: EventHandler {
 
     /// Asks control, showing it the connection.
     private func ask(_ question: LoginQuestionMessage) {
-        guard let number = connection.rawValue else { return }
+        guard let stream else { return }
         isKnownToControl = true
-        process.link?.send(question, passing: number)
+        service.link?.send(question, passing: stream.number)
     }
 
     private func settle() {
         drainDiscovery()
-        while connection.rawValue != nil, !unread.isEmpty, takesInput {
+        while let stream, takesInput {
+            if unread.isEmpty {
+                guard stream.holdsInput else { break }
+                receive()
+                drainDiscovery()
+                continue
+            }
             let before = unread.count
             let used = take(unread.span)
             unread.removeFirst(used)
@@ -288,38 +432,54 @@ final class LoginConnection: EventHandler {
     private var takesInput: Bool {
         switch stage {
         case .login(let machine): machine.state == .needsInput
-        case .finishing: false
-        case .discovery(let session): session.wantsInput && output.byteCount < LoginProcessLimits.unsent
+        case .finishing, .securing: false
+        case .draining: true
+        case .discovery(let session): session.wantsInput && output.byteCount < NewcomerLimits.unsent
         case .leaving: false
         }
     }
 
     private func send() {
-        guard let number = connection.rawValue, !output.isEmpty else { return }
-        if case .closed = Socket.send(number, &output) { close(tellControl: true) }
+        guard let stream, !output.isEmpty else { return }
+        if case .closed = stream.send(&output) { close(tellControl: true) }
     }
 
     private func watch() {
-        guard let number = connection.rawValue else { return }
+        guard let stream else { return }
         var wanted: Readiness = takesInput ? .readable : []
+        if case .securing(let waitsFor?) = stage { wanted = waitsFor }
         if !output.isEmpty { wanted.insert(.writable) }
         guard wanted != interest else { return }
         interest = wanted
-        do { try process.loop.modify(number, wanted) } catch { close(tellControl: true) }
+        do { try service.loop.modify(stream.number, wanted) } catch { close(tellControl: true) }
     }
 
     /// Sends what there is to send, then closes.
     private func leave() {
         stage = .leaving
-        expire(after: LoginProcessLimits.lastWords)
+        expire(after: NewcomerLimits.lastWords)
     }
 
     func close(tellControl: Bool) {
-        guard let descriptor = connection.take() else { return }
-        process.loop.remove(descriptor.rawValue)
-        if let deadline { process.loop.cancel(deadline) }
-        if tellControl, isKnownToControl { process.link?.send(.gone(id)) }
-        process.forget(self)
+        guard let stream = letGo() else { return }
+        // A step of its handshake that is computed holds it until it is over.
+        if case .securing(nil) = stage {} else { stream.close() }
+        if tellControl, isKnownToControl { service.link?.send(.gone(id)) }
+    }
+
+    /// Gives the stream to the session that its login has come to.
+    func give() -> ByteStream? {
+        guard case .finishing = stage else { return nil }
+        return letGo()
+    }
+
+    private func letGo() -> ByteStream? {
+        guard let stream else { return nil }
+        service.loop.remove(stream.number)
+        if let deadline { service.loop.cancel(deadline) }
+        self.stream = nil
+        service.forget(self)
+        return stream
     }
 
     // MARK: What control says
@@ -341,7 +501,7 @@ final class LoginConnection: EventHandler {
             // The rules have changed.
             guard case .refuse = answer else { return }
             leave()
-        case .leaving: return
+        case .leaving, .securing, .draining: return
         }
         settle()
     }
@@ -357,9 +517,17 @@ final class LoginConnection: EventHandler {
     private func drainDiscovery() {
         guard case .discovery(let session) = stage else { return }
         session.moveOutput(to: &output)
-        if let scope = session.takeQuestion() { process.sendTargets(id, scope) }
+        if let scope = session.takeQuestion() { service.sendTargets(id, scope) }
         if session.isOver { leave() }
     }
+}
+
+/// What TLS looks like to whoever does not speak it.
+private enum TLSHello {
+    /// Whether this is the beginning of a handshake (RFC 8446 §5.1): no Login Request is, whose opcode is 0x43.
+    static func begins(_ bytes: Span<UInt8>) -> Bool { bytes.count >= 2 && bytes[0] == 22 && bytes[1] == 3 }
+    /// A fatal `unexpected_message` (RFC 8446 §6), for whoever tells its user what it was told.
+    static let alert: [UInt8] = [21, 3, 3, 0, 2, 2, 10]
 }
 
 /// A discovery session (RFC 7143 §4.3): SendTargets, NOP and Logout, nothing else.

@@ -1,0 +1,70 @@
+import Door
+import Logging
+import Model
+import Reactor
+import TLS
+
+/// What whoever has connected through a portal with TLS has shown: what that means may change while it is connected.
+package struct TLSEvidence: Hashable, Sendable {
+    /// The portal's number.
+    let portal: UInt32
+    let shown: PortalMaterial.Shown
+    /// Version and cipher suite, for people.
+    let protection: String
+
+    init(portal: UInt32, peer: TLSPeer) {
+        self.portal = portal
+        protection = "\(peer.version.rawValue) \(peer.cipher)\(peer.usesKernelTLS ? " (kernel)" : "")"
+        shown =
+            switch peer.identity {
+            case .nobody: .nothing
+            case .certificate(let fingerprint, let uris, _, _): .certificate(fingerprint: fingerprint, uris: uris)
+            case .preSharedKey(let identity): .preSharedKey(identity: identity)
+            }
+    }
+}
+
+extension PortalMaterial {
+    /// What the process that serves the portal needs of it: nothing that is secret.
+    var server: ServerMaterial {
+        ServerMaterial(
+            certificates: certificates?.pem ?? [], clientCA: clientCA?.pem ?? [], crl: revocations?.pem ?? [], clientAuthentication: authentication,
+            takesPreSharedKeys: preSharedKeys != nil, policy: TLSPolicy(rawValue: policy.rawValue) ?? .strict)
+    }
+
+    private var authentication: ClientAuthentication { ClientAuthentication(rawValue: clientAuthentication.rawValue) ?? .required }
+}
+
+/// TLS handshakes that came to nothing: counted, and each cause logged once for each source in a while.
+struct FailedHandshakes {
+    /// Nanoseconds in which a cause is logged once.
+    private static let interval: UInt64 = 600_000_000_000
+    /// Causes that are remembered. When there are more, counting begins anew.
+    private static let most = 4096
+
+    private struct Cause: Hashable {
+        let source: String
+        let portal: PortalAddress?
+        let reason: String
+    }
+
+    private let log: Logger
+    private var causes: [Cause: (since: UInt64, count: UInt64)] = [:]
+    /// Since tgtd runs, for `show`.
+    private(set) var count: UInt64 = 0
+
+    init(log: Logger) { self.log = log }
+
+    /// One more.
+    mutating func note(_ peer: SocketAddress, _ portal: PortalAddress?, _ reason: String, at now: UInt64) {
+        count &+= 1
+        let cause = Cause(source: "\(Source(peer))", portal: portal, reason: reason)
+        let earlier = causes[cause]
+        if let earlier, now < earlier.since + Self.interval { return causes[cause] = (earlier.since, earlier.count + 1) }
+        if causes.count >= Self.most { causes = [:] }
+        causes[cause] = (now, 0)
+        var metadata: Logger.Metadata = ["address": "\(peer)", "portal": "\(portal.map { "\($0)" } ?? "closed")"]
+        if let earlier, earlier.count > 0 { metadata["suppressed"] = "\(earlier.count)" }
+        log.notice("a TLS handshake has failed: \(reason)", metadata: metadata)
+    }
+}

@@ -1,0 +1,10 @@
+import COpenSSL
+
+/// Overwrites the bytes of an array where they are, so that whoever else refers to the same storage finds them gone, too: for a secret
+/// that has passed through an array on its way into a `Secret`, and whose array nobody reads any more.
+public func wipe(_ bytes: borrowing [UInt8]) {
+    unsafe bytes.withUnsafeBytes { bytes in
+        guard let start = bytes.baseAddress else { return }
+        unsafe OPENSSL_cleanse(UnsafeMutableRawPointer(mutating: start), bytes.count)
+    }
+}

@@ -1,0 +1,205 @@
+import Bytes
+import Crypto
+import Door
+import ISCSI
+import Reactor
+import SCSI
+import TLS
+import Testing
+
+@testable import DataPlane
+
+/// Data's end of a door for logins, with the test at control's.
+private final class SecureRig {
+    let rig: Rig
+    private let door: FileDescriptor
+    let address: SocketAddress
+    static let portal: UInt32 = 5
+    static let key = Secret([UInt8](repeating: 0x5a, count: 32))
+    static let identity = Array("host-1".utf8)
+
+    init() throws {
+        rig = try Rig()
+        var theirs: FileDescriptor?
+        door = try Socket.messagePair().split(&theirs)
+        let listener = try Socket.listen(on: SocketAddress("127.0.0.1:0")!)
+        address = try #require(try Socket.localAddress(listener.rawValue))
+        try rig.order(passing: theirs.rawValue, .openLoginDoor)
+        try say(.setOnline(true))
+        try secure()
+        try say(.listen(portal: Self.portal), passing: listener.rawValue)
+    }
+
+    /// Tells what the portal takes: pre-shared keys, so that there is no certificate to make.
+    func secure() throws {
+        let material = ServerMaterial(
+            certificates: [], clientCA: [], crl: [], clientAuthentication: .required, takesPreSharedKeys: true, policy: .strict)
+        for message in try #require(MaterialParts.messages(portal: Self.portal, material)) { try say(message) }
+    }
+
+    func say(_ message: LoginAnswerMessage, passing descriptor: Int32? = nil) throws {
+        guard case .done = Socket.sendMessage(door.rawValue, message.encoded(), descriptors: descriptor.map { [$0] } ?? []) else {
+            throw Missing("the door takes nothing")
+        }
+    }
+
+    func question() throws -> LoginQuestionMessage {
+        guard Socket.wait(door.rawValue, .readable, nanoseconds: Rig.patience),
+            case .message(let bytes, let descriptors) = Socket.receiveMessage(door.rawValue, limit: DoorLimits.message)
+        else { throw Missing("nothing is asked") }
+        return try LoginQuestionMessage(bytes, descriptors: descriptors.count)
+    }
+
+    /// Whether something is asked within a moment.
+    func asksAnything() -> Bool { Socket.wait(door.rawValue, .readable, nanoseconds: 200_000_000) }
+
+    /// A connection whose handshake control has helped with.
+    func connect(key: Secret = SecureRig.key, identity: [UInt8] = SecureRig.identity) throws -> Client {
+        let socket = try Socket.connect(to: address)
+        #expect(Socket.wait(socket.rawValue, .writable, nanoseconds: Rig.patience))
+        let context = try ClientContext(.preSharedKey, identity: .preSharedKey(identity: identity, key: key))
+        let secure = SecureConnection(connecting: context, descriptor: socket.rawValue)
+        var isAsked = false
+        while true {
+            switch secure.handshake() {
+            case .done: return Client(socket, secure: secure)
+            case .failed(let failure): throw failure
+            case .wantsOutput: _ = Socket.wait(socket.rawValue, .writable, nanoseconds: Rig.patience)
+            case .wantsInput:
+                if !isAsked {
+                    isAsked = true
+                    guard case .preSharedKey(let id, Self.portal, let identity) = try question() else { throw Missing("another question") }
+                    try say(.preSharedKey(id, identity == Self.identity ? Self.key : nil))
+                }
+                guard Socket.wait(socket.rawValue, .readable, nanoseconds: Rig.patience) else { throw Missing("the handshake stands still") }
+            }
+        }
+    }
+
+    /// Logs in on the connection, as far as control's grant.
+    func logIn(_ client: Client, tsih: UInt16, isid: UInt64 = 1) throws {
+        client.send(Self.loginRequest(isid: isid))
+        guard case .begin(let id, let login, let channel) = try question() else { throw Missing("another question") }
+        #expect(login.initiatorName == name("iqn.a") && channel.portal == Self.portal)
+        #expect(channel.peer?.identity == .preSharedKey(identity: Self.identity))
+        try say(.proceed(id, SessionParameters(), portalGroupTag: 1, .none))
+        guard case .finish(id, let outcome) = try question() else { throw Missing("another question") }
+        try rig.order(.grantHere(id, SessionGrant(tid: Rig.tid, tsih: tsih, outcome: outcome, nopInterval: 0, nopCount: 0)))
+    }
+
+    /// One that asks for everything at once (RFC 7143 §11.12): operational stage, to full-feature phase.
+    static func loginRequest(isid: UInt64) -> [UInt8] {
+        let text = Array("InitiatorName=iqn.a\0TargetName=iqn.t\0SessionType=Normal\0".utf8)
+        var header = [UInt8](repeating: 0, count: 48)
+        header[0] = 0x43
+        header[1] = 0x87
+        header[7] = UInt8(text.count)
+        for index in 0..<6 { header[8 + index] = UInt8(truncatingIfNeeded: isid >> UInt64(40 - 8 * index)) }
+        header[27] = 1
+        return header + text + [UInt8](repeating: 0, count: (4 - text.count % 4) % 4)
+    }
+}
+
+@Suite struct SecurePortalTests {
+    @Test("A session logs in, reads and writes through TLS")
+    func session() throws {
+        let rig = try SecureRig()
+        let client = try rig.connect()
+        try rig.logIn(client, tsih: 7)
+        try client.begin()
+        #expect(try rig.rig.news() == (7, nil))
+        let data = [UInt8](repeating: 0x5e, count: 512)
+        #expect(client.perform(Client.write(3), writes: data) == 0)
+        #expect(try rig.rig.bytes("disk", block: 3) == data)
+        // Many records in one go, as many commands as the window lets through: each is answered, whatever has left the socket with another.
+        for start in stride(from: 0, to: 200, by: 20) {
+            for block in start..<start + 20 { client.command(Client.write(UInt8(block)), writes: [UInt8](repeating: UInt8(block), count: 512)) }
+            for _ in 0..<20 { try #require(client.pdu()?[3] == 0) }
+        }
+        #expect(try rig.rig.bytes("disk", block: 199) == [UInt8](repeating: 199, count: 512))
+    }
+
+    @Test("Another session of the same initiator port takes the place of the first, through TLS as in clear")
+    func reinstatement() throws {
+        let rig = try SecureRig()
+        let first = try rig.connect()
+        try rig.logIn(first, tsih: 1)
+        try first.begin()
+        let second = try rig.connect()
+        try rig.logIn(second, tsih: 2)
+        try second.begin()
+        #expect(first.ends())
+        #expect(try rig.rig.news() == (1, nil))
+        #expect(try rig.rig.news() == (1, .reinstated))
+        #expect(try rig.rig.news() == (2, nil))
+    }
+
+    @Test("A key that control does not know ends the handshake, and control is told why")
+    func unknownKey() throws {
+        let rig = try SecureRig()
+        #expect(throws: TLSFailure.self) { try rig.connect(identity: Array("host-2".utf8)) }
+        guard case .handshakeFailed(portal: SecureRig.portal, let reason) = try rig.question() else { throw Missing("another question") }
+        #expect(!reason.isEmpty)
+    }
+
+    @Test("A login in clear at a portal with TLS ends cleanly, and control is told")
+    func clearLogin() throws {
+        let rig = try SecureRig()
+        let socket = try Socket.connect(to: rig.address)
+        #expect(Socket.wait(socket.rawValue, .writable, nanoseconds: Rig.patience))
+        let client = Client(socket)
+        client.send(SecureRig.loginRequest(isid: 1))
+        // The descriptor that comes along is closed again: as long as control has it, the connection stands.
+        guard case .handshakeFailed(portal: SecureRig.portal, _) = try rig.question() else { throw Missing("another question") }
+        #expect(client.ends())
+    }
+
+    @Test("Hundreds of stalled handshakes hold no thread: a right one is through at once")
+    func stalled() throws {
+        let rig = try SecureRig()
+        var stalled: [Client] = []
+        for index in 0..<500 {
+            let socket = try Socket.connect(to: rig.address)
+            #expect(Socket.wait(socket.rawValue, .writable, nanoseconds: Rig.patience))
+            let client = Client(socket)
+            // Nothing, the first byte of a hello, or its header.
+            client.send(Array([0x16, 3, 1, 2, 0].prefix(index % 6)))
+            stalled.append(client)
+        }
+        let start = ContinuousClock.now
+        let client = try rig.connect()
+        try rig.logIn(client, tsih: 7)
+        try client.begin()
+        let took = ContinuousClock.now - start
+        print("a right login beside \(stalled.count) stalled handshakes: \(took)")
+        #expect(took < .seconds(5))
+    }
+
+    @Test("Sessions go on when what the portal accepts is replaced by as much, under load")
+    func replacement() throws {
+        let rig = try SecureRig()
+        let client = try rig.connect()
+        try rig.logIn(client, tsih: 7)
+        try client.begin()
+        for block in 0..<100 {
+            try rig.secure()
+            #expect(client.perform(Client.write(UInt8(block)), writes: [UInt8](repeating: 1, count: 512)) == 0)
+        }
+        let second = try rig.connect()
+        try rig.logIn(second, tsih: 8, isid: 2)
+        try second.begin()
+    }
+
+    @Test("When the portal closes, who logs in there is dropped, and sessions go on")
+    func closing() throws {
+        let rig = try SecureRig()
+        let client = try rig.connect()
+        try rig.logIn(client, tsih: 7)
+        try client.begin()
+        let waiting = try rig.connect()
+        try rig.say(.stopListening(portal: SecureRig.portal))
+        #expect(waiting.ends())
+        #expect(client.perform(Client.write(1), writes: [UInt8](repeating: 1, count: 512)) == 0)
+        #expect(!rig.asksAnything())
+    }
+}
