@@ -55,20 +55,21 @@ static int stream_write(BIO *bio, const char *bytes, int count) {
 }
 
 // OpenSSL asks for the five bytes of a record's header, then for the rest of the record. One call gives what it asks for and, behind
-// it, what comes next, to be asked for later: two long records a call, or many short ones. (OpenSSL's own way to that, reading ahead,
-// moves all it holds to the front at each record.)
-enum { AHEAD = 16 << 10 };
+// it, what comes next: short records come together, to be copied out one by one; of long ones only the start is taken ahead, so that
+// the rest goes where OpenSSL wants it. (Its own way, reading ahead, moves all it holds to the front at each record.)
+enum { AHEAD = 16 << 10, AHEAD_OF_LONG = 512, LONG = 8 << 10, HEADER = 5 };
 
 static ssize_t receive(tls_stream *stream, void *bytes, size_t count) {
     if (stream->ahead == NULL) stream->ahead = malloc(AHEAD);
-    struct iovec pieces[2] = {{bytes, count}, {stream->ahead, AHEAD}};
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = stream->ahead == NULL ? 1 : 2};
+    if (count != HEADER) stream->is_long = count >= LONG;
+    size_t ahead = stream->ahead == NULL ? 0 : stream->is_long ? AHEAD_OF_LONG : AHEAD;
+    struct iovec pieces[2] = {{bytes, count}, {stream->ahead, ahead}};
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
     ssize_t received;
     do received = recvmsg(stream->descriptor, &message, 0);
     while (received < 0 && errno == EINTR);
     if (received <= 0) return received;
-    size_t room = count + (stream->ahead == NULL ? 0 : AHEAD);
-    if ((size_t)received < room) stream->input_is_empty = true;
+    if ((size_t)received < count + ahead) stream->input_is_empty = true;
     if ((size_t)received <= count) return received;
     stream->ahead_start = 0;
     stream->ahead_count = (size_t)received - count;

@@ -46,6 +46,8 @@ typedef struct {
     /// What was received beyond what OpenSSL asked for: `ahead_count` bytes from `ahead_start` on. NULL while there is nothing.
     uint8_t *_Nullable ahead;
     size_t ahead_start, ahead_count;
+    /// The last record was a long one.
+    bool is_long;
     /// So far: bytes received, calls to receive and to send, fresh keys of the other side.
     uint64_t received, receive_calls, send_calls, key_updates;
 } tls_stream;
