@@ -101,7 +101,7 @@ let package = Package(
         tests("DataPlaneTests", ["DataPlane", "Crypto", "TLS", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "Issuing", "CCRC32C"]),
-        .target(name: "Issuing", dependencies: ["Crypto"], path: "Tests/Issuing", swiftSettings: house),
+        .target(name: "Issuing", dependencies: ["Crypto", "Reactor"], path: "Tests/Issuing", swiftSettings: house),
         tests("TLSTests", ["TLS", "Issuing", "Crypto", "Reactor", "Bytes"]),
         tests("ISCSITests", ["Bytes", "Crypto", "ISCSI"]),
         tests("ReactorTests", ["Reactor", "CLinux", "Bytes"]),

@@ -171,32 +171,39 @@ import Testing
 
 /// A program that is written to and read from, and ended.
 private final class Program {
-    private let process = Process()
-    private let input = Pipe()
-    private let output = Pipe()
+    private let child: ChildProcess
+    private let ends: Wire
 
     init(_ name: String, _ words: [String]) throws {
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = [name] + words
-        process.standardInput = input
-        process.standardOutput = output
-        process.standardError = FileHandle.nullDevice
-        try process.run()
+        ends = try Wire()
+        child = try ChildProcess(
+            path: "/bin/sh", arguments: ["sh", "-c", "exec \"$0\" \"$@\" <&3 >&3 2>/dev/null 3>&-", name] + words, environment: ["PATH=/usr/bin:/bin"],
+            descriptors: [ends.client])
+        ends.closeClient()
     }
 
-    func write(_ text: String) throws { try input.fileHandleForWriting.write(contentsOf: Data(text.utf8)) }
+    func write(_ text: String) throws {
+        var start = 0
+        guard case .done = Socket.send(ends.server, Array(text.utf8), from: &start) else { throw Unexpected(description: "it reads nothing") }
+    }
 
     /// So many bytes, or what comes before the end.
     func read(_ count: Int) throws -> String {
-        var text = Data()
-        while text.count < count, let more = try output.fileHandleForReading.read(upToCount: count - text.count), !more.isEmpty { text += more }
-        return String(decoding: text, as: UTF8.self)
+        var room = [UInt8](repeating: 0, count: count)
+        var got = 0
+        reading: while got < count {
+            switch Socket.receive(ends.server, into: &room, got..<count) {
+            case .received(let more): got += more
+            case .wouldBlock: guard Socket.wait(ends.server, .readable, nanoseconds: 5_000_000_000) else { throw Unexpected(description: "it says nothing") }
+            case .closed: break reading
+            }
+        }
+        return String(decoding: room[..<got], as: UTF8.self)
     }
 
     func end() {
-        // Threads of this process may block SIGTERM, and hand that on.
-        kill(process.processIdentifier, SIGKILL)
-        process.waitUntilExit()
+        child.send(signal: SIGKILL)
+        _ = child.wait(nanoseconds: 5_000_000_000)
     }
 }
 
