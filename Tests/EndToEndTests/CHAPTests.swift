@@ -215,30 +215,7 @@ import Testing
         #expect(try run("iscsi-inq", daemon.url(), environment: Self.mutualEnvironment, folder: daemon.folder).succeeded)
         #expect(try !run("iscsi-inq", daemon.url(), environment: Self.mutualEnvironment.merging(["LIBISCSI_CHAP_PASSWORD": "wrong"]) { $1 }, folder: daemon.folder).succeeded)
         #expect(daemon.family.count == 3)
-        #expect(try copies(of: [Self.secret, Self.outgoingSecret].map { Array($0.utf8) }, in: daemon.family, daemon) == [[1, 0, 0], [1, 0, 0]])
-    }
-
-    /// How often each of these bytes stands in the memory of each of these processes.
-    private func copies(of secrets: [[UInt8]], in processes: [pid_t], _ daemon: Daemon) throws -> [[Int]] {
-        let script = try daemon.folder.write("""
-            import re, sys
-            def count(pid, secret):
-                found = 0
-                with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
-                    for line in maps:
-                        start, end, mode = re.match(r"(\\w+)-(\\w+) (\\S+)", line).groups()
-                        if "r" not in mode or "[v" in line: continue
-                        try:
-                            memory.seek(int(start, 16))
-                            found += memory.read(int(end, 16) - int(start, 16)).count(secret)
-                        except (OSError, OverflowError): pass
-                return found
-            for secret in sys.stdin.read().split(): print(*[count(pid, bytes.fromhex(secret)) for pid in sys.argv[1:]])
-            """, to: "search.py")
-        let words = try daemon.folder.write(secrets.map { $0.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined() }.joined(separator: "\n"), to: "words")
-        let finished = try run("sh", "-c", "exec python3 \(script) \(processes.map { String($0) }.joined(separator: " ")) < \(words)", folder: daemon.folder, seconds: 60)
-        try #require(finished.succeeded, "\(finished.evidence)")
-        return finished.output.split(separator: "\n").map { $0.split(separator: " ").compactMap { Int($0) } }
+        #expect(try daemon.copies(of: [Self.secret, Self.outgoingSecret].map { Array($0.utf8) }, in: daemon.family) == [[1, 0, 0], [1, 0, 0]])
     }
 
     @Test("Control holds a secret once, whichever way it came in, and not at all when its account is gone; the key of its state it holds once")
@@ -259,7 +236,7 @@ import Testing
         let digits = key.compactMap(\.hexDigitValue)
         let rawKey = stride(from: 0, to: digits.count - 1, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
         try #require(rawKey.count == 32)
-        func held(_ bytes: [[UInt8]]) throws -> [Int] { try copies(of: bytes, in: [daemon.process.pid], daemon).flatMap(\.self) }
+        func held(_ bytes: [[UInt8]]) throws -> [Int] { try daemon.copies(of: bytes, in: [daemon.process.pid]).flatMap(\.self) }
         #expect(try held(all) == [1, 1, 1, 1, 1])
         #expect(try held([rawKey, Array(key.utf8.prefix(64))]) == [1, 0])
         for user in ["u0", "u1", "u2", "u4"] { try daemon.must("--mode account --op delete --user \(user)") }

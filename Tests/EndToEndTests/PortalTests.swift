@@ -167,4 +167,39 @@ import Testing
         try daemon.must("--op delete --mode portal --param portal=\(place)")
         #expect(try shown() == "Portal: \(daemon.portal),1\n")
     }
+
+    @Test("A portal's private key and pre-shared keys are in the memory of control, and of no other process of ours")
+    func planted() throws {
+        let daemon = try Daemon()
+        let files = try Files(daemon.folder)
+        let place = "127.0.0.1:\(try Ports.next())"
+        let key = (0..<32).map { _ in UInt8.random(in: 0...255) }
+        let text = key.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+        try files.put("psk", Array("host:\(text):iqn.host\n".utf8))
+        try daemon.must("--op new --mode portal --param \(files.words(place, ",client-auth=optional,psk-file=\(daemon.folder.path("psk"))"))")
+        // The number that a P-256 key is (RFC 5915 §3), in either order.
+        try must("openssl", "pkey", "-in", daemon.folder.path("key"), "-outform", "DER", "-out", daemon.folder.path("der"), folder: daemon.folder)
+        let der = [UInt8](try #require(FileManager.default.contents(atPath: daemon.folder.path("der"))))
+        let start = try #require(der.indices.first { der[$0...].starts(with: [0x02, 0x01, 0x01, 0x04, 0x20]) }) + 5
+        let number = Array(der[start..<start + 32])
+        // Handshakes by certificate and by key, one after the other, and one of each that stays.
+        let certified = ["s_client", "-connect", place, "-CAfile", daemon.folder.path("ca"), "-verify_return_error"]
+        let shared = ["s_client", "-connect", place, "-psk_identity", "host", "-psk", text, "-tls1_3"]
+        func shake(_ words: [String]) throws -> Finished { try run("sh", "-c", "exec openssl \(words.joined(separator: " ")) < /dev/null", folder: daemon.folder, seconds: 20) }
+        for _ in 1...3 {
+            let (first, second) = (try shake(certified), try shake(shared))
+            #expect(first.output.contains("Verification: OK"), "\(first.evidence)")
+            #expect(second.output.contains("Reused, TLSv1.3"), "\(second.evidence)")
+        }
+        let staying = try [certified, shared].map { words in
+            try Running(["sh", "-c", "sleep 30 | openssl \(words.joined(separator: " "))"], folder: daemon.folder)
+        }
+        #expect(eventually(within: 10) { zip(staying, ["Verification: OK", "Reused, TLSv1.3"]).allSatisfy { $0.output.contains($1) } }, daemon.evidence)
+        let (control, others) = (daemon.process.pid, daemon.family.filter { $0 != daemon.process.pid })
+        #expect(others.count == 2)
+        #expect(try daemon.copies(of: [key], in: [control]) == [[1]], daemon.evidence)
+        #expect(try daemon.copies(of: [key, number, number.reversed()], in: others) == [[0, 0], [0, 0], [0, 0]], daemon.evidence)
+        #expect(try daemon.copies(of: [number, number.reversed()], in: [control]).flatMap(\.self).reduce(0, +) > 0, daemon.evidence)
+        for process in staying { process.signal(SIGKILL) }
+    }
 }
