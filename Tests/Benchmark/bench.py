@@ -2,7 +2,13 @@
 """How fast Portcullis is, beside Debian's tgt and beside what the machine can do: `make bench`.
 
 All three serve a file of their own from the same folder, over a clear portal on 127.0.0.1, each with its defaults. The client is
-QEMU's (`qemu-img bench` over libiscsi). In each round every case is run on each of them, one right after the other; what
+QEMU's (`qemu-img bench` over libiscsi).
+
+The cases that begin with `tls-` go through TLS 1.3, mutually authenticated, AES-128-GCM. `ours` and `tgt` have the same stunnel on the
+client's side; on the target's, ours has a TLS portal, and tgt a stunnel in front of it. `connect` is tgt-connect in place of the client's
+stunnel, to our portal.
+
+In each round every case is run on each of them, one right after the other; what
 counts is the ratio within a round, and of these the median. So a machine that is slow for a while is slow for all.
 
 The limit (limit.c) does one pread or pwrite for each command and nothing else.
@@ -15,6 +21,8 @@ import chart
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 IQN = "iqn.2026-11.org.example:bench"
+# Whom our portal lets in: what the client calls itself is what the certificate says.
+INITIATOR = "iqn.2026-11.org.example:client"
 IMAGE_MIB = 1024
 PATIENCE = 180  # seconds for one run of the client: some hundred times what the slowest takes
 
@@ -28,6 +36,7 @@ class Case:
     depth: int
     requests: int
     sessions: int = 1
+    tls: bool = False
 
 
 CASES = [
@@ -39,11 +48,17 @@ CASES = [
     Case("w256k-qd8", "write 256 KiB, 8 at once", True, 256 << 10, 8, 4000),
     Case("r4k-qd32-x4", "read 4 KiB, 4 sessions with 32 each", False, 4 << 10, 32, 20000, 4),
     Case("w4k-qd32-x4", "write 4 KiB, 4 sessions with 32 each", True, 4 << 10, 32, 15000, 4),
+    Case("tls-r4k-qd32", "read 4 KiB, 32 at once, TLS", False, 4 << 10, 32, 40000, tls=True),
+    Case("tls-w4k-qd32", "write 4 KiB, 32 at once, TLS", True, 4 << 10, 32, 30000, tls=True),
+    Case("tls-r256k-qd8", "read 256 KiB, 8 at once, TLS", False, 256 << 10, 8, 3000, tls=True),
+    Case("tls-w256k-qd8", "write 256 KiB, 8 at once, TLS", True, 256 << 10, 8, 2000, tls=True),
 ]
+# What is compared, as far as both were measured.
+RATIOS = [("ours", "tgt"), ("ours", "limit"), ("tgt", "limit"), ("connect", "tgt")]
 
 
 class Subject:
-    """A target that is measured: its process, and the port it listens on."""
+    """A program that listens on a port: a target, or what stands before one."""
 
     def __init__(self, command, port, environment=None):
         self.port = port
@@ -68,7 +83,7 @@ class Subject:
             self.process.wait()
 
     def cpu_seconds(self):
-        """Of its process and of those that this one has started."""
+        """Of its processes: its own, and those that this one has started."""
         parents, used = {}, {}
         for entry in pathlib.Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
@@ -110,6 +125,71 @@ def limit(folder, backing):
     return Subject([binary, str(port), backing], port)
 
 
+class Through:
+    """A target that is reached through others; what stands on its host counts as its own."""
+
+    def __init__(self, target, port, beside=()):
+        self.target, self.port, self.beside = target, port, beside
+
+    def cpu_seconds(self):
+        return self.target.cpu_seconds() + sum(other.cpu_seconds() for other in self.beside)
+
+
+class Keys:
+    """A certificate authority, a portal of it on 127.0.0.1 and an initiator."""
+
+    def __init__(self, folder):
+        self.pki = folder / "pki"
+        for words in (["ca"], ["portal", "127.0.0.1"], ["initiator", INITIATOR]):
+            subprocess.run([ROOT / "certs/issue", "-d", self.pki, *words], check=True, stdout=LOG, stderr=LOG)
+        self.ca = self.pki / "ca.pem"
+
+    def pair(self, which):
+        folder = self.pki / which
+        return folder / "certificate.pem", folder / "key.pem"
+
+
+def stunnel(folder, connect, more):
+    port = free_port()
+    file = folder / f"stunnel-{port}.conf"
+    file.write_text("\n".join([
+        "foreground = yes", "syslog = no", "pid =", "debug = warning", "socket = l:TCP_NODELAY=1", "socket = r:TCP_NODELAY=1", "[portal]",
+        f"accept = 127.0.0.1:{port}", f"connect = 127.0.0.1:{connect}", "sslVersionMin = TLSv1.3", "ciphersuites = TLS_AES_128_GCM_SHA256", *more, ""]))
+    return Subject(["stunnel", str(file)], port)
+
+
+def stunnel_server(folder, keys, target):
+    certificate, key = keys.pair("portals/127.0.0.1")
+    return stunnel(folder, target.port, [f"cert = {certificate}", f"key = {key}", f"CAfile = {keys.ca}", "verifyChain = yes"])
+
+
+def stunnel_client(folder, keys, port):
+    certificate, key = keys.pair(f"initiators/{INITIATOR}")
+    return stunnel(folder, port, [
+        "client = yes", f"cert = {certificate}", f"key = {key}", f"CAfile = {keys.ca}", "verifyChain = yes", "checkIP = 127.0.0.1"])
+
+
+def tgt_connect(folder, keys, program, port):
+    certificate, key = keys.pair(f"initiators/{INITIATOR}")
+    listen = free_port()
+    file = folder / f"connect-{listen}.yaml"
+    file.write_text(
+        f"portals:\n  - listen: 127.0.0.1:{listen}\n    connect: 127.0.0.1:{port}\n    ca: {keys.ca}\n"
+        f"    certificate: {certificate}\n    key: {key}\n")
+    return Subject([program, "--config", str(file)], listen)
+
+
+def tls_portal(keys, tgtadm, control, folder):
+    """A TLS portal of a daemon of ours that runs."""
+    port = free_port()
+    certificate, key = keys.pair("portals/127.0.0.1")
+    words = f"portal=127.0.0.1:{port},tls=required,certificate={certificate},key={key},client-ca={keys.ca},client-auth=required"
+    command = [tgtadm, "-C", str(control), "--lld", "iscsi", "--op", "new", "--mode", "portal", "--param", words]
+    if subprocess.run(command, stdout=LOG, stderr=LOG, env=dict(os.environ, TGT_IPC_SOCKET=str(folder / f"socket-{control}"))).returncode:
+        sys.exit(f"{' '.join(command)} has failed:\n{last_words()}")
+    return port
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return taken.getsockname()[1]
@@ -126,8 +206,10 @@ def image(folder, name):
 
 def run(case, subject):
     """Requests per second, and microseconds of CPU that the target needs for one."""
-    command = ["qemu-img", "bench", "-q", "-f", "raw", "-t", "none", "-c", str(case.requests), "-d", str(case.depth), "-s", str(case.size)]
-    command += ["-w"] * case.writes + [f"iscsi://127.0.0.1:{subject.port}/{IQN}/1"]
+    command = ["qemu-img", "bench", "-q", "-t", "none", "-c", str(case.requests), "-d", str(case.depth), "-s", str(case.size)]
+    command += ["-w"] * case.writes
+    command += ["--image-opts", f"driver=raw,file.driver=iscsi,file.transport=tcp,file.portal=127.0.0.1:{subject.port},file.target={IQN},file.lun=1,"
+                f"file.initiator-name={INITIATOR}"]
     cpu, begin = subject.cpu_seconds(), time.monotonic()
     clients = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(case.sessions)]
     try:
@@ -145,14 +227,16 @@ def run(case, subject):
 
 
 def measure(cases, subjects, rounds):
-    """The figures of every round: case → subject → [(rate, cpu)]. Round 0 warms up; who is first changes from round to round."""
-    figures = {case.name: {name: [] for name in subjects} for case in cases}
-    names = list(subjects)
+    """The figures of every round: case → subject → [(rate, cpu)]. Round 0 warms up; who is first changes from round to round.
+
+    `subjects` are those in clear (False) and those through TLS (True), by name.
+    """
+    figures = {case.name: {name: [] for name in subjects[case.tls]} for case in cases}
     for number in range(rounds + 1):
-        order = names[number % len(names):] + names[: number % len(names)]
         for case in cases:
-            for name in order:
-                figure = run(case, subjects[name])
+            names = list(subjects[case.tls])
+            for name in names[number % len(names):] + names[: number % len(names)]:
+                figure = run(case, subjects[case.tls][name])
                 if number:
                     figures[case.name][name].append(figure)
         print(f"round {number} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
@@ -168,7 +252,7 @@ def summary(figures):
         "rounds": {name: [round(rate) for rate in each] for name, each in rates.items()},
         "ratio": {},
     }
-    for one, other in (("ours", "tgt"), ("ours", "limit"), ("tgt", "limit")):
+    for one, other in RATIOS:
         if one in rates and other in rates:
             ratios = [a / b for a, b in zip(rates[one], rates[other])]
             result["ratio"][f"{one}/{other}"] = {
@@ -176,26 +260,40 @@ def summary(figures):
     return result
 
 
-def table(results):
-    """As text that is a table in Markdown, too."""
+def table(results, cases):
+    """As text that is a table in Markdown, too: one for the cases in clear, one for those through TLS."""
+    shown = [(False, ["ours", "tgt", "limit"], [("ours", "tgt"), ("ours", "limit"), ("tgt", "limit")]),
+             (True, ["ours", "connect", "tgt"], [("ours", "tgt"), ("connect", "tgt")])]
+    parts = []
+    for tls, names, ratios in shown:
+        chosen = {case.name: results[case.name] for case in cases if case.tls == tls}
+        if chosen:
+            parts.append(one_table(chosen, names, ratios))
+    return "\n\n".join(parts)
 
-    def ratio(result, name):
-        found = result["ratio"].get(name)
-        return f"{found['median']:.2f}" if found else "–"
 
-    def spread(result):
-        found = result["ratio"].get("ours/tgt")
-        return f"{found['least']:.2f}…{found['most']:.2f}" if found else "–"
-
+def one_table(results, names, ratios):
     def number(result, kind, name):
         return f"{result[kind][name]:,.{0 if kind == 'rate' else 1}f}" if name in result[kind] else "–"
 
-    head = ["case", "ours /s", "tgt /s", "limit /s", "ours/tgt", "least…most", "ours/limit", "tgt/limit", "CPU µs: ours", "tgt", "limit"]
-    rows = [
-        [name, *(number(result, "rate", who) for who in ("ours", "tgt", "limit")), ratio(result, "ours/tgt"), spread(result),
-         ratio(result, "ours/limit"), ratio(result, "tgt/limit"), *(number(result, "cpu", who) for who in ("ours", "tgt", "limit"))]
-        for name, result in results.items()
-    ]
+    def ratio(result, pair):
+        found = result["ratio"].get("/".join(pair))
+        return [f"{found['median']:.2f}", f"{found['least']:.2f}…{found['most']:.2f}"] if found else ["–", "–"]
+
+    # The spread is shown of what is compared with tgt.
+    def columns(pair, cells):
+        return cells if pair[1] == "tgt" else cells[:1]
+
+    head = ["case", *(f"{name} /s" for name in names)]
+    for pair in ratios:
+        head += columns(pair, ["/".join(pair), "least…most"])
+    head += [f"CPU µs: {names[0]}", *names[1:]]
+    rows = []
+    for name, result in results.items():
+        row = [name, *(number(result, "rate", who) for who in names)]
+        for pair in ratios:
+            row += columns(pair, ratio(result, pair))
+        rows.append(row + [number(result, "cpu", who) for who in names])
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(cells):
@@ -238,6 +336,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tgtd", default=str(ROOT / ".build/release/tgtd"))
     parser.add_argument("--tgtadm", default=str(ROOT / ".build/release/tgtadm"))
+    parser.add_argument("--connect", default=str(ROOT / ".build/release/tgt-connect"))
     parser.add_argument("--peer", metavar="FOLDER", default="/usr/sbin", help="where Debian's tgtd and tgtadm are; without them it is left out")
     parser.add_argument("--dir", default="/dev/shm", help=f"where the files lie that are served: {3 * IMAGE_MIB >> 10} GiB")
     parser.add_argument("--rounds", type=int, default=5)
@@ -253,11 +352,15 @@ def main():
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="portcullis-bench-", dir=CHOSEN.dir))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        subjects = {}
+        subjects = {False: {}, True: {}}
+        clear = subjects[False]
+
+        def start(subject):
+            stack.callback(subject.stop)
+            return subject
 
         def enter(name, subject):
-            stack.callback(subject.stop)
-            subjects[name] = subject
+            clear[name] = start(subject)
 
         enter("ours", daemon(CHOSEN.tgtd, CHOSEN.tgtadm, 62, folder, image(folder, "ours")))
         peer = pathlib.Path(CHOSEN.peer)
@@ -266,11 +369,19 @@ def main():
         else:
             print(f"without Debian's tgt: it is not in {peer}", file=sys.stderr)
         enter("limit", limit(folder, image(folder, "limit")))
+        if any(case.tls for case in cases):
+            keys = Keys(folder)
+            ours = tls_portal(keys, CHOSEN.tgtadm, 62, folder)
+            subjects[True]["ours"] = Through(clear["ours"], start(stunnel_client(folder, keys, ours)).port)
+            subjects[True]["connect"] = Through(clear["ours"], start(tgt_connect(folder, keys, CHOSEN.connect, ours)).port)
+            if "tgt" in clear:
+                server = start(stunnel_server(folder, keys, clear["tgt"]))
+                subjects[True]["tgt"] = Through(clear["tgt"], start(stunnel_client(folder, keys, server.port)).port, [server])
         load = os.getloadavg()[0]
         figures = measure(cases, subjects, CHOSEN.rounds)
 
     results = {case.name: summary(figures[case.name]) for case in cases}
-    print(table(results))
+    print(table(results, cases))
     if CHOSEN.result:
         report = {
             "date": datetime.date.today().isoformat(), "commit": first_line(["git", "rev-parse", "--short", "HEAD"]), "machine": machine(),
@@ -281,7 +392,7 @@ def main():
         path = pathlib.Path(CHOSEN.result)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-        path.with_suffix(".svg").write_text(chart.draw(report))
+        path.with_suffix(".svg").write_text(chart.draw(report, [case.name for case in cases if not case.tls]))
         print(f"written: {path.with_suffix('.json')}, {path.with_suffix('.svg')}", file=sys.stderr)
 
 

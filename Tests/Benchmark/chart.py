@@ -5,9 +5,9 @@ BARS = [("ours", "Portcullis", "#2f6f9f"), ("tgt", "Debian's tgt", "#c98a3d")]
 BAR, GAP, TOP, LEFT, WIDTH, RIGHT = 15, 12, 64, 250, 470, 60
 
 
-def draw(report):
-    """Every case's rates as parts of the limit's, which is the line at 100 %."""
-    cases = list(report["cases"].values())
+def draw(report, names):
+    """The rates of the cases of these names as parts of the limit's, which is the line at 100 %."""
+    cases = [report["cases"][name] for name in names]
     bars = [bar for bar in BARS if all(f"{bar[0]}/limit" in case["ratio"] for case in cases)]
     top = max([1.0] + [case["ratio"][f"{name}/limit"]["median"] for case in cases for name, _, _ in bars])
     most = (int(top * 10) + 1) / 10
