@@ -702,9 +702,9 @@ public final class Control {
     }
 
     /// A TLS handshake has come to nothing.
-    func noteFailedHandshake(_ peer: SocketAddress, _ portal: UInt32, _ reason: String) {
+    func noteFailedHandshake(_ peer: SocketAddress?, _ portal: UInt32, _ reason: String) {
         failedHandshakes.note(peer, portals.portal(number: portal)?.portal.endpoint, reason, at: loop.now)
-        penalise(.handshake, .source(peer))
+        if let peer { penalise(.handshake, .source(peer)) }
     }
 
     private func loginEnded(_ culprit: Culprit?) {

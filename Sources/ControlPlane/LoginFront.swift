@@ -107,8 +107,9 @@ final class LoginFront {
                 // It may have been taken away meanwhile.
                 send(.preSharedKey(id, control.portals.portal(number: portal)?.material?.preSharedKeys?[identity]?.key), nil)
             case .handshakeFailed(let portal, let reason):
-                guard let connection = descriptors.take(), let peer = try? Socket.peerAddress(connection.rawValue) else { return }
-                control.noteFailedHandshake(peer, portal, reason)
+                guard let connection = descriptors.take() else { return }
+                // Whoever is refused often closes at once; then nobody can say any more where it came from.
+                control.noteFailedHandshake(try? Socket.peerAddress(connection.rawValue), portal, reason)
             case .heartbeat(_, let refused):
                 refusedByAll.now = refused
                 heard()

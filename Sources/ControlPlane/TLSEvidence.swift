@@ -56,14 +56,15 @@ struct FailedHandshakes {
     init(log: Logger) { self.log = log }
 
     /// One more.
-    mutating func note(_ peer: SocketAddress, _ portal: PortalAddress?, _ reason: String, at now: UInt64) {
+    /// - Parameter peer: nil: it is gone, and with it where it came from
+    mutating func note(_ peer: SocketAddress?, _ portal: PortalAddress?, _ reason: String, at now: UInt64) {
         count &+= 1
-        let cause = Cause(source: "\(Source(peer))", portal: portal, reason: reason)
+        let cause = Cause(source: peer.map { "\(Source($0))" } ?? "gone", portal: portal, reason: reason)
         let earlier = causes[cause]
         if let earlier, now < earlier.since + Self.interval { return causes[cause] = (earlier.since, earlier.count + 1) }
         if causes.count >= Self.most { causes = [:] }
         causes[cause] = (now, 0)
-        var metadata: Logger.Metadata = ["address": "\(peer)", "portal": "\(portal.map { "\($0)" } ?? "closed")"]
+        var metadata: Logger.Metadata = ["address": "\(peer.map { "\($0)" } ?? "gone")", "portal": "\(portal.map { "\($0)" } ?? "closed")"]
         if let earlier, earlier.count > 0 { metadata["suppressed"] = "\(earlier.count)" }
         log.notice("a TLS handshake has failed: \(reason)", metadata: metadata)
     }
