@@ -1,3 +1,4 @@
+import Bytes
 import ISCSI
 import Model
 import SCSI
@@ -223,34 +224,5 @@ extension AddressRule: SpecificRule {
 }
 
 extension NameRule: SpecificRule {
-    fileprivate var specificity: Int {
-        isPattern ? bytes.prefix { $0 != UInt8(ascii: "*") && $0 != UInt8(ascii: "?") }.count : 1 + Self.greatestLength
-    }
-
-    /// Whether the name is the rule's, or matches its pattern.
-    public func admits(_ name: ISCSIName) -> Bool {
-        isPattern ? Self.matches(bytes[...], name.bytes[...]) : bytes == name.bytes
-    }
-
-    /// At most length of pattern times length of name steps: after a mismatch, only the last `*` takes one byte more.
-    private static func matches(_ pattern: ArraySlice<UInt8>, _ name: ArraySlice<UInt8>) -> Bool {
-        var (p, n) = (pattern.startIndex, name.startIndex)
-        var retry: (afterStar: Int, name: Int)?
-        while n < name.endIndex {
-            if p < pattern.endIndex, pattern[p] == UInt8(ascii: "*") {
-                p += 1
-                retry = (p, n)
-            } else if p < pattern.endIndex, pattern[p] == UInt8(ascii: "?") || pattern[p] == name[n] {
-                p += 1
-                n += 1
-            } else if let (afterStar, start) = retry {
-                p = afterStar
-                n = start + 1
-                retry = (p, n)
-            } else {
-                return false
-            }
-        }
-        return pattern[p...].allSatisfy { $0 == UInt8(ascii: "*") }
-    }
+    fileprivate var specificity: Int { isPattern ? bytes.prefix { !Wildcard.isWild($0) }.count : 1 + Self.greatestLength }
 }

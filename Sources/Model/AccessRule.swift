@@ -73,18 +73,20 @@ public struct NameRule: MaskedRule, Hashable, Sendable {
 
     public init(parsing text: some Collection<UInt8>) throws(ConfigurationError) {
         let text = Array(text)
-        let wildcards: Set<UInt8> = [UInt8(ascii: "*"), UInt8(ascii: "?")]
-        isPattern = text.contains(where: wildcards.contains)
+        isPattern = text.contains(where: Wildcard.isWild)
         // With the wildcards replaced by a letter, a pattern obeys the rules for names.
-        let plain = text.map { wildcards.contains($0) ? UInt8(ascii: "x") : $0 }
+        let plain = text.map { Wildcard.isWild($0) ? UInt8(ascii: "x") : $0 }
         do throws(ISCSIName.NameError) {
             let name = try ISCSIName(plain)
-            bytes = zip(text, name.bytes).map { wildcards.contains($0) ? $0 : $1 }
+            bytes = zip(text, name.bytes).map { Wildcard.isWild($0) ? $0 : $1 }
         } catch {
             throw ConfigurationError(.invalid, "“\(escaped(text))” is no initiator name or pattern: 1 to \(Self.greatestLength) of the letters, digits, “-”, “.”, “:”, “*” and “?”")
         }
         spelling = String(decoding: text, as: UTF8.self)
     }
+
+    /// Whether the name is the rule's, or matches its pattern.
+    public func admits(_ name: ISCSIName) -> Bool { isPattern ? Wildcard.matches(bytes[...], name.bytes[...]) : bytes == name.bytes }
 
     var admitted: [UInt8] { bytes }
     public static func == (a: Self, b: Self) -> Bool { a.bytes == b.bytes && a.mask == b.mask }

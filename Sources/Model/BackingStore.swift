@@ -90,10 +90,13 @@ public struct StoreRequest: Hashable, Sendable {
     public let store: BackingStore
     /// Open for reading only. If false, a store that cannot be written is an error: nobody said `readonly`.
     public let readOnly: Bool
+    /// Where it has to be; nil: anywhere.
+    public let places: StorePlaces?
 
-    public init(key: LogicalUnitKey, store: BackingStore, readOnly: Bool) {
+    public init(key: LogicalUnitKey, store: BackingStore, readOnly: Bool, places: StorePlaces? = nil) {
         self.key = key
         self.store = store
         self.readOnly = readOnly
+        self.places = places
     }
 }

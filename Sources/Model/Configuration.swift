@@ -18,6 +18,8 @@ public struct Configuration: Hashable, Sendable {
     public internal(set) var discoveryAccounts = AccountBindings()
     /// In the order they were opened.
     public internal(set) var portals: [Portal] = []
+    /// Who has what of it. Policy says that at every start; it is not kept.
+    public var tenancy = Tenancy()
 
     public init(identitySource: IdentitySource, nopDefaults: NopDefaults = NopDefaults(), isDebugging: Bool = false) {
         self.identitySource = identitySource
@@ -61,7 +63,8 @@ public struct Configuration: Hashable, Sendable {
 
     // MARK: Targets
 
-    public mutating func newTarget(_ id: TargetID, name text: [UInt8], tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
+    /// Its tenant is the one whose number and name it has.
+    public mutating func newTarget(_ id: TargetID, name text: [UInt8]) throws(ConfigurationError) -> [Change] {
         guard targets[id] == nil else { throw ConfigurationError(.targetExists, "target \(id) exists already") }
         let name: ISCSIName
         do throws(ISCSIName.NameError) {
@@ -69,6 +72,7 @@ public struct Configuration: Hashable, Sendable {
         } catch {
             throw ConfigurationError(.invalid, "“\(escaped(text))” is no target name: 1 to \(NameRule.greatestLength) of the letters, digits, “-”, “.” and “:”")
         }
+        let tenant = try tenancy.owner(of: id, name)
         if let other = target(named: name) { throw ConfigurationError(.targetExists, "target \(other.id) has this name already") }
         guard targets.count < Limits.targets else { throw ConfigurationError(.invalid, "there are \(Limits.targets) targets already") }
         targets[id] = TargetConfiguration(id: id, tenant: tenant, name: name, nop: nopDefaults)
@@ -180,7 +184,7 @@ public struct Configuration: Hashable, Sendable {
         try new.apply(parameters)
         guard new.deviceType == .disk, new.store.kind == .rdwr, new.store.path != nil else { return nil }
         let needsWriting = !new.isReadOnly && new.medium?.isWritable == false
-        return new.medium == nil || needsWriting ? StoreRequest(key: key, store: new.store, readOnly: new.isReadOnly) : nil
+        return new.medium == nil || needsWriting ? storeRequest(key, new.store, readOnly: new.isReadOnly) : nil
     }
 
     /// Applies parameters from left to right: all of them, or none.
@@ -225,7 +229,7 @@ public struct Configuration: Hashable, Sendable {
         var changes: [Change] = [.accountChanged(key)]
         let bound = targets.values.filter { $0.tenant == tenant && !$0.accounts.isEmpty }.map(\.id).sorted()
         for id in bound where targets[id]?.accounts.remove(name) == true { changes.append(.accountsChanged(id)) }
-        if discoveryAccounts.remove(name) { changes.append(.accountsChanged(nil)) }
+        if tenant == .default, discoveryAccounts.remove(name) { changes.append(.accountsChanged(nil)) }
         return changes
     }
 
@@ -261,7 +265,7 @@ public struct Configuration: Hashable, Sendable {
         let key = Account.Key(tenant: tenant, name: name)
         guard var account = accountTable[key] else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
         try account.add(secret, allowWeak: allowWeak)
-        for bindings in targets.values.filter({ $0.tenant == tenant }).map(\.accounts) + [discoveryAccounts] {
+        for bindings in targets.values.filter({ $0.tenant == tenant }).map(\.accounts) + (tenant == .default ? [discoveryAccounts] : []) {
             guard bindings.outgoing != name else { throw ConfigurationError(.invalid, "account \(name) is bound as outgoing, and has one secret") }
             guard bindings.admits(name), let outgoing = bindings.outgoing, let other = self.account(outgoing, tenant: tenant) else { continue }
             guard !other.sharesSecret(with: account) else { throw Self.sameSecret(as: outgoing) }
@@ -379,6 +383,7 @@ extension Configuration {
         let started = self
         self = kept
         let endpoints = started.portals.map(\.endpoint)
+        tenancy = started.tenancy
         portals = started.portals + kept.portals.filter { !endpoints.contains($0.endpoint) }
         isDebugging = started.isDebugging || kept.isDebugging
     }
@@ -386,8 +391,13 @@ extension Configuration {
     /// The stores of all logical units, for a daemon that has none of them open.
     public var storesToOpen: [StoreRequest] {
         sortedTargets.flatMap(\.sortedLogicalUnits).filter { $0.store.kind == .rdwr && $0.store.path != nil }.map {
-            StoreRequest(key: $0.key, store: $0.store, readOnly: $0.isReadOnly)
+            storeRequest($0.key, $0.store, readOnly: $0.isReadOnly)
         }
+    }
+
+    /// How a store of one of the logical units is to be opened: where its tenant's stores may be.
+    public func storeRequest(_ key: LogicalUnitKey, _ store: BackingStore, readOnly: Bool) -> StoreRequest {
+        StoreRequest(key: key, store: store, readOnly: readOnly, places: targets[key.target].flatMap { tenancy.places(of: $0.tenant) })
     }
 
     /// The medium as it is found at a start. nil if it cannot be opened: then the logical unit stays, and is not served.

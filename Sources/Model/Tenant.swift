@@ -1,7 +1,7 @@
-/// Whose an object is. There is one tenant until policy names more.
+/// Whose an object is. There is one tenant until policy names more (`Tenancy`).
 public struct Tenant: Hashable, Sendable {
     public let name: String
-    init(name: String) { self.name = name }
+    public init(name: String) { self.name = name }
     public static let `default` = Tenant(name: "default")
 }
 

@@ -74,7 +74,7 @@ struct StateTests {
     @Test("the example leaves no property at its default: one that comes new has to be in it, and then in what is kept")
     func exampleIsComplete() throws {
         let all = try everythingChanged()
-        #expect(unchanged(all, base) == ["identitySource", "nopDefaults"])
+        #expect(unchanged(all, base) == ["identitySource", "nopDefaults", "tenancy"])
         var plain = base
         _ = try plain.newTarget(one, name: utf8("iqn.one"))
         let (target, plainTarget) = (try all.target(one), try plain.target(one))
