@@ -14,11 +14,11 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export DEBIAN_FRONTEND := noninteractive
 
 # Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
-BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev libssl-dev pkgconf
+BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev libssl-dev libpam0g-dev pkgconf
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
 # What Debian's tgtd is linked with.
 TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1
-TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 openssl stunnel4 shellcheck $(TGT_LIBRARIES)
+TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 libpam-modules libpam-wrapper openssl stunnel4 shellcheck $(TGT_LIBRARIES)
 BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc openssl stunnel4 $(TGT_LIBRARIES)
 
 VM := Tests/EndToEndTests/vm/linux-initiator.sh

@@ -41,6 +41,7 @@ let package = Package(
         .target(name: "CCRC32C"),
         .target(name: "CTLS", dependencies: ["COpenSSL"]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CPAM", providers: [.apt(["libpam0g-dev"])]),
 
         // Memory and words that several rooms share.
         room("Bytes", [deque]),
@@ -56,6 +57,7 @@ let package = Package(
         // The machine.
         room("Reactor", ["CLinux", "Bytes", deque]),
         room("TLS", ["CTLS", "COpenSSL", "Bytes", "Crypto", "Reactor"]),
+        room("PAM", ["CPAM"]),
         room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
@@ -73,7 +75,7 @@ let package = Package(
         // The processes.
         room("Door", ["Bytes", "Crypto", "ISCSI", "SCSI", "Reactor", "TLS", deque]),
         room("DataPlane", ["Bytes", "Crypto", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "TLS", "Storage", "Door", logging, deque]),
-        room("ControlPlane", ["Bytes", "JSON", "Crypto", "TLS", "SCSI", "ISCSI", "Reactor", "Storage", "Door", "Model", "Access", "Management", "Administration", "SettingsFile", logging, yams, deque]),
+        room("ControlPlane", ["Bytes", "JSON", "Crypto", "TLS", "SCSI", "ISCSI", "Reactor", "Storage", "PAM", "Door", "Model", "Access", "Management", "Administration", "SettingsFile", logging, yams, deque]),
         room("Connector", ["Bytes", "Crypto", "Reactor", "TLS", "SettingsFile", logging, yams]),
 
         program("tgtd", ["CForget", "ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
@@ -92,11 +94,11 @@ let package = Package(
         tests("AccessTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access"]),
         .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(
-            name: "AdministrationTests", dependencies: ["Bytes", "Crypto", "ISCSI", "Model", "Management", "Administration"],
+            name: "AdministrationTests", dependencies: ["Bytes", "Crypto", "ISCSI", "Model", "Access", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
         .testTarget(name: "EndToEndTests", dependencies: ["Issuing"], exclude: ["vm", "Comparison"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "Crypto", "TLS", "ISCSI", "Reactor", "SCSI"]),
-        tests("ControlPlaneTests", ["ControlPlane", "TLS", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
+        tests("ControlPlaneTests", ["ControlPlane", "PAM", "Administration", "Management", "TLS", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
         tests("ConnectorTests", ["Connector", "Bytes", "Crypto", "Reactor", "SettingsFile", logging]),
         tests("DataPlaneTests", ["DataPlane", "Crypto", "TLS", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),

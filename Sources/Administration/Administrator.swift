@@ -34,6 +34,7 @@ public enum Administrator {
                 guard configuration.targets.isEmpty else { throw Refusal(.invalidRequest, "there are targets; delete them first") }
                 return .stop(.success)
             }
+            if case .explainPolicy = request.action { throw Refusal(.unsupportedOperation, "the policy is not part of what is configured") }
             return try change(request, configuration)
         } catch {
             return error.plan
@@ -63,7 +64,7 @@ public enum Administrator {
             let new = try NewUnit(tid, lun, unit)
             try configured { () throws(ConfigurationError) in try configuration.checkNewLogicalUnit(new.key, blockLength: new.blockLength) }
             guard new.store.kind == .rdwr, new.store.path != nil else { return nil }
-            return .openStore(StoreRequest(key: new.key, store: new.store, readOnly: false))
+            return .openStore(configuration.storeRequest(new.key, new.store, readOnly: false))
         case .updateLogicalUnit(let tid, let lun, let settings):
             let key = try key(tid, lun)
             let request = try configured { () throws(ConfigurationError) in try configuration.storeToOpen(key, parameters(settings)) }
@@ -125,6 +126,7 @@ public enum Administrator {
         default:
             var new = old
             let changes = try apply(request, to: &new, after: effect, outcome)
+            try configured { () throws(ConfigurationError) in try new.checkLimits(since: old) }
             guard case .drawn(let secret) = outcome, case .generateSecret(let user, _) = request.action else { return .commit(new, changes, .success) }
             return .commit(new, changes, GeneratedSecret.answer(secret, user, format))
         }
@@ -135,6 +137,7 @@ public enum Administrator {
         _ request: AdminRequest, to new: inout Configuration, after effect: Effect? = nil, _ outcome: EffectOutcome = .done
     ) throws(Refusal) -> [Change] {
         let changes: [Change]
+        let tenant = try configured { () throws(ConfigurationError) in try request.tenant.map { name throws(ConfigurationError) in try new.tenant(named: name) } ?? .default }
         switch request.action {
         case .updateSystem(let setting):
             changes = try configured { () throws(ConfigurationError) in try new.updateSystem(name: setting.name, value: setting.value) }
@@ -193,19 +196,19 @@ public enum Administrator {
 
         case .newAccount(let user, let password, let allowWeak):
             changes = try configured { () throws(ConfigurationError) in
-                try new.newAccount(AccountName(user), secret: Secret(password), allowWeak: allowWeak)
+                try new.newAccount(AccountName(user), secret: Secret(password), allowWeak: allowWeak, tenant: tenant)
             }
         case .deleteAccount(let user):
-            changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(known(user)) }
+            changes = try configured { () throws(ConfigurationError) in try new.deleteAccount(known(user), tenant: tenant) }
         case .addSecret(let user, let password, let allowWeak):
-            changes = try configured { () throws(ConfigurationError) in try new.addSecret(Secret(password), to: known(user), allowWeak: allowWeak) }
+            changes = try configured { () throws(ConfigurationError) in try new.addSecret(Secret(password), to: known(user), allowWeak: allowWeak, tenant: tenant) }
         case .retireSecret(let user, let generation):
-            changes = try configured { () throws(ConfigurationError) in try new.retireSecret(generation == .old ? .old : .new, of: known(user)) }
+            changes = try configured { () throws(ConfigurationError) in try new.retireSecret(generation == .old ? .old : .new, of: known(user), tenant: tenant) }
         case .generateSecret(let user, _):
             guard case .drawn(let secret) = outcome else { preconditionFailure("a secret is drawn before it is anybody's") }
             changes = try configured { () throws(ConfigurationError) in
                 let name = try AccountName(user)
-                return try new.account(name) == nil ? new.newAccount(name, secret: secret) : new.addSecret(secret, to: name)
+                return try new.account(name, tenant: tenant) == nil ? new.newAccount(name, secret: secret, tenant: tenant) : new.addSecret(secret, to: name, tenant: tenant)
             }
         case .bindAccount(let binding):
             let id = try binding.tid.map { tid throws(Refusal) in try target(tid, new).id }
@@ -220,7 +223,7 @@ public enum Administrator {
 
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals,
              .showAccounts, .statSession, .showConnections, .statConnections, .showDrivers, .deleteConnection, .startDriver, .stopDriver,
-             .explainAccess, .showPenalties, .clearPenalties:
+             .explainAccess, .explainPolicy, .showPenalties, .clearPenalties:
             preconditionFailure("these change nothing")
         }
         return changes

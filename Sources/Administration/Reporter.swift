@@ -18,7 +18,12 @@ struct Reporter {
         case .showTarget(let tid): return parameters(of: try target(tid))
         case .showConnections(let tid): return SessionReport.renderConnections(view.sessions(of: try target(tid).id).map(report))
         case .showAccounts:
-            return AccountsReport.renderList(configuration.accounts.reversed().map { $0.name.description + ($0.secrets.count > 1 ? " (two secrets)" : "") })
+            // Whose they are, where they could be somebody else's.
+            let isMixed = Set(configuration.accounts.map(\.tenant)).count > 1
+            return AccountsReport.renderList(configuration.accounts.reversed().map { account in
+                account.name.description + (isMixed && account.tenant != .default ? " (tenant \(account.tenant.name))" : "")
+                    + (account.secrets.count > 1 ? " (two secrets)" : "")
+            })
         case .showPortals:
             return renderPortals(configuration.portals.reversed().map(report))
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })

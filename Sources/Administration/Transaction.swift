@@ -13,8 +13,13 @@ import Model
 /// Only changes of the configuration can be part of one. Time and memory are proportional to the number of requests.
 public struct Transaction: Sendable {
     public let requests: [AdminRequest]
+    /// What there is for whoever asks.
+    private let sight: Sight
 
-    public init(_ requests: [AdminRequest]) { self.requests = requests }
+    public init(_ requests: [AdminRequest], sight: Sight = .everything) {
+        self.requests = requests
+        self.sight = sight
+    }
 
     /// What has to be done before the configuration can change. Requests are known by their index.
     public struct Needs: Hashable, Sendable {
@@ -77,18 +82,20 @@ public struct Transaction: Sendable {
     }
 
     public func prepare(_ configuration: Configuration, _ view: RuntimeView) throws(Refused) -> Needs {
-        try walk(configuration, view, outcomes: nil).needs
+        try sight.attempt(configuration, view) { configuration, view throws(Refused) in try walk(configuration, view, outcomes: nil).needs }
     }
 
     /// - Parameters:
     ///   - needs: what has been done
     ///   - outcomes: how the openings and listens went: each `.opened` or `.listening`
     public func commit(_ needs: Needs, _ outcomes: [Int: EffectOutcome], _ configuration: Configuration, _ view: RuntimeView) throws(Refused) -> Commit {
-        let walk = try walk(configuration, view, outcomes: outcomes, withdrawn: Set(needs.targets.keys))
-        guard walk.needs == needs else {
-            throw Refused(nil, .logicalUnitActive, "somebody else has changed the same targets meanwhile; try again")
+        try sight.attempt(configuration, view) { configuration, view throws(Refused) in
+            let walk = try walk(configuration, view, outcomes: outcomes, withdrawn: Set(needs.targets.keys))
+            guard walk.needs == needs else {
+                throw Refused(nil, .logicalUnitActive, "somebody else has changed the same targets meanwhile; try again")
+            }
+            return walk.commit(from: configuration)
         }
-        return walk.commit(from: configuration)
     }
 
     private func walk(
@@ -98,6 +105,7 @@ public struct Transaction: Sendable {
         for (index, request) in requests.enumerated() {
             do throws(Refusal) { try walk.take(index, request) } catch { throw Refused(index, error.error, error.reason) }
         }
+        do throws(ConfigurationError) { try walk.new.checkLimits(since: configuration) } catch { throw Refused(nil, .invalidRequest, error.description) }
         return walk
     }
 }
@@ -184,7 +192,7 @@ private struct TransactionWalk {
             try apply(request, after: effect)
         case .deletePortal: try apply(request)
         case .showSystem, .deleteSystem, .statSystem, .showTargets, .showTarget, .statTarget, .statLogicalUnit, .showPortals, .showAccounts,
-             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess, .showPenalties, .clearPenalties,
+             .statSession, .showConnections, .deleteConnection, .statConnections, .startDriver, .stopDriver, .showDrivers, .explainAccess, .explainPolicy, .showPenalties, .clearPenalties,
              .generateSecret:
             throw Refusal(.invalidRequest, "only changes of the configuration can be part of a transaction")
         }

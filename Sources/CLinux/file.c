@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -135,4 +136,15 @@ int linux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode
         uint64_t flags, mode, resolve;
     } how = {flags | O_CLOEXEC, mode, resolve};
     return (int)RESULT(syscall(SYS_openat2, directory, path, &how, sizeof how));
+}
+
+ssize_t linux_mapper_name(uint64_t device, char *name, size_t capacity) {
+    char path[64];
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/dm/name", major((dev_t)device), minor((dev_t)device));
+    int fd = linux_open(path, O_RDONLY);
+    if (fd < 0) return fd;
+    ssize_t length = RESULT(read(fd, name, capacity));
+    close(fd);
+    while (length > 0 && name[length - 1] == '\n') length--;
+    return length;
 }

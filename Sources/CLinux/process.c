@@ -115,6 +115,12 @@ int linux_forbid_core_dumps(void) {
     return RESULT(setrlimit(RLIMIT_CORE, &none));
 }
 
+int linux_bound_resources(uint64_t memory, uint64_t seconds) {
+    struct rlimit space = {memory, memory}, time = {seconds, seconds};
+    int result = RESULT(setrlimit(RLIMIT_AS, &space));
+    return result < 0 ? result : RESULT(setrlimit(RLIMIT_CPU, &time));
+}
+
 int linux_raise_descriptor_limit(void) {
     struct rlimit limit;
     int result = RESULT(getrlimit(RLIMIT_NOFILE, &limit));

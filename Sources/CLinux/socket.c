@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -123,7 +124,9 @@ int linux_listen_unix(const char *path, size_t length, int backlog) {
     if (result < 0) return result;
     int fd = RESULT(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (fd < 0) return fd;
-    result = RESULT(bind(fd, (struct sockaddr *)&address, size));
+    // The file gets the mode that the socket has.
+    result = RESULT(fchmod(fd, S_IRUSR | S_IWUSR));
+    if (result == 0) result = RESULT(bind(fd, (struct sockaddr *)&address, size));
     if (result == 0) result = RESULT(listen(fd, backlog));
     return descriptor_or_error(fd, result);
 }
@@ -209,6 +212,24 @@ int linux_peer_credentials(int fd, int32_t *pid, uint32_t *uid, uint32_t *gid) {
     *uid = credentials.uid;
     *gid = credentials.gid;
     return 0;
+}
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+int linux_peer_groups(int fd, uint32_t *groups, int capacity) {
+    _Static_assert(sizeof(gid_t) == sizeof *groups, "a group has 32 bits");
+    socklen_t length = (socklen_t)capacity * sizeof *groups;
+    int result = RESULT(getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length));
+    return result < 0 ? result : (int)(length / sizeof *groups);
+}
+
+int linux_peer_pidfd(int fd) {
+    int pidfd = -1;
+    socklen_t length = sizeof pidfd;
+    int result = RESULT(getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length));
+    return result < 0 ? result : pidfd;
 }
 
 // MARK: Bytes and messages

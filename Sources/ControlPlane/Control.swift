@@ -31,6 +31,8 @@ public struct ControlOptions: Sendable {
     public var identity: IdentitySource
     /// Path of the management socket.
     public var socket: String
+    /// Who may use it.
+    let administration: AdministrationOptions
     /// Who login and data become; nil: they stay who they are.
     public var user: Identity?
     /// There is no terminal and no journal to read standard error.
@@ -38,8 +40,9 @@ public struct ControlOptions: Sendable {
     /// Where what is configured is kept; nil: nowhere.
     let state: StateDirectory?
 
-    init(settings: Settings, identity: IdentitySource, socket: String, user: Identity?, state: StateDirectory?, logsToSystem: Bool) {
+    init(settings: Settings, identity: IdentitySource, socket: String, administration: AdministrationOptions, user: Identity?, state: StateDirectory?, logsToSystem: Bool) {
         self.state = state
+        self.administration = administration
         self.logsToSystem = logsToSystem
         self.settings = settings
         self.identity = identity
@@ -53,12 +56,14 @@ public struct ControlOptions: Sendable {
 public final class Control {
     let loop: EventLoop
     let log: Logger
-    private let options: ControlOptions
+    let options: ControlOptions
     let openings: StoreOpenings
     /// Of the management socket: held as long as we live.
     private let lock: FileDescriptor
     private var managementSocket: FileDescriptor?
     private var server: ManagementServer?
+    let gate: Gate
+    lazy var policyReader = PolicyReader(loop: loop)
 
     public internal(set) var configuration: Configuration
     /// Those of the settings, with their real ports.
@@ -98,9 +103,13 @@ public final class Control {
         openings = StoreOpenings(loop: loop)
         portals = Portals(loop: loop, openings: openings, log: log)
         penalties = Penalties(exempt: options.settings.exempt)
+        let administration = options.administration
+        gate = Gate(
+            loop: loop, policy: administration.policy?.policy ?? .own(uid: Identity.current.uid), directory: administration.pamDirectory, log: log)
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
             isDebugging: options.settings.logLevel == .debug)
+        if let policy = administration.policy { configuration.tenancy = policy.tenancy }
     }
 
     // MARK: Start and end
@@ -110,7 +119,7 @@ public final class Control {
     /// - Parameter whenReady: called once, with what went wrong if something did
     func start(_ whenReady: @escaping ((any Error)?) -> Void) throws {
         // Before the portals: who waits until one of them listens finds this one listening, too.
-        managementSocket = try ManagementSocket.listen(options.socket)
+        managementSocket = try ManagementSocket.listen(options.socket, options.administration.socket)
         portals.onServe = { [unowned self] in serve($0) }
         portals.onClose = { [unowned self] portal in fronts.first { $0.kind == portal.kind }?.close(portal) }
         for portal in options.settings.portals { _ = try configuration.addPortal(portals.listen(portal)) }
@@ -169,8 +178,9 @@ public final class Control {
         }
     }
 
-    /// Reads the files of all portals anew: if all of them are right, they are in use from now on.
+    /// Reads the policy anew, and the files of all portals: if all of them are right, they are in use from now on.
     public func reload() {
+        reloadPolicy()
         portals.renewAll(isTogether: true) { [log] troubles in
             for (portal, error) in troubles { log.error("nothing is read anew, for portal \(portal) has a file that is not right: \(error)") }
             if troubles.isEmpty { log.notice("the files of all portals have been read anew") }
@@ -181,8 +191,8 @@ public final class Control {
         try data?.start()
         try login?.start()
         guard let socket = managementSocket.take() else { return }
-        server = try ManagementServer(loop: loop, listener: socket, limits: options.settings.limits, log: log) { [unowned self] request, peer, reply in
-            submit(request, peer, reply)
+        server = try ManagementServer(loop: loop, listener: socket, limits: options.settings.limits, log: log) { [unowned self] request, asker, reply in
+            submit(request, asker, reply)
         }
         beat()
     }
@@ -261,42 +271,61 @@ public final class Control {
 
     // MARK: Requests of administrators
 
-    private func submit(_ request: ManagementRequest, _ peer: PeerCredentials, _ reply: @escaping (Answer) -> Void) {
-        var metadata: Logger.Metadata = ["uid": "\(peer.uid)", "pid": "\(peer.pid)"]
+    private func submit(_ request: ManagementRequest, _ asker: Asker, _ reply: @escaping (Answer) -> Void) {
+        let requests: [AdminRequest]
+        var format = OutputFormat.text
+        var isTransaction = false
         switch request {
         case .tgt(let request):
-            metadata["mode"] = "\(request.mode)"
-            metadata["op"] = "\(request.operation)"
-            log.debug("management request", metadata: metadata)
             // What is no request needs no view to be refused.
             guard let understood = try? AdminRequest(request) else {
-                return carryOut(Administrator.plan(request, configuration, RuntimeView()), opened: nil, reply)
+                return carryOut(Administrator.plan(request, configuration, RuntimeView()), within: .everything, opened: nil, reply)
             }
-            submit(understood, reply)
+            requests = [understood]
         case .native(let request):
+            format = request.format
             switch request.content {
-            case .single(let single):
-                log.debug("management request of our protocol", metadata: metadata)
-                submit(single, format: request.format, reply)
-            case .transaction(let requests):
-                log.debug("a transaction of \(requests.count) requests", metadata: metadata)
-                if let refusal = unkept { return carryOut(.answer(refusal), opened: nil, reply) }
-                view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
-                    TransactionRun(Transaction(requests), self, view) { answer in
-                        reply(request.format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
-                    }.start()
+            case .single(let single): requests = [single]
+            case .transaction(let parts): (requests, isTransaction) = (parts, true)
+            }
+        }
+        log.debug(
+            "management request", metadata: ["uid": "\(asker.uid)", "pid": "\(asker.peer.credentials.pid)", "what": "\(requests.first?.permission.description ?? "")"])
+        gate.admit(requests, asker, configuration: { [unowned self] in configuration }) { [unowned self] result in
+            switch result {
+            case .failure(let turned): reply(turned.answer)
+            case .success(let admission):
+                if isTransaction {
+                    transact(admission, format, reply)
+                } else if let request = admission.requests.first {
+                    if case .explainPolicy(let question) = request.action {
+                        explainPolicy(question, of: request.tenant, admission.identity.peer, format, reply)
+                    } else {
+                        submit(request, within: admission.sight, format: format, reply)
+                    }
                 }
             }
         }
     }
 
-    /// Carries out what an administrator asks for, as if it had come over the socket.
-    public func submit(_ request: AdminRequest, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
+    private func transact(_ admission: Admission, _ format: OutputFormat, _ reply: @escaping (Answer) -> Void) {
+        if let refusal = unkept { return carryOut(.answer(refusal), within: admission.sight, opened: nil, reply) }
+        let requests = admission.requests
+        view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
+            TransactionRun(Transaction(requests, sight: admission.sight), self, view) { answer in
+                reply(format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
+            }.start()
+        }
+    }
+
+    /// Carries out what an administrator asks for.
+    /// - Parameter sight: what there is for him
+    public func submit(_ request: AdminRequest, within sight: Sight = .everything, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
         // In JSON, one target is shown with all it has.
         view(isNeeded: request.needsRuntimeView || format == .json) { [unowned self] view in
-            let plan = Administrator.plan(request, configuration, view, format: format)
-            if let unkept, plan.changesSomething { return carryOut(.answer(unkept), opened: nil, reply) }
-            carryOut(plan, opened: nil, reply)
+            let plan = sight.plan(configuration, view) { Administrator.plan(request, $0, $1, format: format) }
+            if let unkept, plan.changesSomething { return carryOut(.answer(unkept), within: sight, opened: nil, reply) }
+            carryOut(plan, within: sight, opened: nil, reply)
         }
     }
 
@@ -330,7 +359,7 @@ public final class Control {
         surveys.ask { [unowned self] survey in use(runtimeView(survey)) }
     }
 
-    private func carryOut(_ plan: Plan, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
+    private func carryOut(_ plan: Plan, within sight: Sight, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
         switch plan {
         case .answer(let answer):
             if let reason = answer.reason { log.notice("an administrator's request is refused: \(reason)") }
@@ -342,10 +371,10 @@ public final class Control {
             commit(new, changes, stores: { _ in opened }, answer, reply)
         case .perform(let effect, let continuation):
             perform(effect) { [unowned self] outcome, opened in
-                let next = Administrator.resume(continuation, outcome, configuration)
+                let next = sight.plan(configuration, RuntimeView()) { configuration, _ in Administrator.resume(continuation, outcome, configuration) }
                 if case .withdrawTarget(let tid, _) = effect { withdrawn.remove(tid) }
                 if case .listening(let portal) = outcome, case .answer = next { portals.close(portal.endpoint) }
-                carryOut(next, opened: opened, reply)
+                carryOut(next, within: sight, opened: opened, reply)
                 // What a commit has not taken.
                 portals.forget(effect, outcome)
             }

@@ -7,6 +7,7 @@ import Reactor
 /// The control process from its command line to its exit code.
 public enum Daemon {
     static let defaultConfig = "/etc/tgt/tgtd.yaml"
+    static let defaultPolicy = "/etc/tgt/policy.yaml"
     static let defaultState = "/var/lib/tgt"
     /// A settings file is a page or two.
     static let configLimit = 1 << 20
@@ -50,11 +51,19 @@ public enum Daemon {
         let lock = try ManagementSocket.lock(socketPath(options, demonstration))
         let state = try stateDirectory(options, settings, demonstration).map(StateDirectory.init)
         let installation = try state.map { try Installation.identity(in: $0.path) } ?? Installation.fresh()
+        let policy = policySource(options, settings, demonstration)
+        var access = SocketAccess()
+        access.mode = settings.socketMode
+        if let name = settings.socketGroup {
+            guard let group = Identity.group(named: name) else { throw StartError("there is no group \(name) for the management socket") }
+            access.group = group
+        }
+        let administration = try AdministrationOptions(socket: access, source: policy, policy: policy?.read(), pamDirectory: settings.pamDirectory)
         let control = Control(
             loop: loop,
             options: ControlOptions(
                 settings: settings, identity: IdentitySource(installation: installation, keepsTgtDefaults: options.compatibleIdentifiers),
-                socket: socketPath(options, demonstration), user: try Identity.forNetwork(settings.user), state: state, logsToSystem: isInBackground),
+                socket: socketPath(options, demonstration), administration: administration, user: try Identity.forNetwork(settings.user), state: state, logsToSystem: isInBackground),
             lock: lock, log: log)
         control.setDebug = { setLevel($0 ? .debug : settings.logLevel.level) }
         stop = { [control, signals] in
@@ -95,12 +104,24 @@ public enum Daemon {
         if let interval = options.nopInterval { settings.nopInterval = interval }
         if let count = options.nopCount { settings.nopCount = count }
         if options.debug { settings.logLevel = .debug }
+        if let mode = options.socketMode { settings.socketMode = mode }
+        if let group = options.socketGroup { settings.socketGroup = group }
         if !options.portals.isEmpty {
             settings.portals = options.portals
         } else if settings.portals.isEmpty {
             settings.portals = demonstration?.portals ?? Settings.everywhere
         }
         return settings
+    }
+
+    /// Where policy is: where the command line or the settings say, else where it always is; nowhere for a demonstration.
+    private static func policySource(_ options: LaunchOptions, _ settings: Settings, _ demonstration: Demonstration?) -> PolicyFile.Source? {
+        switch options.policy {
+        case .file(let path): .init(path: path, isRequired: true)
+        case LaunchOptions.Policy.none?: nil
+        case nil:
+            if let path = settings.policy { .init(path: path, isRequired: true) } else if demonstration == nil { .init(path: defaultPolicy, isRequired: false) } else { nil }
+        }
     }
 
     private static func socketBase(_ demonstration: Demonstration?) -> String? {

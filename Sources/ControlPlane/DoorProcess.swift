@@ -53,6 +53,9 @@ final class DoorProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
     /// Ends it whatever it does.
     func kill() { child.send(signal: Signal.kill) }
 
+    /// Ends it, and all that it has started.
+    func killAll() { child.killAll() }
+
     func ready(_ events: Readiness) {
         guard let end = child.reap() else { return }
         loop.remove(child.descriptor)

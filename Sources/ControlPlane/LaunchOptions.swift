@@ -25,6 +25,12 @@ public struct LaunchOptions: Sendable, Equatable {
     /// `--state DIR`; `none` keeps nothing.
     public var state: State?
     public enum State: Sendable, Equatable { case directory(String), none }
+    /// `--policy FILE`; `none` has no policy: only our own user administers.
+    public var policy: Policy?
+    public enum Policy: Sendable, Equatable { case file(String), none }
+    /// `--socket-mode`, `--socket-group`: who may connect to the management socket.
+    public var socketMode: UInt32?
+    public var socketGroup: String?
     /// `--compat-ids`: SCSI ids and serial numbers as tgt derives them.
     public var compatibleIdentifiers = false
     /// `--demo DIR`: a demonstration disk and target in DIR.
@@ -61,6 +67,10 @@ public struct LaunchOptions: Sendable, Equatable {
               --config FILE       settings (default /etc/tgt/tgtd.yaml, if there is one)
               --state DIR         keep what is configured in DIR (default /var/lib/tgt/N,
                                   with a TGT_IPC_SOCKET none); none: keep nothing
+              --policy FILE       who may administer (default /etc/tgt/policy.yaml, if there
+                                  is one); none: only the user that tgtd runs as
+              --socket-mode MODE  of the management socket (octal, default 0666)
+              --socket-group NAME the management socket's group
               --compat-ids        SCSI ids and serial numbers as tgt makes them
               --demo DIR          serve a demonstration disk kept in DIR
           -V, --version           print the version and exit
@@ -111,6 +121,17 @@ public struct LaunchOptions: Sendable, Equatable {
             options.state = text == "none" ? State.none : .directory(text)
             return nil
         },
+        Option(long: "policy", short: nil) { options, text in
+            guard text == "none" || text.hasPrefix("/") else { return .invalid("--policy wants an absolute path or 'none'") }
+            options.policy = text == "none" ? Policy.none : .file(text)
+            return nil
+        },
+        Option(long: "socket-mode", short: nil) { options, text in
+            guard let mode = Settings.socketMode(text) else { return .invalid("--socket-mode wants an octal number like 0660") }
+            options.socketMode = mode
+            return nil
+        },
+        Option(long: "socket-group", short: nil) { options, text in options.socketGroup = text; return nil },
         Option(long: "compat-ids", short: nil, takesValue: false) { options, _ in options.compatibleIdentifiers = true; return nil },
         Option(long: "demo", short: nil) { options, text in options.demo = text; return nil },
         Option(long: "version", short: "V", takesValue: false) { _, _ in .print(version + "\n") },

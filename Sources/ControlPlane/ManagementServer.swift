@@ -24,10 +24,21 @@ enum ManagementSocket {
     }
 
     /// Removes what an earlier daemon left, and listens. For the holder of the lock.
-    static func listen(_ path: String) throws(SystemError) -> FileDescriptor {
+    static func listen(_ path: String, _ access: SocketAccess) throws -> FileDescriptor {
         Files.remove(path)
-        return try Socket.listen(path: path)
+        let socket = try Socket.listen(path: path)
+        // Whoever comes before that is not let in.
+        try Files.admit(to: path, mode: access.mode, group: access.group)
+        return socket
     }
+}
+
+/// Who may connect to the management socket. Who may do what there is policy's.
+public struct SocketAccess: Sendable, Equatable {
+    public var mode: UInt32 = 0o666
+    /// nil: the one that its directory gives it.
+    public var group: UInt32?
+    public init() {}
 }
 
 /// A request as it came over the management socket.
@@ -40,7 +51,7 @@ enum ManagementRequest {
 /// nobody waits for somebody else.
 final class ManagementServer {
     /// Hands a request over; its answer comes later, once.
-    typealias Submit = (ManagementRequest, PeerCredentials, @escaping (Answer) -> Void) -> Void
+    typealias Submit = (ManagementRequest, Asker, @escaping (Answer) -> Void) -> Void
 
     fileprivate let loop: EventLoop
     fileprivate let log: Logger
@@ -69,20 +80,20 @@ final class ManagementServer {
 
     private func accept(_ descriptor: consuming FileDescriptor) {
         do {
-            let peer = try Socket.peerCredentials(descriptor.rawValue)
-            // Until there is a policy, control's own user administers, and nobody else.
-            guard peer.uid == Identity.current.uid else {
-                log.warning("a management request of another user is refused", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            let peer = try ConnectedPeer(of: descriptor.rawValue)
+            let (uid, pid) = (peer.credentials.uid, peer.credentials.pid)
+            guard PeerLimits.isSomebody(uid) else {
+                log.warning("a management connection of nobody is closed", metadata: ["uid": "\(uid)", "pid": "\(pid)"])
                 return
             }
-            guard makeRoom(for: peer.uid) else {
-                log.warning("too many management connections at once: one is closed", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            guard makeRoom(for: uid) else {
+                log.warning("too many management connections at once: one is closed", metadata: ["uid": "\(uid)", "pid": "\(pid)"])
                 return
             }
             nextNumber += 1
             let connection = try ManagementConnection(descriptor, number: nextNumber, peer: peer, server: self)
             connections[ObjectIdentifier(connection)] = connection
-            perUser[peer.uid, default: 0] += 1
+            perUser[uid, default: 0] += 1
         } catch {
             log.warning("a management connection cannot be served: \(error)")
         }
@@ -128,7 +139,7 @@ private final class ManagementConnection: EventHandler {
 
     /// Rises with each connection.
     let number: UInt64
-    let peer: PeerCredentials
+    let process: ConnectedPeer
     private unowned let server: ManagementServer
     private var descriptor: FileDescriptor?
     private var stage = Stage.reading
@@ -136,15 +147,19 @@ private final class ManagementConnection: EventHandler {
     private var heldBytes = 0
     /// It has said hello: answers are in our protocol.
     private var isNative = false
+    /// There is somebody who can be asked.
+    private var converses = false
+    /// While its request is executed.
+    private var asker: Asker?
     /// Bytes for the peer: a welcome, the answer.
     private var output: [UInt8] = []
     private var sent = 0
     private var deadline: TimerID?
     private var input = [UInt8](repeating: 0, count: 32 << 10)
 
-    init(_ descriptor: consuming FileDescriptor, number: UInt64, peer: PeerCredentials, server: ManagementServer) throws(SystemError) {
+    init(_ descriptor: consuming FileDescriptor, number: UInt64, peer: ConnectedPeer, server: ManagementServer) throws(SystemError) {
         self.number = number
-        self.peer = peer
+        process = peer
         self.server = server
         let watched = descriptor.rawValue
         self.descriptor = consume descriptor
@@ -161,8 +176,10 @@ private final class ManagementConnection: EventHandler {
     /// Whether its request has not come yet.
     var isReading: Bool { if case .reading = stage { true } else { false } }
 
-    /// Whether its answer is being found, which it cannot hurry.
-    var isExecuting: Bool { if case .executing = stage { true } else { false } }
+    /// Whether its answer is being found, which it cannot hurry. One that lets us wait for somebody who types could.
+    var isExecuting: Bool { if case .executing = stage { asker?.isConversing != true } else { false } }
+
+    var peer: PeerCredentials { process.credentials }
 
     func ready(_ events: Readiness) {
         switch stage {
@@ -202,6 +219,7 @@ private final class ManagementConnection: EventHandler {
         switch event {
         case .hello(let hello):
             isNative = true
+            converses = hello.converses
             let welcome = NativeWelcome(answering: hello)
             output = welcome.encoded()
             // A peer that has just connected and cannot take sixteen bytes has shut its side.
@@ -238,7 +256,9 @@ private final class ManagementConnection: EventHandler {
         if let deadline { server.loop.cancel(deadline) }
         deadline = nil
         do { try server.loop.modify(number, []) } catch { return close() }
-        server.submit(request, peer) { [self] answer in give(answer) }
+        let asker = Asker(process, conversation: converses ? number : nil)
+        self.asker = asker
+        server.submit(request, asker) { [self] answer in give(answer) }
     }
 
     private func give(_ answer: Answer) {
@@ -264,6 +284,8 @@ private final class ManagementConnection: EventHandler {
         server.loop.remove(descriptor.rawValue)
         if let deadline { server.loop.cancel(deadline) }
         server.forget(self)
+        asker?.isGone()
+        asker = nil
     }
 }
 

@@ -24,11 +24,11 @@ public enum OpenerRole {
         do {
             // A path that is no UTF-8 becomes another one, which is not there.
             switch question {
-            case .store(let path, let isSynchronous, let isDirect, let isReadOnly):
+            case .store(let path, let isSynchronous, let isDirect, let isReadOnly, let places):
                 var flags: StoreFlags = []
                 if isSynchronous { flags.insert(.sync) }
                 if isDirect { flags.insert(.direct) }
-                let store = try StoreOpener.open(String(decoding: path, as: UTF8.self), flags: flags, readOnly: isReadOnly)
+                let store = try StoreOpener.open(String(decoding: path, as: UTF8.self), flags: flags, readOnly: isReadOnly, within: places.map(StoreConfinement.init))
                 let description = StoreDescription(
                     kind: store.isBlockDevice ? .blockDevice : .file, length: store.length, isSynchronous: isSynchronous, isDirect: isDirect,
                     isReadOnly: isReadOnly)
@@ -46,5 +46,11 @@ public enum OpenerRole {
 
     private static func send(_ answer: OpenAnswer, over door: borrowing FileDescriptor, passing descriptors: [Int32]) -> Bool {
         if case .done = Socket.sendMessage(door.rawValue, answer.encoded(), descriptors: descriptors) { true } else { false }
+    }
+}
+
+extension StoreConfinement {
+    fileprivate init(_ places: StorePlacement) {
+        self.init(directories: places.directories, mapperNames: places.mapperNames, deviceLinks: places.deviceLinks)
     }
 }

@@ -10,6 +10,8 @@ public enum Role: String, Sendable, CaseIterable {
     case data
     /// Opens backing stores, where that may take for ever.
     case opener
+    /// Knows people: asks the name service and PAM, which may take for ever, too.
+    case administrator
 
     /// The descriptor of its end of the door.
     public static let door: Int32 = 3

@@ -20,6 +20,13 @@ public struct Settings: Sendable, Equatable {
     public var user: String?
     /// Where what must survive a restart is, a directory for each control port; nil: `/var/lib/tgt`.
     public var state: String?
+    /// Who may do what; nil: `/etc/tgt/policy.yaml` if there is one.
+    public var policy: String?
+    /// Who may connect to the management socket; the group by its name.
+    public var socketMode: UInt32 = 0o666
+    public var socketGroup: String?
+    /// Where PAM's services are; nil: where PAM looks for them.
+    public var pamDirectory: String?
     public var logLevel = LogLevel.info
     /// Who never has to wait after failed logins. Connectors on this host carry many tenants from its own address.
     public var exempt = ["127.0.0.0/8", "::1"].compactMap { try? AddressRule(parsing: Array($0.utf8)) }
@@ -102,6 +109,26 @@ extension Settings {
             settings.state = value
             return nil
         }),
+        ("policy", { settings, node in
+            guard let value = node.scalar?.string, value.hasPrefix("/") else { return "an absolute path is wanted" }
+            settings.policy = value
+            return nil
+        }),
+        ("socket.mode", { settings, node in
+            guard let value = node.scalar.flatMap({ socketMode($0.string) }) else { return "an octal number like 0660 is wanted" }
+            settings.socketMode = value
+            return nil
+        }),
+        ("socket.group", { settings, node in
+            guard let value = node.scalar?.string, !value.isEmpty else { return "the name of a group is wanted" }
+            settings.socketGroup = value
+            return nil
+        }),
+        ("pam.directory", { settings, node in
+            guard let value = node.scalar?.string, value.hasPrefix("/") else { return "an absolute directory is wanted" }
+            settings.pamDirectory = value
+            return nil
+        }),
         ("penalties.exempt", { settings, node in
             let wrong = "a list of at most \(mostExempt) addresses or networks (ADDRESS/PREFIX LENGTH) is wanted"
             guard let list = node.sequence, list.count <= mostExempt else { return wrong }
@@ -143,6 +170,12 @@ extension Settings {
             settings.limits[keyPath: row.value] = value
             return nil
         })
+    }
+
+    /// A socket's mode: its owner, at least, can connect.
+    static func socketMode(_ text: String) -> UInt32? {
+        guard (3...4).contains(text.utf8.count), let mode = UInt32(text, radix: 8), mode <= 0o777, mode & 0o600 == 0o600 else { return nil }
+        return mode
     }
 
     /// `262144`, `256KiB`, `1GiB`, … in bytes.

@@ -64,7 +64,7 @@ final class StoreOpenings {
         guard let path = request.store.path else { return fail(whenDone, "there is no path") }
         let question = OpenQuestion.store(
             path: path.bytes, isSynchronous: request.store.flags.contains(.sync), isDirect: request.store.flags.contains(.direct),
-            isReadOnly: request.readOnly)
+            isReadOnly: request.readOnly, places: request.places.map(StorePlacement.init))
         ask(question) { result in
             whenDone(result.flatMap { if case .store(let store, let facts) = $0 { .success((store, facts)) } else { .failure(Self.otherAnswer) } })
         }
@@ -202,5 +202,12 @@ private final class Opener {
         isSlow = false
         defer { current = nil }
         return current?.whenDone
+    }
+}
+
+extension StorePlacement {
+    init(_ places: StorePlaces) {
+        func patterns(_ kind: DevicePattern.Kind) -> [[UInt8]] { places.devices.filter { $0.kind == kind }.map(\.pattern) }
+        self.init(directories: places.directories.map(\.bytes), mapperNames: patterns(.mapper), deviceLinks: patterns(.byID))
     }
 }

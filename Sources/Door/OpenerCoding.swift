@@ -2,9 +2,38 @@ import Bytes
 
 /// Asked of the process that opens files, one question at a time.
 public enum OpenQuestion: Sendable, Equatable {
-    case store(path: [UInt8], isSynchronous: Bool, isDirect: Bool, isReadOnly: Bool)
+    /// - Parameter places: where it has to be; nil: anywhere
+    case store(path: [UInt8], isSynchronous: Bool, isDirect: Bool, isReadOnly: Bool, places: StorePlacement?)
     /// One that tgtd depends on, and that nobody else can have written; nor read, if it is private.
     case trusted(path: [UInt8], isPrivate: Bool, limit: UInt32)
+}
+
+/// Where a tenant's stores may be.
+public struct StorePlacement: Sendable, Equatable {
+    public var directories: [[UInt8]]
+    /// Patterns for names of the device mapper, and for links under /dev/disk/by-id.
+    public var mapperNames: [[UInt8]]
+    public var deviceLinks: [[UInt8]]
+
+    public init(directories: [[UInt8]], mapperNames: [[UInt8]], deviceLinks: [[UInt8]]) {
+        self.directories = directories
+        self.mapperNames = mapperNames
+        self.deviceLinks = deviceLinks
+    }
+
+    /// Of each kind, and bytes of all of them together.
+    public static let most = 256
+    public static let mostBytes = 64 << 10
+
+    func encode(into writer: inout ByteWriter) {
+        for list in [directories, mapperNames, deviceLinks] { writer.write(list) { $0.write($1) } }
+    }
+    init(from reader: inout ByteReader) throws(ByteReaderError) {
+        func list(_ reader: inout ByteReader) throws(ByteReaderError) -> [[UInt8]] {
+            try reader.list(limit: Self.most) { reader throws(ByteReaderError) in try reader.byteString(limit: DoorLimits.path) }
+        }
+        self.init(directories: try list(&reader), mapperNames: try list(&reader), deviceLinks: try list(&reader))
+    }
 }
 
 /// What it says; what is opened comes with its descriptor.
@@ -15,7 +44,7 @@ public enum OpenAnswer: Sendable, Equatable {
 }
 
 extension OpenQuestion: DoorMessage {
-    public static let table = [DoorRow(1, "open", limit: DoorLimits.opening), DoorRow(2, "openTrusted", limit: DoorLimits.opening)]
+    public static let table = [DoorRow(1, "open", limit: DoorLimits.opening + StorePlacement.mostBytes + 12 * StorePlacement.most), DoorRow(2, "openTrusted", limit: DoorLimits.opening)]
     public var code: UInt8 {
         switch self {
         case .store: 1
@@ -24,9 +53,10 @@ extension OpenQuestion: DoorMessage {
     }
     public func encodeBody(into writer: inout ByteWriter) {
         switch self {
-        case .store(let path, let isSynchronous, let isDirect, let isReadOnly):
+        case .store(let path, let isSynchronous, let isDirect, let isReadOnly, let places):
             writer.write(path)
             for flag in [isSynchronous, isDirect, isReadOnly] { writer.write(flag) }
+            writer.write(places) { $1.encode(into: &$0) }
         case .trusted(let path, let isPrivate, let limit):
             writer.write(path)
             writer.write(isPrivate)
@@ -36,7 +66,10 @@ extension OpenQuestion: DoorMessage {
     public init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
         let path = try reader.byteString(limit: DoorLimits.path)
         self = switch code {
-        case 1: .store(path: path, isSynchronous: try reader.bool(), isDirect: try reader.bool(), isReadOnly: try reader.bool())
+        case 1:
+            .store(
+                path: path, isSynchronous: try reader.bool(), isDirect: try reader.bool(), isReadOnly: try reader.bool(),
+                places: try reader.optional { reader throws(ByteReaderError) in try StorePlacement(from: &reader) })
         default: .trusted(path: path, isPrivate: try reader.bool(), limit: try reader.uint32())
         }
     }

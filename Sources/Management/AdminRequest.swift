@@ -6,10 +6,13 @@ import Bytes
 public struct AdminRequest: Hashable, Sendable {
     /// Name of the low-level driver; empty: not said.
     public var lld: [UInt8]
+    /// Whose account it is about, for requests that name no target; nil: not said.
+    public var tenant: [UInt8]?
     public var action: Action
 
-    public init(lld: [UInt8] = [], _ action: Action) {
+    public init(lld: [UInt8] = [], tenant: [UInt8]? = nil, _ action: Action) {
         self.lld = lld
+        self.tenant = tenant
         self.action = action
     }
 
@@ -30,6 +33,8 @@ public struct AdminRequest: Hashable, Sendable {
         case unbindInitiators(tid: Int32, Initiators)
         case explainAccess(AccessQuestion)
         /// Which sources have to wait after failures to log in.
+        /// Who may do what, and by which rule?
+        case explainPolicy(PolicyQuestion)
         case showPenalties
         /// Forgets what sources have failed in.
         /// - Parameter address: theirs, a network of them, or `ALL`
@@ -104,6 +109,13 @@ public struct AdminRequest: Hashable, Sendable {
             self.address = address
             self.user = user
         }
+    }
+
+    /// Who may do what?
+    public struct PolicyQuestion: Hashable, Sendable {
+        /// A user of this host, by name or number; nil: who asks.
+        public var user: [UInt8]?
+        public init(user: [UInt8]? = nil) { self.user = user }
     }
 
     public struct NewLogicalUnit: Hashable, Sendable {

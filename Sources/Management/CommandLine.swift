@@ -35,6 +35,8 @@ public struct TgtadmOption: Sendable {
     static let retireSecret: UInt8 = 0x93
     static let bits: UInt8 = 0x94
     static let tls: UInt8 = 0x96
+    static let tenant: UInt8 = 0xa0
+    static let answers: UInt8 = 0xa1
 
     public static let all: [TgtadmOption] = [
         TgtadmOption("d", "debug", long: false, short: false),
@@ -75,6 +77,8 @@ public struct TgtadmOption: Sendable {
         TgtadmOption(longOnly: retireSecret, "retire-secret", takesArgument: true),
         TgtadmOption(longOnly: bits, "bits", takesArgument: true),
         TgtadmOption(longOnly: tls, "tls", takesArgument: true),
+        TgtadmOption(longOnly: tenant, "tenant", takesArgument: true),
+        TgtadmOption(longOnly: answers, "answers", takesArgument: true),
     ]
 
     /// The words with tgt's long options written out where ours, for getopt_long, have made an abbreviation of one ambiguous: what
@@ -163,11 +167,13 @@ public struct TgtadmExit: Error, Hashable, Sendable {
                     if let request = answer.request { writer.field("request", request) }
                 }
             }
-        } else if tellsReason || place != nil || answer.error == TgtError.unknown.rawValue, !answer.reason.isEmpty {
-            // tgt's text for an unknown error says nothing at all.
+        } else if tellsReason || place != nil || Self.obscure.contains(answer.error), !answer.reason.isEmpty {
             errors.append("tgtadm: \(answer.reason)")
         }
     }
+
+    /// Errors whose text in tgt's words says nothing of what is wrong.
+    private static let obscure = [TgtError.unknown.rawValue, TgtError.unsupportedOperation.rawValue]
 
     /// What the daemon's side of the conversation was.
     public enum Reply: Hashable, Sendable {
@@ -218,6 +224,8 @@ public struct TgtadmCommandLine: Sendable {
         public var controlPort: Int
         public var isDebugging: Bool
         public var format = OutputFormat.text
+        /// Where answers to what PAM asks are; nil: at the terminal. `-` is standard input.
+        public var answers: [UInt8]?
 
         /// Whether the daemon ends after this answer.
         public func endsDaemon(_ reply: TgtadmExit.Reply) -> Bool {
@@ -240,6 +248,8 @@ public struct TgtadmCommandLine: Sendable {
         public var controlPort: Int
         public var isDebugging: Bool
         public var format: OutputFormat
+        /// As a command's.
+        public var answers: [UInt8]?
     }
 
     /// Where a secret is to come from that is not on the command line.
@@ -344,11 +354,11 @@ public struct TgtadmCommandLine: Sendable {
         let format: OutputFormat = given.contains(TgtadmOption.json) ? .json : .text
         if texts[TgtadmOption.passwordFile] != nil, given.contains(UInt8(ascii: "p")) { return .exit(.usage("--password and --password-file do not go together")) }
         if let path = texts[TgtadmOption.transaction] {
-            let allowed = [TgtadmOption.transaction, TgtadmOption.json] + Array("dCL".utf8)
+            let allowed = [TgtadmOption.transaction, TgtadmOption.json, TgtadmOption.answers] + Array("dCL".utf8)
             if let letter = given.first(where: { !allowed.contains($0) }) {
                 return .exit(.usage("option '\(Self.shown(letter: letter))' does not go with --transaction"))
             }
-            return .transact(Transaction(path: path, lld: lld, controlPort: Int(controlPort), isDebugging: isDebugging, format: format))
+            return .transact(Transaction(path: path, lld: lld, controlPort: Int(controlPort), isDebugging: isDebugging, format: format, answers: texts[TgtadmOption.answers]))
         }
         guard let operation else { return .exit(.usage("specify the operation type")) }
         guard let mode else { return .exit(.usage("specify the mode")) }
@@ -360,12 +370,15 @@ public struct TgtadmCommandLine: Sendable {
         }
         func command(_ content: Command.Content) -> Outcome {
             var command = Command(content: content, controlPort: Int(controlPort), isDebugging: isDebugging, format: format)
+            command.answers = texts[TgtadmOption.answers]
             if given.contains(UInt8(ascii: "p")) {
                 command.warnings.append("tgtadm: warning: others on this host can see a secret on the command line; see --password-file")
             }
             return .send(command)
         }
-        if let (action, words) = own(mode, operation) { return command(.own(AdminRequest(lld: lld, action), words: words)) }
+        if let (action, words) = own(mode, operation) {
+            return command(.own(AdminRequest(lld: lld, tenant: texts[TgtadmOption.tenant], action), words: words))
+        }
         guard case .tgt(let mode) = mode, case .tgt(let operation) = operation else { return .exit(.usage(TgtError.invalidRequest.text)) }
         let request = request(mode, operation)
         guard request.encoded() != nil else {
@@ -382,6 +395,10 @@ public struct TgtadmCommandLine: Sendable {
         switch (mode, operation) {
         case (.access, .explain):
             return (.explainAccess(.init(tid: number ?? 0, name: text("Q") ?? [], address: text("I") ?? [], user: text("u"), overTLS: overTLS)), "--mode access")
+        case (.policy, .explain): return (.explainPolicy(.init(user: text("u"))), "--mode policy")
+        case (.tgt(.account), .tgt(.new)) where texts[TgtadmOption.tenant] != nil:
+            return (.newAccount(user: user, password: text("p") ?? [], allowWeak: given.contains(TgtadmOption.allowWeak)), "--tenant")
+        case (.tgt(.account), .tgt(.delete)) where texts[TgtadmOption.tenant] != nil: return (.deleteAccount(user: user), "--tenant")
         case (.access, .tgt(.show)): return (.showPenalties, "--mode access")
         case (.access, .tgt(.delete)): return (.clearPenalties(address: text("I") ?? []), "--mode access")
         case (.tgt(.target), .tgt(.bind)):
@@ -433,7 +450,7 @@ public struct TgtadmCommandLine: Sendable {
     /// All options of a transaction's line are taken.
     /// - Returns: its request, or why it is none
     public func finishLine(strays: [[UInt8]]) -> Result<AdminRequest, TgtadmExit> {
-        let elsewhere = Array("CdhV".utf8) + [TgtadmOption.json, TgtadmOption.transaction]
+        let elsewhere = Array("CdhV".utf8) + [TgtadmOption.json, TgtadmOption.transaction, TgtadmOption.answers]
         if let letter = given.first(where: elsewhere.contains) {
             return .failure(.usage("option '\(Self.shown(letter: letter))' does not belong into a transaction"))
         }
@@ -467,13 +484,13 @@ public struct TgtadmCommandLine: Sendable {
         ("generate", .generate),
     ]
 
-    private enum Mode: Hashable, Sendable { case tgt(TgtRequest.Mode), access }
+    private enum Mode: Hashable, Sendable { case tgt(TgtRequest.Mode), access, policy }
 
     private static let modes: [(word: String, mode: Mode)] = [
         ("system", .tgt(.system)), ("sys", .tgt(.system)), ("target", .tgt(.target)), ("tgt", .tgt(.target)),
         ("logicalunit", .tgt(.logicalUnit)), ("lu", .tgt(.logicalUnit)), ("portal", .tgt(.portal)), ("pt", .tgt(.portal)),
         ("session", .tgt(.session)), ("sess", .tgt(.session)), ("connection", .tgt(.connection)), ("conn", .tgt(.connection)),
-        ("account", .tgt(.account)), ("lld", .tgt(.lld)), ("access", .access),
+        ("account", .tgt(.account)), ("lld", .tgt(.lld)), ("access", .access), ("policy", .policy),
     ]
 
     private struct DeviceType: Sendable {
@@ -552,17 +569,18 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.portal, .delete, "LmoCP", .portal),
         Rule(.portal, .update, "LmoCP", .portalChange),
         Rule(.portal, .show, "LmoC", nil, .notSupported),
-        Rule(.account, .new, "LmoupfC", own: [TgtadmOption.passwordFile, TgtadmOption.allowWeak], .userAndPassword),
-        Rule(.account, .update, "LmoupC", own: [TgtadmOption.addSecret, TgtadmOption.retireSecret, TgtadmOption.passwordFile, TgtadmOption.allowWeak], .secretChange),
-        Rule(.tgt(.account), .generate, "LmouC", own: [TgtadmOption.bits], .user),
+        Rule(.account, .new, "LmoupfC", own: [TgtadmOption.passwordFile, TgtadmOption.allowWeak, TgtadmOption.tenant], .userAndPassword),
+        Rule(.account, .update, "LmoupC", own: [TgtadmOption.addSecret, TgtadmOption.retireSecret, TgtadmOption.passwordFile, TgtadmOption.allowWeak, TgtadmOption.tenant], .secretChange),
+        Rule(.tgt(.account), .generate, "LmouC", own: [TgtadmOption.bits, TgtadmOption.tenant], .user),
         Rule(.account, .show, "LmoC"),
-        Rule(.account, .delete, "LmouC"),
+        Rule(.account, .delete, "LmouC", own: [TgtadmOption.tenant]),
         Rule(.account, .bind, "LmotuOQC", .user),
         Rule(.account, .unbind, "LmotuOQC", .user),
         Rule(.lld, .start, "LmoC"),
         Rule(.lld, .stop, "LmoC"),
         Rule(.lld, .show, "LmoC"),
         Rule(.access, .explain, "LmotIQuC", own: [TgtadmOption.tls], .nameAndAddress),
+        Rule(.policy, .explain, "LmouC"),
         Rule(.access, .tgt(.show), "LmoC"),
         Rule(.access, .tgt(.delete), "LmoIC", .address),
     ]
@@ -588,7 +606,8 @@ public struct TgtadmCommandLine: Sendable {
             if mode == .tgt(.lld), case .tgt(let operation) = operation { return "option \(operation.rawValue) not supported in lld mode" }
             return "operation \(word(operation)) not supported in \(word(mode)) mode"
         }
-        if let allowed = rule.allowed, let letter = given.first(where: { !allowed.contains($0) && $0 != UInt8(ascii: "d") && $0 != TgtadmOption.json }) {
+        let everywhere = [UInt8(ascii: "d"), TgtadmOption.json, TgtadmOption.answers]
+        if let allowed = rule.allowed, let letter = given.first(where: { !allowed.contains($0) && !everywhere.contains($0) }) {
             let option = "option '\(Self.shown(letter: letter))'"
             return rule.wording == .notAllowed ? "\(word(mode)) mode: \(option) is not allowed/supported" : "\(option) not supported in \(word(mode)) mode"
         }
@@ -798,6 +817,11 @@ extension TgtadmCommandLine {
                 who has to wait after failures to log in, and for how many seconds more
           --mode access --op delete --initiator-address ADDRESS
                 forgets their failures: of an address, of a network (ADDRESS/LENGTH), of ALL
+          --mode policy --op explain [--user NAME]
+                what the user of this host, or who asks, may do, and by which lines of the policy
+          --tenant NAME         with accounts: whose it is, where it could be of several tenants
+          --answers FILE        answers to what PAM asks, a line each (-: standard input), in the place of
+                                the terminal
           --json                with show, stat and explain: print JSON
           --transaction FILE    carry out the lines of FILE (-: standard input), each the options of
                                 one tgtadm that changes something: all of them, or none

@@ -111,10 +111,17 @@ extension AdminRequest {
         case statSession = 50, showConnections, deleteConnection, statConnections
         case startDriver = 60, stopDriver, showDrivers
         case explainAccess = 70, showPenalties, clearPenalties, explainAccessOverTLS
+        case explainPolicy = 75
+        /// A tenant's name, and then the action's own first byte.
+        case ofTenant = 80
     }
 
     func encode(into writer: inout ByteWriter) {
         writer.write(lld)
+        if let tenant {
+            writer.write(Code.ofTenant.rawValue)
+            writer.write(tenant)
+        }
         func begin(_ code: Code) { writer.write(code.rawValue) }
         func begin(_ code: Code, _ tid: Int32) {
             writer.write(code.rawValue)
@@ -152,6 +159,9 @@ extension AdminRequest {
             begin(question.overTLS ? .explainAccessOverTLS : .explainAccess, question.tid)
             writer.write(question.name)
             writer.write(question.address)
+            writer.write(question.user)
+        case .explainPolicy(let question):
+            begin(.explainPolicy)
             writer.write(question.user)
         case .showPenalties: begin(.showPenalties)
         case .clearPenalties(let address):
@@ -235,8 +245,13 @@ extension AdminRequest {
 
     init(_ reader: inout ByteReader) throws(ByteReaderError) {
         lld = try reader.text()
-        let code: Code = try reader.enumeration()
+        var code: Code = try reader.enumeration()
+        if code == .ofTenant {
+            tenant = try reader.text()
+            code = try reader.enumeration()
+        }
         switch code {
+        case .ofTenant: throw .invalid
         case .showSystem: action = .showSystem
         case .updateSystem: action = .updateSystem(try Setting(&reader))
         case .deleteSystem: action = .deleteSystem
@@ -256,6 +271,7 @@ extension AdminRequest {
             action = .explainAccess(AdminRequest.AccessQuestion(
                 tid: try reader.int32(), name: try reader.text(), address: try reader.text(), user: try reader.optionalText(),
                 overTLS: code == .explainAccessOverTLS))
+        case .explainPolicy: action = .explainPolicy(PolicyQuestion(user: try reader.optionalText()))
         case .showPenalties: action = .showPenalties
         case .clearPenalties: action = .clearPenalties(address: try reader.text())
 

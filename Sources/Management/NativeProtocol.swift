@@ -8,6 +8,7 @@ import Bytes
 ///       hello: the versions it speaks   ──►
 ///                                       ◄──    welcome: the one to speak, or 0 and the versions the daemon speaks
 ///       a frame: request or transaction ──►
+///                                       ◄──    frames of conversation, where who asks has to be asked: each question is answered by one
 ///                                       ◄──    a frame: the answer; then it closes
 ///
 /// Nothing follows the hello before the welcome has come. So a client that gets no welcome knows that nothing was carried out, and
@@ -42,15 +43,21 @@ public enum NativeProtocol {
 /// at offset 72 the length that tgt refuses. Readers pass over the zeros: a later version may say something there.
 public struct NativeHello: Hashable, Sendable {
     public var versions: ClosedRange<UInt16>
+    /// Whether there is somebody who can be asked: a byte behind the versions is 1.
+    public var converses: Bool
 
     public static let length = TgtRequest.headerLength
 
-    public init(_ versions: ClosedRange<UInt16> = NativeProtocol.version...NativeProtocol.version) { self.versions = versions }
+    public init(_ versions: ClosedRange<UInt16> = NativeProtocol.version...NativeProtocol.version, converses: Bool = false) {
+        self.versions = versions
+        self.converses = converses
+    }
 
     public func encoded() -> [UInt8] {
         var bytes = NativeProtocol.magic
         bytes.append(bigEndian: versions.lowerBound)
         bytes.append(bigEndian: versions.upperBound)
+        bytes.append(converses ? 1 : 0)
         return bytes + Array(repeating: 0, count: Self.length - bytes.count)
     }
 
@@ -59,6 +66,7 @@ public struct NativeHello: Hashable, Sendable {
         let (oldest, newest) = (bytes.span.uint16(at: 8), bytes.span.uint16(at: 10))
         guard oldest > 0, oldest <= newest else { throw .versions(oldest, newest) }
         versions = oldest...newest
+        converses = bytes[12] & 1 != 0
     }
 }
 
@@ -128,7 +136,8 @@ public struct NativeFrame: Hashable, Sendable {
         case transaction = 2
         /// To the client: how it went. The last frame.
         case answer = 3
-        /// Both ways: kept for PAM's questions and their answers, between a request and its answer. Not used in version 1.
+        /// Both ways: PAM's questions and their answers, between a request and its answer (`NativeMessage`). Only with a client whose hello
+        /// has said that it can.
         case conversation = 4
     }
 
@@ -299,15 +308,83 @@ public struct ManagementDecoder: Sendable {
 
 /// Takes the daemon's answer apart as its bytes arrive.
 public struct NativeAnswerDecoder: Sendable {
-    private var decoder = NativeFrameDecoder([.answer], limit: NativeProtocol.greatestAnswer + NativeProtocol.greatestReason + 64)
+    private var decoder = NativeFrameDecoder([.answer, .conversation], limit: NativeProtocol.greatestAnswer + NativeProtocol.greatestReason + 64)
 
     public init() {}
 
     /// - Returns: the answer once it is whole, nil before. Bytes behind it are an error.
     public mutating func feed(_ input: Span<UInt8>) throws(NativeWireError) -> NativeAnswer? {
+        var messages: [NativeMessage] = []
+        let answer = try feed(input, into: &messages)
+        guard messages.isEmpty else { throw .frame(NativeFrame.Kind.conversation.rawValue) }
+        return answer
+    }
+
+    /// - Parameter messages: gets what is asked or said before the answer
+    public mutating func feed(_ input: Span<UInt8>, into messages: inout [NativeMessage]) throws(NativeWireError) -> NativeAnswer? {
         var position = 0
-        guard let frame = try decoder.feed(input, &position) else { return nil }
-        guard position == input.count else { throw .trailing }
-        return try NativeAnswer(frame)
+        while let frame = try decoder.feed(input, &position) {
+            if frame.kind == .conversation {
+                messages.append(try NativeMessage(frame.body))
+                continue
+            }
+            guard position == input.count else { throw .trailing }
+            return try NativeAnswer(frame)
+        }
+        return nil
+    }
+}
+
+// MARK: Conversations
+
+/// What PAM asks or says, on its way to who asks. A question is answered by one frame of conversation, whose body is the line that was typed.
+public struct NativeMessage: Hashable, Sendable {
+    public enum Style: UInt8, Sendable {
+        /// A question; the answer must not be seen.
+        case secret = 1
+        case question
+        case error
+        case info
+    }
+    public var style: Style
+    public var text: [UInt8]
+    public var isQuestion: Bool { style == .secret || style == .question }
+
+    /// Bytes of a message's text; of one answer; messages of one conversation.
+    public static let greatestText = 4096
+    public static let greatestAnswer = 511
+    public static let most = 64
+
+    /// - Parameter text: as much of it as a message has
+    public init(_ style: Style, _ text: [UInt8]) {
+        self.style = style
+        self.text = Array(text.prefix(Self.greatestText))
+    }
+
+    init(_ body: [UInt8]) throws(NativeWireError) {
+        guard let style = body.first.flatMap(Style.init), body.count <= 1 + Self.greatestText else { throw .body(.invalid) }
+        self.init(style, Array(body.dropFirst()))
+    }
+
+    /// Fit for a terminal: it comes from whatever modules there are.
+    public var shown: [UInt8] {
+        let scalars = String(decoding: text, as: UTF8.self).unicodeScalars.map { scalar in
+            scalar.properties.generalCategory == .control && scalar != "\n" ? "?" : scalar
+        }
+        return Array(String(String.UnicodeScalarView(scalars)).utf8)
+    }
+
+    public func encoded() -> [UInt8] { NativeFrame(.conversation, [style.rawValue] + text).encoded(limit: .max) ?? [] }
+
+    /// The frame with an answer, for the daemon; nil: it is too long.
+    public static func encoded(answer: [UInt8]) -> [UInt8]? { NativeFrame(.conversation, answer).encoded(limit: greatestAnswer) }
+
+    /// Bytes in front of an answer.
+    public static let answerHeader = NativeFrame.headerLength
+    /// How long the answer is that follows this header; nil: it is none.
+    public static func answerLength(_ header: [UInt8]) -> Int? {
+        guard header.count == answerHeader, header.starts(with: [NativeFrame.Kind.conversation.rawValue, 0, 0, 0]) else { return nil }
+        let length = Int(header.span.uint32(at: 4))
+        return length <= greatestAnswer ? length : nil
     }
 }

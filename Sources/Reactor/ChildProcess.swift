@@ -59,6 +59,23 @@ public final class ChildProcess: Sendable {
     /// Sends a signal. Nothing happens if the process has ended.
     public func send(signal: Int32) { _ = linux_pidfd_send_signal(handle.rawValue, signal) }
 
+    /// Ends it and those that it has started, whatever sessions and groups they are in: for one that has not been reaped.
+    public func killAll() {
+        for process in Self.stopped(pid) { kill(process, SIGKILL) }
+        send(signal: SIGKILL)
+    }
+
+    /// Stops a process and its descendants, from the top down: one that is stopped starts nobody, and reaps nobody, so that the numbers of its
+    /// children stay theirs.
+    private static func stopped(_ pid: Int32) -> [Int32] {
+        guard kill(pid, SIGSTOP) == 0 else { return [] }
+        let threads = (try? Files.names(in: "/proc/\(pid)/task")) ?? []
+        let children = threads.flatMap { thread in
+            (Files.processText("/proc/\(pid)/task/\(thread)/children") ?? "").split(separator: " ").compactMap { Int32($0) }
+        }
+        return [pid] + children.flatMap(stopped)
+    }
+
     /// How the process ended, if it has; it is reaped then, and only the first answer counts: ask no more afterwards.
     public func reap() -> End? {
         var status: Int32 = 0

@@ -170,6 +170,23 @@ public enum Files {
         }
     }
 
+    /// What the kernel says of a process, as far as it fits a page; nil: there is none.
+    static func processText(_ path: String) -> String? {
+        let raw = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard raw >= 0 else { return nil }
+        let descriptor = FileDescriptor(owning: raw)
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = unsafe bytes.withUnsafeMutableBytes { unsafe Glibc.read(descriptor.rawValue, $0.baseAddress, $0.count) }
+        return count > 0 ? String(decoding: bytes.prefix(count), as: UTF8.self) : nil
+    }
+
+    /// Says who may connect to a socket of ours.
+    /// - Parameter group: nil leaves it
+    public static func admit(to path: String, mode: mode_t, group: UInt32?) throws(FileError) {
+        if let group, unsafe lchown(path, .max, group) != 0 { throw FileError(path, errno: errno) }
+        guard unsafe chmod(path, mode) == 0 else { throw FileError(path, errno: errno) }
+    }
+
     public static func remove(_ path: String) { _ = unsafe unlink(path) }
 }
 

@@ -17,7 +17,18 @@ public struct FoundFile: ~Copyable {
 
     /// - Parameter path: absolute
     public init(_ path: String) throws(SystemError) {
-        let found = FileDescriptor(owning: try unsafe check("open", linux_open(path, linux_o_path)))
+        try self.init(FileDescriptor(owning: try unsafe check("open", linux_open(path, linux_o_path))))
+    }
+
+    /// What this relative path names beneath a directory.
+    /// - Throws: EXDEV or ELOOP where `..` or a symbolic link leads out of it
+    public init(_ path: String, beneath directory: String) throws(SystemError) {
+        let root = FileDescriptor(owning: try unsafe check("open", linux_open(directory, linux_o_path | O_DIRECTORY)))
+        let resolve = UInt64(LINUX_RESOLVE_BENEATH | LINUX_RESOLVE_NO_MAGICLINKS)
+        try self.init(FileDescriptor(owning: try unsafe check("openat2", linux_openat2(root.rawValue, path, UInt64(linux_o_path), 0, resolve))))
+    }
+
+    private init(_ found: consuming FileDescriptor) throws(SystemError) {
         var status = stat()
         _ = try unsafe check("fstat", fstat(found.rawValue, &status) == 0 ? 0 : -errno)
         kind = switch status.st_mode & S_IFMT {
@@ -31,6 +42,9 @@ public struct FoundFile: ~Copyable {
         self.status = status
         place = found
     }
+
+    /// Of a device: which.
+    public var device: UInt64 { UInt64(status.st_rdev) }
 
     /// - Parameter how: flags of open(2)
     public borrowing func open(_ how: Int32) throws(SystemError) -> FileDescriptor {

@@ -31,6 +31,9 @@ public struct Identity: Hashable, Sendable {
         throw IdentityError(description: "there is no user \(wanted) for the processes that meet the network; make one, or name one (user: in the settings)")
     }
 
+    /// The number of a group. It may ask a directory service, too.
+    public static func group(named name: String) -> UInt32? { unsafe getgrnam(name).map { unsafe $0.pointee.gr_gid } }
+
     /// What this process is now.
     public static var current: Identity { Identity(uid: geteuid(), gid: getegid()) }
 }
@@ -54,6 +57,19 @@ public enum Sandbox {
         _ = try check("prctl(PR_SET_PDEATHSIG)", linux_set_parent_death_signal(SIGKILL))
         // It may have ended before.
         guard getppid() == parent else { throw SystemError("getppid", ESRCH) }
+    }
+
+    /// For a process that runs code that is not ours, such as PAM's modules: it has no terminal; its
+    /// memory and its time on a processor are bounded, nobody reads its memory, and it leaves no picture of it behind.
+    /// - Parameters:
+    ///   - memory: bytes of address space
+    ///   - seconds: of processor time
+    public static func bound(memory: UInt64, seconds: UInt64) throws(SystemError) {
+        Console.leaveTerminal()
+        Console.forgetTerminal()
+        _ = try check("setrlimit(RLIMIT_CORE)", linux_forbid_core_dumps())
+        _ = try check("prctl(PR_SET_DUMPABLE)", linux_set_dumpable(false))
+        _ = try check("setrlimit(RLIMIT_AS)", linux_bound_resources(memory, seconds))
     }
 
     /// For a process that parses what peers send and needs nothing but the descriptors it is given: no other user's rights, no

@@ -1,3 +1,4 @@
+import Bytes
 import CLinux
 import Glibc
 import Reactor
@@ -14,6 +15,8 @@ public struct StoreError: Error, Hashable, Sendable, CustomStringConvertible {
         case notPermitted
         case readOnlyMedium
         case inUse
+        /// It is not where the tenant's stores may be; whether it is there at all is not said.
+        case elsewhere
         case noDirectAccess
         /// The length in bytes, and what it must be a multiple of.
         case lengthOffAlignment(UInt64, Int)
@@ -35,6 +38,7 @@ public struct StoreError: Error, Hashable, Sendable, CustomStringConvertible {
         case .notPermitted: "\(path) may not be opened: its permissions, or those of a directory on the way, do not allow it"
         case .readOnlyMedium: "\(path) cannot be written: to serve it without writes, make the logical unit with readonly=1"
         case .inUse: "\(path) is in use: it is mounted, or LVM, MD, swap or another program holds it"
+        case .elsewhere: "\(path) is not in a directory, and no device, of this tenant"
         case .noDirectAccess: "\(path) lies on a file system without direct I/O: leave out the flag \"direct\""
         case .lengthOffAlignment(let length, let alignment):
             "\(path) has \(length) bytes, which direct I/O cannot reach to the end: make it a multiple of \(alignment), or leave out the flag \"direct\""
@@ -66,21 +70,25 @@ public enum StoreOpener {
     ///
     /// - Parameter exclusively: false opens a block device although others use it: two logical units can share one then
     public static func open(
-        _ path: String, flags: StoreFlags = [], readOnly: Bool = false, exclusively: Bool = true
+        _ path: String, flags: StoreFlags = [], readOnly: Bool = false, exclusively: Bool = true, within confinement: StoreConfinement? = nil
     ) throws(StoreError) -> OpenedStore {
         do throws(StoreError.Reason) {
-            return try openedStore(path, flags, readOnly, exclusively)
+            return try openedStore(path, flags, readOnly, exclusively, confinement)
         } catch {
             throw StoreError(path: path, reason: error)
         }
     }
 
     private static func openedStore(
-        _ path: String, _ flags: StoreFlags, _ readOnly: Bool, _ exclusively: Bool
+        _ path: String, _ flags: StoreFlags, _ readOnly: Bool, _ exclusively: Bool, _ confinement: StoreConfinement?
     ) throws(StoreError.Reason) -> OpenedStore {
         guard path.utf8.first == UInt8(ascii: "/"), !path.utf8.contains(0) else { throw .badPath }
         let found: FoundFile
-        do throws(SystemError) { found = try FoundFile(path) } catch { throw reason(error.code, 0) }
+        if let confinement {
+            found = try confinement.look(path)
+        } else {
+            do throws(SystemError) { found = try FoundFile(path) } catch { throw reason(error.code, 0) }
+        }
         let isBlockDevice = found.kind == .blockDevice
         if let refusal = refusal(of: found.kind) { throw refusal }
 
@@ -112,7 +120,7 @@ public enum StoreOpener {
         }
     }
 
-    private static func reason(_ code: Int32, _ how: Int32) -> StoreError.Reason {
+    fileprivate static func reason(_ code: Int32, _ how: Int32) -> StoreError.Reason {
         switch code {
         case ENOENT, ENOTDIR, ENXIO, ENODEV: .missing
         case EROFS: .readOnlyMedium
@@ -121,5 +129,67 @@ public enum StoreOpener {
         case EINVAL where how & linux_o_direct != 0: .noDirectAccess
         default: .failed(code)
         }
+    }
+}
+
+/// Where a store has to be. What is elsewhere is refused in one way, whether it is there or not.
+public struct StoreConfinement: Sendable {
+    private let directories: [[UInt8]]
+    private let mapperNames: [[UInt8]]
+    private let deviceLinks: [[UInt8]]
+
+    /// - Parameters:
+    ///   - directories: absolute paths; regular files beneath them
+    ///   - mapperNames: patterns for names of the device mapper
+    ///   - deviceLinks: patterns for links under /dev/disk/by-id
+    public init(directories: [[UInt8]], mapperNames: [[UInt8]] = [], deviceLinks: [[UInt8]] = []) {
+        self.directories = directories
+        self.mapperNames = mapperNames
+        self.deviceLinks = deviceLinks
+    }
+
+    /// Finds what the path names.
+    fileprivate func look(_ path: String) throws(StoreError.Reason) -> FoundFile {
+        let bytes = Array(path.utf8)
+        if let directory = directories.first(where: { bytes.starts(with: $0 + [UInt8(ascii: "/")]) }) {
+            let rest = bytes[(directory.count + 1)...].drop { $0 == UInt8(ascii: "/") }
+            return try beneath(String(decoding: directory, as: UTF8.self), String(decoding: rest, as: UTF8.self))
+        }
+        // Whatever the path leads over: what counts is what the kernel and udev call the device behind it.
+        do throws(SystemError) {
+            let found = try FoundFile(path)
+            if found.kind == .blockDevice, isMapped(found.device) || isLinked(found.device) { return found }
+        } catch {}
+        throw .elsewhere
+    }
+
+    /// A regular file beneath the directory.
+    private func beneath(_ directory: String, _ rest: String) throws(StoreError.Reason) -> FoundFile {
+        let found: FoundFile
+        do throws(SystemError) { found = try FoundFile(rest, beneath: directory) } catch {
+            throw error.code == EXDEV || error.code == ELOOP ? .elsewhere : StoreOpener.reason(error.code, 0)
+        }
+        // A device is known by its own name, wherever somebody has put a node for it.
+        guard found.kind != .blockDevice else { throw .elsewhere }
+        return found
+    }
+
+    private func isMapped(_ device: UInt64) -> Bool {
+        guard !mapperNames.isEmpty else { return false }
+        var name = [CChar](repeating: 0, count: 256)
+        let length = unsafe linux_mapper_name(device, &name, name.count)
+        guard length > 0 else { return false }
+        let bytes = name.prefix(length).map { UInt8(bitPattern: $0) }
+        return mapperNames.contains { Wildcard.matches($0[...], bytes[...]) }
+    }
+
+    private static let links = "/dev/disk/by-id"
+
+    private func isLinked(_ device: UInt64) -> Bool {
+        guard !deviceLinks.isEmpty, let names = try? Files.names(in: Self.links) else { return false }
+        for name in names where deviceLinks.contains(where: { Wildcard.matches($0[...], Array(name.utf8)[...]) }) {
+            if let found = try? FoundFile(Self.links + "/" + name), found.kind == .blockDevice, found.device == device { return true }
+        }
+        return false
     }
 }

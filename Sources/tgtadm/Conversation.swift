@@ -62,11 +62,12 @@ enum Native {
     case lost
 }
 
-func ask(_ request: [UInt8], at path: [UInt8]) -> Native {
+/// - Parameter answerer: who answers what PAM asks
+func ask(_ request: [UInt8], at path: [UInt8], _ answerer: Answerer) -> Native {
     guard let daemon = connect(to: path) else { return .noDaemon }
     defer { close(daemon) }
     // No more than this until it is welcome: a daemon that does not know it has nothing to carry out.
-    guard sendAll(NativeHello().encoded(), to: daemon) else { return .notSpoken(nil) }
+    guard sendAll(NativeHello(converses: answerer.isThere).encoded(), to: daemon) else { return .notSpoken(nil) }
     var start: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: NativeWelcome.length)
     while start.count < NativeWelcome.length {
@@ -83,11 +84,19 @@ func ask(_ request: [UInt8], at path: [UInt8]) -> Native {
     while true {
         let count = receive(from: daemon, into: &buffer, atMost: buffer.count)
         guard count > 0 else { return .lost }
-        do throws(NativeWireError) {
-            if let answer = try decoder.feed(buffer.span.extracting(..<count)) { return .answer(answer) }
-        } catch {
-            return .lost
+        var messages: [NativeMessage] = []
+        var answer: NativeAnswer?
+        do throws(NativeWireError) { answer = try decoder.feed(buffer.span.extracting(..<count), into: &messages) } catch { return .lost }
+        for message in messages {
+            guard message.isQuestion else {
+                answerer.show(message)
+                continue
+            }
+            guard let reply = NativeMessage.encoded(answer: answerer.answer(message)), sendAll(reply, to: daemon) else {
+                finish(TgtadmExit(errors: ["tgtadm: an answer has at most \(NativeMessage.greatestAnswer) bytes"], code: TgtadmExit.invalid))
+            }
         }
+        if let answer { return .answer(answer) }
     }
 }
 

@@ -21,18 +21,20 @@ func secret(inFile path: [UInt8]) -> [UInt8] {
     return TgtadmCommandLine.secret(fromFile: bytes)
 }
 
-/// A line from the terminal that it does not show. It has no signals meanwhile: an interrupt ends the program when it shows again.
-private func askForSecret(_ question: String) -> [UInt8] {
+private func askForSecret(_ question: String) -> [UInt8] { typed(Array(question.utf8), at: STDIN_FILENO, isSecret: true) }
+
+/// A line from the terminal, which does not show a secret one. It has no signals meanwhile: an interrupt ends the program when it shows again.
+func typed(_ question: [UInt8], at terminal: Int32, isSecret: Bool) -> [UInt8] {
     var old = termios()
-    guard unsafe tcgetattr(STDIN_FILENO, &old) == 0 else { finish(TgtadmExit(errors: ["tgtadm: the terminal does not answer"], code: TgtadmExit.invalid)) }
+    guard unsafe tcgetattr(terminal, &old) == 0 else { finish(TgtadmExit(errors: ["tgtadm: the terminal does not answer"], code: TgtadmExit.invalid)) }
     var silent = old
-    silent.c_lflag &= ~tcflag_t(ECHO | ISIG)
-    unsafe tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent)
-    writeAll(Array(question.utf8), to: STDERR_FILENO)
+    silent.c_lflag &= ~tcflag_t((isSecret ? ECHO : 0) | ISIG)
+    unsafe tcsetattr(terminal, TCSAFLUSH, &silent)
+    writeAll(question, to: STDERR_FILENO)
     var bytes = [UInt8](repeating: 0, count: TgtadmCommandLine.greatestSecretFile)
-    let count = receive(from: STDIN_FILENO, into: &bytes, atMost: bytes.count)
-    writeAll([UInt8(ascii: "\n")], to: STDERR_FILENO)
-    unsafe tcsetattr(STDIN_FILENO, TCSAFLUSH, &old)
+    let count = receive(from: terminal, into: &bytes, atMost: bytes.count)
+    if isSecret { writeAll([UInt8(ascii: "\n")], to: STDERR_FILENO) }
+    unsafe tcsetattr(terminal, TCSAFLUSH, &old)
     let line = bytes.prefix(max(0, count))
     let interrupts = [old.c_cc.0, old.c_cc.1]
     guard count > 0, !line.contains(where: interrupts.contains) else { finish(TgtadmExit(code: 130)) }

@@ -19,7 +19,7 @@ func carryOut(_ command: TgtadmCommandLine.Command) -> Never {
     // What is no request is left to the daemon to refuse, in tgt's words.
     for warning in command.warnings { writeAll(Array((warning + "\n").utf8), to: STDERR_FILENO) }
     if let request = command.understood, let bytes = NativeRequest(.single(request), format: command.format).encoded() {
-        switch ask(bytes, at: path) {
+        switch ask(bytes, at: path, Answerer(file: command.answers)) {
         case .answer(let answer):
             debug(command.isDebugging, "sent \(bytes.count) bytes to tgtd")
             if !answer.reason.isEmpty { debug(command.isDebugging, answer.reason) }

@@ -32,7 +32,7 @@ func carryOut(_ transaction: TgtadmCommandLine.Transaction, _ options: Options) 
             code: TgtadmExit.invalid))
     }
     debug(transaction.isDebugging, "sends \(requests.count) requests in \(bytes.count) bytes to tgtd")
-    switch ask(bytes, at: socketPath(transaction.controlPort)) {
+    switch ask(bytes, at: socketPath(transaction.controlPort), Answerer(file: transaction.answers)) {
     case .answer(let answer):
         finish(TgtadmExit(answer, format: transaction.format) { requests.indices.contains($0) ? "\(name):\(requests[$0].number)" : nil })
     case .noDaemon: finish(.noDaemon)

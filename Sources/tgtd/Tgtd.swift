@@ -50,6 +50,7 @@ struct Tgtd {
         switch arguments.role {
         case .login: return NetworkRole.runLogin(door: door, page: FileDescriptor(owning: Role.page), arguments.options, log: log)
         case .data: return NetworkRole.runData(door: door, page: FileDescriptor(owning: Role.page), arguments.options, log: log)
+        case .administrator: return AdministratorRole.run(door: door, parent: arguments.options.parent)
         case .opener: return OpenerRole.run(door: door, parent: arguments.options.parent)
         }
     }

@@ -40,7 +40,7 @@ import Testing
         arguments: [
             (["--nonsense"], 1), (["-x"], 1), (["stray"], 1), (["-C"], 1), (["--iscsi=portal=x"], 1), (["--foreground=1"], 1),
             (["-C", "32768"], 34), (["-C", "-1"], 34), (["-t", "0"], 34), (["-d", "2"], 34), (["--iscsi", "nop_count=101"], 34),
-            (["-C", "x"], 22), (["--iscsi", "portal=nowhere"], 22), (["--iscsi", "colour=red"], 22), (["--iscsi", "portal=127.0.0.1,colour=red"], 22), (["--iscsi", "portal=127.0.0.1,tls=required"], 22), (["--iscsi", "tls=required"], 22), (["--state", "here"], 22),
+            (["-C", "x"], 22), (["--iscsi", "portal=nowhere"], 22), (["--iscsi", "colour=red"], 22), (["--iscsi", "portal=127.0.0.1,colour=red"], 22), (["--iscsi", "portal=127.0.0.1,tls=required"], 22), (["--iscsi", "tls=required"], 22), (["--state", "here"], 22), (["--policy", "here"], 22), (["--socket-mode", "999"], 22), (["--socket-mode", "066"], 22),
         ] as [([String], Int32)])
     func refusals(words: [String], code: Int32) {
         guard case .refuse(_, let got) = LaunchOptions.parse(words) else {

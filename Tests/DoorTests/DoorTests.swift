@@ -187,7 +187,10 @@ private let dataReports: [DataReportMessage] = [
         let refusal = OpenAnswer.failed("\(path) has \(UInt64.max) bytes, which direct I/O cannot reach to the end: make it a multiple of \(Int.max), or leave out the flag \"direct\"")
         #expect(try OpenAnswer(refusal.encoded(), descriptors: 0) == refusal)
         let longest = [UInt8](repeating: 0xff, count: DoorLimits.path)
-        for question in [OpenQuestion.store(path: longest, isSynchronous: true, isDirect: true, isReadOnly: true), .trusted(path: longest, isPrivate: true, limit: .max)] {
+        let bytes = StorePlacement.mostBytes / (3 * StorePlacement.most)
+        let full = [[UInt8]](repeating: [UInt8](repeating: 0x61, count: bytes), count: StorePlacement.most)
+        let places = StorePlacement(directories: full, mapperNames: full, deviceLinks: full)
+        for question in [OpenQuestion.store(path: longest, isSynchronous: true, isDirect: true, isReadOnly: true, places: places), .trusted(path: longest, isPrivate: true, limit: .max)] {
             #expect(try OpenQuestion(question.encoded(), descriptors: 0) == question)
         }
         #expect(try OpenAnswer(OpenAnswer.trusted.encoded(), descriptors: 1) == .trusted)
@@ -241,5 +244,22 @@ private let dataReports: [DataReportMessage] = [
                 if let message = try? DataReportMessage(bytes, descriptors: descriptors) { #expect(message.encoded() == bytes) }
             }
         }
+    }
+}
+
+@Suite struct AdministratorDoorTests {
+    @Test("What is asked about people, and what is said of them, survives; the longest there is as well") func survives() throws {
+        let gids = (0..<UInt32(AdministratorLimits.groups)).map { $0 }
+        let name = [UInt8](repeating: 0xff, count: AdministratorLimits.name)
+        for question in [AdministratorQuestion.identify(uid: 7, gids: gids), .lookUp(name: name), .check(directory: String(repeating: "d", count: DoorLimits.path), authenticates: true), .check(directory: nil, authenticates: false)] {
+            #expect(try AdministratorQuestion(question.encoded(), descriptors: 0) == question)
+        }
+        let groups = [[UInt8]](repeating: [0x61, 0x62], count: AdministratorLimits.groups)
+        let wide = [[UInt8]](repeating: name, count: AdministratorLimits.names / AdministratorLimits.name)
+        for answer in [AdministratorAnswer.identified(uid: 7, user: name, gids: gids, groups: groups), .identified(uid: 7, user: nil, gids: gids, groups: wide), .verdict(step: 2, code: -1, wantedConversation: true)] {
+            #expect(try AdministratorAnswer(answer.encoded(), descriptors: 0) == answer)
+            #expect(throws: DoorError.self) { try AdministratorAnswer(answer.encoded(), descriptors: 1) }
+        }
+        #expect(throws: DoorError.self) { try AdministratorQuestion(AdministratorQuestion.lookUp(name: []).encoded(), descriptors: 1) }
     }
 }

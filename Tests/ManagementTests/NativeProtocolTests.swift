@@ -37,6 +37,7 @@ struct NativeProtocolTests {
         .showTarget(tid: .max), .statTarget(tid: 4), .updateTarget(tid: 4, .init(name: utf8("a"), value: utf8("b=c,d"))),
         .bindInitiators(tid: 1, .init(address: utf8("ALL"))), .bindInitiators(tid: 1, .init(name: utf8("iqn.x")), luns: utf8("0-3:ro,7")),
         .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("::1"))), .showPenalties, .clearPenalties(address: utf8("ALL")),
+        .explainPolicy(.init()), .explainPolicy(.init(user: utf8("EXAMPLE\\bob smith"))),
         .explainAccess(.init(tid: 1, name: utf8("iqn.x"), address: utf8("10.0.0.1"), user: utf8("u"))),
         .unbindInitiators(tid: 1, .init(address: utf8("10.0.0.1"), name: utf8("iqn.*"))),
         .newLogicalUnit(tid: 1, lun: 1, unit), .newLogicalUnit(tid: 1, lun: .max, .init()), .deleteLogicalUnit(tid: 1, lun: 16383),
@@ -59,7 +60,7 @@ struct NativeProtocolTests {
     func roundTrip() throws {
         for action in Self.actions {
             for format in [OutputFormat.text, .json] {
-                let request = NativeRequest(.single(AdminRequest(lld: utf8("iscsi"), action)), format: format)
+                let request = NativeRequest(.single(AdminRequest(lld: utf8("iscsi"), tenant: format == .json ? utf8("red") : nil, action)), format: format)
                 #expect(try events(Self.connection(request)) == [.hello(NativeHello()), .native(request)])
             }
         }
@@ -181,6 +182,41 @@ struct NativeProtocolTests {
         #expect(NativeRequest(.transaction(Array(repeating: AdminRequest(.showPortals), count: (1 << 18) + 1))).encoded() == nil)
     }
 
+    @Test("what is asked before the answer comes at every split, and is fit for a terminal")
+    func conversation() throws {
+        let messages = [NativeMessage(.info, utf8("one\u{1b}[2J\u{9b}2J\ntwo")), NativeMessage(.secret, utf8("Password: ")), NativeMessage(.question, []), NativeMessage(.error, utf8("no"))]
+        #expect(text(messages[0].shown) == "one?[2J?2J\ntwo" && messages.map(\.isQuestion) == [false, true, true, false])
+        let reply = NativeAnswer(.noTarget)
+        let whole = messages.flatMap { $0.encoded() } + reply.encoded()
+        for split in 0...whole.count {
+            var decoder = NativeAnswerDecoder()
+            var came: [NativeMessage] = []
+            let first = try decoder.feed(whole.span.extracting(0..<split), into: &came)
+            let second = split == whole.count ? first : try decoder.feed(whole.span.extracting(split...), into: &came)
+            #expect(second == reply && came == messages)
+        }
+        #expect(NativeMessage(.info, Array(repeating: 0x61, count: 5000)).text.count == 4096)
+        for length in [0, 1, 511] {
+            let frame = try #require(NativeMessage.encoded(answer: Array(repeating: 0x61, count: length)))
+            #expect(NativeMessage.answerLength(Array(frame.prefix(8))) == length && frame.count == 8 + length)
+        }
+        #expect(NativeMessage.encoded(answer: Array(repeating: 0x61, count: 512)) == nil)
+        for header in [[4, 0, 0, 0, 0, 0, 2, 0], [4, 0, 0, 1, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0, 1], [4, 0, 0, 0, 255, 255, 255, 255], [4, 0, 0]] as [[UInt8]] {
+            #expect(NativeMessage.answerLength(header) == nil)
+        }
+    }
+
+    @Test("a hello says whether somebody can be asked")
+    func hello() throws {
+        for converses in [false, true] {
+            var decoder = ManagementDecoder()
+            var events: [ManagementEvent] = []
+            let bytes = NativeHello(converses: converses).encoded()
+            try decoder.feed(bytes.span, into: &events)
+            #expect(events == [.hello(NativeHello(converses: converses))])
+        }
+    }
+
     @Test("an answer survives at every split, and nothing else is one")
     func answers() throws {
         let reply = NativeAnswer(.noTarget, request: 12, reason: "there is no target “7”", output: [0, 1, 255])
@@ -192,7 +228,9 @@ struct NativeProtocolTests {
             #expect(second == reply && (split == whole.count || first == nil))
         }
         #expect(throws: NativeWireError.trailing) { try answer(whole + [0]) }
-        #expect(throws: NativeWireError.frame(4)) { try answer([4, 0, 0, 0, 0, 0, 0, 0]) }
+        #expect(throws: NativeWireError.body(.invalid)) { try answer([4, 0, 0, 0, 0, 0, 0, 0]) }
+        // A question to nobody.
+        #expect(throws: NativeWireError.frame(4)) { try answer(NativeMessage(.secret, utf8("Password: ")).encoded()) }
         #expect(throws: NativeWireError.length(.max)) { try answer([3, 0, 0, 0, 255, 255, 255, 255]) }
         for length in 0..<whole.count - 8 {
             let cut = try #require(NativeFrame(.answer, Array(whole[8..<8 + length])).encoded(limit: 1000))

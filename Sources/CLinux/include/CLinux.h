@@ -75,6 +75,8 @@ int linux_clear_capabilities(void);
 int linux_raise_descriptor_limit(void);
 /// Sets soft and hard limit of core dumps to 0.
 int linux_forbid_core_dumps(void);
+/// Bounds this process and those that it starts: bytes of address space, seconds of processor time.
+int linux_bound_resources(uint64_t memory, uint64_t seconds);
 int linux_close_from(int first);
 /// Connects to syslog(3) now; `name` must stay where it is.
 void linux_open_system_log(const char *name);
@@ -181,7 +183,9 @@ int linux_try_lock(int fd);
 /// lockf F_TLOCK over the whole file: -EAGAIN or -EACCES while another process holds it.
 int linux_try_record_lock(int fd);
 
-enum { LINUX_RESOLVE_NO_SYMLINKS = 0x04, LINUX_RESOLVE_BENEATH = 0x08 };
+enum { LINUX_RESOLVE_NO_MAGICLINKS = 0x02, LINUX_RESOLVE_NO_SYMLINKS = 0x04, LINUX_RESOLVE_BENEATH = 0x08 };
+/// What the device mapper calls the block device, if it is one of its own: bytes of the name without its end, or -errno.
+ssize_t linux_mapper_name(uint64_t device, char *name, size_t capacity);
 int linux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 
 /// A lock for many readers or one writer, who waits for no reader that comes after him.
@@ -203,7 +207,8 @@ typedef struct {
 int linux_listen_tcp(const linux_address *address, int backlog);
 /// A non-blocking TCP socket on its way to `address`: writable when it is there or has failed (`linux_socket_error`).
 int linux_connect_tcp(const linux_address *address);
-/// A non-blocking AF_UNIX listener (SOCK_STREAM); `path` may hold any byte, a leading 0 means an abstract name.
+/// A non-blocking AF_UNIX listener (SOCK_STREAM); `path` may hold any byte, a leading 0 means an abstract name. From its first moment on
+/// only its owner can connect.
 int linux_listen_unix(const char *path, size_t length, int backlog);
 /// A blocking AF_UNIX connection (SOCK_STREAM).
 int linux_connect_unix(const char *path, size_t length);
@@ -238,5 +243,9 @@ ssize_t linux_send_message(int fd, const void *bytes, size_t count, const int *_
 /// to drop descriptors because this process may open no more; the message is whole all the same.
 ssize_t linux_receive_message(int fd, void *bytes, size_t capacity, int *descriptors, int *descriptor_count, int *lost);
 int linux_peer_credentials(int fd, int32_t *pid, uint32_t *uid, uint32_t *gid);
+/// The supplementary groups that the peer of an AF_UNIX connection had when it connected: how many; -ERANGE: more than `capacity`.
+int linux_peer_groups(int fd, uint32_t *groups, int capacity);
+/// A pidfd of the peer of an AF_UNIX connection. -ENOPROTOOPT: the kernel has none to give (before 6.5).
+int linux_peer_pidfd(int fd);
 
 #pragma clang assume_nonnull end
