@@ -30,6 +30,8 @@ public struct Answer: Hashable, Sendable {
     public var reason: String?
     /// Of a transaction: which request is refused, counted from 0.
     public var request: Int?
+    /// What has changed, for the audit trail.
+    public var changes: [String] = []
 
     public init(_ response: TgtResponse, reason: String? = nil) {
         self.response = response

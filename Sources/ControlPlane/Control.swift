@@ -1,5 +1,6 @@
 import Access
 import Administration
+import Audit
 import Door
 import ISCSI
 import Logging
@@ -63,6 +64,8 @@ public final class Control {
     private var managementSocket: FileDescriptor?
     private var server: ManagementServer?
     let gate: Gate
+    /// nil: nothing is kept.
+    private(set) var audit: RequestAudit?
     lazy var policyReader = PolicyReader(loop: loop)
 
     public internal(set) var configuration: Configuration
@@ -125,6 +128,8 @@ public final class Control {
         for portal in options.settings.portals { _ = try configuration.addPortal(portals.listen(portal)) }
         startPortals = configuration.portals
         try restore()
+        audit = try RequestAudit.begin(options.settings.audit, options.state, loop: loop, log: log)
+        if let policy = options.administration.policy { notePolicy(policy) }
         let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
         let settings = options.settings
         let reactors = settings.reactors ?? min(Host.processors, Settings.mostReactors)
@@ -135,11 +140,17 @@ public final class Control {
         data = RoleProcess(
             .data,
             options: confinement + logins + ["--reactors", "\(reactors)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)"],
-            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellDataAll() },
+            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in
+                noteProcess(.data, true)
+                tellDataAll()
+            },
             onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded($0) })
         login = RoleProcess(
             .login, options: confinement + logins,
-            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in tellLoginAll() },
+            loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in
+                noteProcess(.login, true)
+                tellLoginAll()
+            },
             onMessage: { [unowned self] message, descriptors in front(.clear).handle(message, &descriptors) }, onEnd: { [unowned self] in loginEnded($0) })
         // One judge for all: what it has asked on one connection is no question on another.
         let desk = LoginDesk(sessionsPerTarget: settings.limits.sessionsPerTarget, judge: CHAPJudge(md5: settings.md5))
@@ -193,6 +204,9 @@ public final class Control {
         guard let socket = managementSocket.take() else { return }
         server = try ManagementServer(loop: loop, listener: socket, limits: options.settings.limits, log: log) { [unowned self] request, asker, reply in
             submit(request, asker, reply)
+        }
+        server?.onRefusedPeer = { [unowned self] uid, reason in
+            audit?.event(SecurityEvent(.peerRefused, source: uid.map { "uid \($0)" }, .refused, reason: reason))
         }
         beat()
     }
@@ -264,7 +278,8 @@ public final class Control {
         log.notice("tgtd stops")
         server?.close()
         let end = { [unowned self] in
-            if let stateStore { stateStore.settle { [unowned self] in loop.stop() } } else { loop.stop() }
+            let ended = { [unowned self] in if let audit { audit.end { [unowned self] in loop.stop() } } else { loop.stop() } }
+            if let stateStore { stateStore.settle(ended) } else { ended() }
         }
         login?.stop { [unowned self] in data?.stop(end) }
     }
@@ -279,7 +294,11 @@ public final class Control {
         case .tgt(let request):
             // What is no request needs no view to be refused.
             guard let understood = try? AdminRequest(request) else {
-                return carryOut(Administrator.plan(request, configuration, RuntimeView()), within: .everything, opened: nil, reply)
+                return carryOut(Administrator.plan(request, configuration, RuntimeView()), within: .everything, opened: nil) { [unowned self] answer in
+                    guard let audit else { return reply(answer) }
+                    let action = Action(mode: "\(request.mode)", operation: "\(request.operation)")
+                    audit.refused([action], by: Actor(asker, AdministratorIdentity(peer: Peer(uid: asker.uid))), answer, reply)
+                }
             }
             requests = [understood]
         case .native(let request):
@@ -293,18 +312,26 @@ public final class Control {
             "management request", metadata: ["uid": "\(asker.uid)", "pid": "\(asker.peer.credentials.pid)", "what": "\(requests.first?.permission.description ?? "")"])
         gate.admit(requests, asker, configuration: { [unowned self] in configuration }) { [unowned self] result in
             switch result {
-            case .failure(let turned): reply(turned.answer)
+            case .failure(let turned):
+                guard let audit else { return reply(turned.answer) }
+                audit.refused(requests, by: Actor(asker, turned.identity), turned.answer, reply)
             case .success(let admission):
-                if isTransaction {
-                    transact(admission, format, reply)
-                } else if let request = admission.requests.first {
-                    if case .explainPolicy(let question) = request.action {
-                        explainPolicy(question, of: request.tenant, admission.identity.peer, format, reply)
-                    } else {
-                        submit(request, within: admission.sight, format: format, reply)
-                    }
+                guard let audit else { return carryOut(admission, isTransaction, format, reply) }
+                let rules = admission.identity.grants.map(\.description).joined(separator: ", ")
+                audit.carryOut(admission.requests, isTransaction: isTransaction, by: Actor(asker, admission.identity), reason: rules, reply) { [unowned self] reply in
+                    carryOut(admission, isTransaction, format, reply)
                 }
             }
+        }
+    }
+
+    private func carryOut(_ admission: Admission, _ isTransaction: Bool, _ format: OutputFormat, _ reply: @escaping (Answer) -> Void) {
+        if isTransaction { return transact(admission, format, reply) }
+        guard let request = admission.requests.first else { return }
+        if case .explainPolicy(let question) = request.action {
+            explainPolicy(question, of: request.tenant, admission.identity.peer, format, reply)
+        } else {
+            submit(request, within: admission.sight, format: format, reply)
         }
     }
 
@@ -313,7 +340,9 @@ public final class Control {
         let requests = admission.requests
         view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
             TransactionRun(Transaction(requests, sight: admission.sight), self, view) { answer in
-                reply(format == .json && answer.reason == nil ? .report(Transaction.report(requests.count)) : answer)
+                var answer = answer
+                if format == .json, answer.reason == nil { answer.response = Answer.report(Transaction.report(requests.count)).response }
+                reply(answer)
             }.start()
         }
     }
@@ -342,7 +371,10 @@ public final class Control {
         let old = configuration
         configuration = new
         var answer = answer
-        let rest = Countdown { reply(answer) }
+        let rest = Countdown {
+            answer.changes = changes.map { "\($0)" }
+            reply(answer)
+        }
         if let stateStore, !changes.isEmpty {
             let kept = new.kept(without: startPortals, isDebugging: options.settings.logLevel == .debug)
             stateStore.keep(kept, Set(changes.map(\.part))) { trouble in
@@ -607,6 +639,7 @@ public final class Control {
     }
 
     private func dataEnded(_ culprit: Culprit?) {
+        noteProcess(.data, false)
         if let culprit, let peer = culprit.peer(in: sessions) { blame(peer, "data", culprit) }
         secureDoor?.close()
         secureDoor = nil
@@ -624,10 +657,14 @@ public final class Control {
         case .refused(let id, let refusal): finished(id, refusal)
         case .sessionBegan(let tsih):
             guard sessions.began(tsih) else { return condemnData("sessionBegan") }
-            if let record = sessions.records[tsih] { log.info("a session begins", metadata: metadata(tsih, record)) }
+            if let record = sessions.records[tsih] {
+                log.info("a session begins", metadata: metadata(tsih, record))
+                noteSession(.loginAccepted, tsih, record, .allowed, nil)
+            }
         case .sessionEnded(let tsih, let end):
             guard let record = sessions.records[tsih], sessions.ended(tsih, neverBegan: end == .neverBegan) else { return condemnData("sessionEnded") }
             log.info("a session has ended: \(end)", metadata: metadata(tsih, record))
+            noteSession(.sessionEnded, tsih, record, nil, "\(end)")
         case .keep(let tid, let lun, let record):
             guard let target = TargetID(rawValue: tid) else { return condemnData("keep") }
             let key = LogicalUnitKey(target: target, lun: Int(lun))
@@ -717,6 +754,7 @@ public final class Control {
         let wasKeptOut = penalties.keepsOut(party, at: loop.now)
         for (source, until) in penalties.note(offence, from: party, at: loop.now) {
             if !wasKeptOut {
+                audit?.event(SecurityEvent(.penalty, source: "\(source)", .refused, reason: "\(offence)"))
                 log.notice("too many failures: nothing is accepted from there for a while", metadata: ["source": "\(source)", "seconds": "\((until - loop.now) / 1_000_000_000)"])
             }
             keepOut(source, until: until)
@@ -733,10 +771,12 @@ public final class Control {
     /// A TLS handshake has come to nothing.
     func noteFailedHandshake(_ peer: SocketAddress?, _ portal: UInt32, _ reason: String) {
         failedHandshakes.note(peer, portals.portal(number: portal)?.portal.endpoint, reason, at: loop.now)
+        audit?.event(SecurityEvent(.tlsFailed, source: peer.map { "\(Source($0))" }, .refused, reason: reason))
         if let peer { penalise(.handshake, .source(peer)) }
     }
 
     private func loginEnded(_ culprit: Culprit?) {
+        noteProcess(.login, false)
         if let culprit, let peer = culprit.newcomer { blame(peer, "login", culprit) }
         front(.clear).ended()
     }

@@ -1,4 +1,5 @@
 import Access
+import Audit
 import Crypto
 import Door
 import ISCSI
@@ -244,6 +245,9 @@ final class LoginFront {
     }
 
     private func logRefusal(_ question: LoginQuestion, _ peer: SocketAddress, _ status: String, _ reason: String) {
+        control.audit?.event(SecurityEvent(
+            .loginRefused, source: "\(Source(peer))", .refused, reason: reason, initiator: question.initiatorName.spelling, target: question.targetName?.spelling,
+            details: [.init("status", status), .init("address", "\(peer)")]))
         control.log.notice(
             "a login is refused: \(reason)",
             metadata: [

@@ -57,6 +57,8 @@ final class ManagementServer {
     fileprivate let log: Logger
     fileprivate let submit: Submit
     fileprivate let limits: Limits
+    /// Called for a peer that is not even listened to.
+    var onRefusedPeer: ((_ uid: UInt32?, _ reason: String) -> Void)?
     private var listener: Listener?
     private var connections: [ObjectIdentifier: ManagementConnection] = [:]
     private var perUser: [UInt32: Int] = [:]
@@ -83,6 +85,7 @@ final class ManagementServer {
             let peer = try ConnectedPeer(of: descriptor.rawValue)
             let (uid, pid) = (peer.credentials.uid, peer.credentials.pid)
             guard PeerLimits.isSomebody(uid) else {
+                onRefusedPeer?(uid, "it is nobody's number")
                 log.warning("a management connection of nobody is closed", metadata: ["uid": "\(uid)", "pid": "\(pid)"])
                 return
             }
@@ -95,6 +98,7 @@ final class ManagementServer {
             connections[ObjectIdentifier(connection)] = connection
             perUser[uid, default: 0] += 1
         } catch {
+            onRefusedPeer?(nil, "\(error)")
             log.warning("a management connection cannot be served: \(error)")
         }
     }

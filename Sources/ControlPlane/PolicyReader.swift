@@ -1,5 +1,6 @@
 import Access
 import Administration
+import Audit
 import Management
 import Model
 import Reactor
@@ -58,9 +59,12 @@ extension Control {
             case .success(let file?):
                 gate.policy = file.policy
                 configuration.tenancy = file.tenancy
+                notePolicy(file)
                 log.notice("the policy has been read again: \(file.policy.grants.count) grants, \(file.tenancy.tenants.count) tenants")
             case .success(nil): log.notice("there is no policy at \(source.path): who may administer is as it was")
-            case .failure(let error): log.error("the policy is as it was: \(error)")
+            case .failure(let error):
+                audit?.event(SecurityEvent(.policyRefused, source: nil, .refused, reason: "\(error)"))
+                log.error("the policy is as it was: \(error)")
             }
         }
     }

@@ -27,6 +27,7 @@ public struct Settings: Sendable, Equatable {
     public var socketGroup: String?
     /// Where PAM's services are; nil: where PAM looks for them.
     public var pamDirectory: String?
+    public var audit = AuditSettings()
     public var logLevel = LogLevel.info
     /// Who never has to wait after failed logins. Connectors on this host carry many tenants from its own address.
     public var exempt = ["127.0.0.0/8", "::1"].compactMap { try? AddressRule(parsing: Array($0.utf8)) }
@@ -127,6 +128,23 @@ extension Settings {
         ("pam.directory", { settings, node in
             guard let value = node.scalar?.string, value.hasPrefix("/") else { return "an absolute directory is wanted" }
             settings.pamDirectory = value
+            return nil
+        }),
+        ("audit.directory", { settings, node in
+            guard let value = node.scalar?.string, value.hasPrefix("/") else { return "an absolute directory is wanted" }
+            settings.audit.directory = value
+            return nil
+        }),
+        ("audit.on-failure", { settings, node in
+            guard let value = node.scalar.flatMap({ AuditSettings.OnFailure(rawValue: $0.string) }) else {
+                return "one of \(AuditSettings.OnFailure.allCases.map(\.rawValue).joined(separator: ", ")) is wanted"
+            }
+            settings.audit.onFailure = value
+            return nil
+        }),
+        ("audit.system-log", { settings, node in
+            guard let word = node.scalar?.string, let value = ["yes": true, "no": false][word] else { return "yes or no is wanted" }
+            settings.audit.copiesToSystemLog = value
             return nil
         }),
         ("penalties.exempt", { settings, node in

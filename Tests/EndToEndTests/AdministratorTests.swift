@@ -275,6 +275,71 @@ extension Folder {
     }
 }
 
+/// What stands in the audit trail of what administrators do.
+@Suite(.enabled(if: Subject.isPortcullis && geteuid() == 0, "other users are root's to become")) struct AuditedTests {
+    private func records(_ daemon: Daemon) throws -> [[String: Any]] {
+        let text = try String(contentsOfFile: daemon.folder.path("state/audit/management-00000001.jsonl"), encoding: .utf8)
+        return try text.split(separator: "\n").compactMap { try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any] }
+    }
+
+    @Test("Each request stands there with who asked, by which rule and what became of it; a secret does not")
+    func requests() throws {
+        let it = try Administered(grants: "  - {users: [mail], role: tenant-administrator, tenant: red, authenticate: no}\n")
+        #expect(try it.tgtadm(Administered.mail, Administered.target(100, "red")).succeeded, it.daemon.evidence)
+        #expect(try it.tgtadm(Administered.mail, "--op new --mode account --user u --password planted-secret-1").succeeded)
+        #expect(try !it.tgtadm(Administered.mail, Administered.target(100, "red")).succeeded)
+        #expect(try !it.tgtadm(Administered.webUser, Administered.show).succeeded)
+        #expect(try !it.tgtadm(65534, Administered.show).succeeded)
+        #expect(try it.tgtadm(Administered.mail, Administered.show).succeeded)
+        try Data("\(Administered.target(101, "red1"))\n\(Administered.target(102, "red2"))\n".utf8).write(to: URL(fileURLWithPath: it.daemon.folder.path("two")))
+        permit(it.daemon.folder.path("two"), 0o644)
+        #expect(try it.tgtadm(Administered.mail, "--transaction \(it.daemon.folder.path("two"))").succeeded, it.daemon.evidence)
+        let records = try records(it.daemon)
+        func of(_ kind: String, uid: Int, _ mode: String, _ operation: String) -> [[String: Any]] {
+            records.filter { record in
+                record["kind"] as? String == kind && (record["peer"] as? [String: Any])?["uid"] as? Int == uid && record["mode"] as? String == mode && record["op"] as? String == operation
+            }
+        }
+        let attempts = of("attempt", uid: 8, "target", "new"), outcomes = of("outcome", uid: 8, "target", "new")
+        #expect(attempts.count == 2 && outcomes.count == 2)
+        let first = try #require(attempts.first), end = try #require(outcomes.first)
+        #expect(first["user"] as? String == "mail" && first["authentication"] as? String == "account" && first["role"] as? String == "tenant-administrator" && first["tenant"] as? String == "red")
+        #expect(first["decision"] as? String == "allowed" && (first["reason"] as? String)?.contains("line 12") == true, "\(first)")
+        #expect(end["attempt"] as? Int == first["sequence"] as? Int && end["result"] as? String == "success" && "\(end["changes"] ?? "")".contains("targetAdded"), "\(end)")
+        #expect(outcomes.last?["result"] as? String == "refused" && "\(outcomes.last?["error"] ?? "")".contains("exists already"))
+        #expect(of("attempt", uid: 33, "target", "show").first?["decision"] as? String == "refused")
+        #expect(of("outcome", uid: 8, "target", "show").count == 1 && of("attempt", uid: 8, "target", "show").isEmpty)
+        let transaction = try #require(of("attempt", uid: 8, "transaction", "commit").first)
+        #expect((transaction["requests"] as? [Any])?.count == 2 && of("outcome", uid: 8, "transaction", "commit").count == 1)
+        #expect(records.contains { $0["event"] as? String == "peerRefused" && $0["source"] as? String == "uid 65534" })
+        #expect(records.contains { $0["event"] as? String == "policyLoaded" })
+        let text = try String(contentsOfFile: it.daemon.folder.path("state/audit/management-00000001.jsonl"), encoding: .utf8)
+        #expect(!text.contains("planted-secret") && text.contains("hmac:"))
+    }
+
+    @Test("Killed at any moment, every change that took effect has its record")
+    func killed() throws {
+        for _ in 0..<(Subject.soaks ? 50 : 5) {
+            let daemon = try Daemon()
+            let clients = try (1...30).map { tid in
+                let connection = try ManagementWire(daemon)
+                connection.send(Request(.target, .new, tid: Int32(tid), text: "targetname=\(Daemon.iqn("target-\(tid)"))").bytes())
+                return connection
+            }
+            usleep(.random(in: 0..<60_000))
+            daemon.process.kill()
+            _ = clients
+            try daemon.restart()
+            let shown = try daemon.must("--op show --mode target").split(separator: "\n").filter { $0.hasPrefix("Target ") }
+            let attempted = try records(daemon).filter { $0["kind"] as? String == "attempt" && $0["mode"] as? String == "target" }.map { "\($0["arguments"] ?? "")" }
+            for target in shown {
+                let name = target.split(separator: " ").last.map(String.init) ?? ""
+                #expect(attempted.contains { $0.contains(name) }, "\(target)")
+            }
+        }
+    }
+}
+
 /// PAM at the socket.
 @Suite(.enabled(if: Subject.isPortcullis && geteuid() == 0, "other users are root's to become")) struct PAMTests {
     private static let denied = "you may not administer this daemon, or have not proved who you are"

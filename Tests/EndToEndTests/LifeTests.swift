@@ -24,7 +24,9 @@ import Testing
         for pid in daemon.family.reversed() { kill(pid, signal) }
         let finished = daemon.process.wait(seconds: Daemon.stopLimit)
         #expect(finished.ending == .exited(0), "\(finished.evidence)")
-        #expect(!daemon.log.contains(" error: ") && !daemon.log.contains(" warning: "), daemon.evidence)
+        // At the first start a trail's key lies beside it, which is worth a warning.
+        let trouble = daemon.log.split(separator: "\n").filter { ($0.contains(" error: ") || $0.contains(" warning: ")) && !$0.contains(".verification-key") }
+        #expect(trouble.isEmpty, daemon.evidence)
     }
 
     @Test("A log that nobody reads any more ends no process", .enabled(if: Subject.isPortcullis))
@@ -134,8 +136,8 @@ import Testing
         let folder = try Folder()
         var lines = try String(contentsOfFile: "\(Subject.package)/policy/tgtd.yaml", encoding: .utf8).components(separatedBy: "\n")
         if uncommented {
-            // A setting stands behind a `#` without a blank; portal, user and state would not be this test's own.
-            lines = lines.map { $0.wholeMatch(of: /#(reactors|io-threads|memory|nop-.*|log|limits|chap|penalties|  [a-z0-9-]+):.*/) != nil ? String($0.dropFirst()) : $0 }
+            // A setting stands behind a `#` without a blank; portal, user, group and directories would not be this test's own.
+            lines = lines.map { $0.wholeMatch(of: /#(reactors|io-threads|memory|nop-.*|log|limits|chap|penalties|socket|audit|  (?!group:|directory:)[a-z0-9-]+):.*/) != nil ? String($0.dropFirst()) : $0 }
         }
         let settings = try folder.write(lines.joined(separator: "\n"), to: "tgtd.yaml")
         _ = unsafe chmod(settings, 0o600)

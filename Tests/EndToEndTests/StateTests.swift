@@ -89,7 +89,9 @@ import Testing
         let names = try FileManager.default.contentsOfDirectory(atPath: daemon.folder.path("state")).sorted()
         #expect(names.count { $0.hasPrefix("state.json.") } == 10, "\(names)")
         #expect(!names.contains { $0.hasSuffix(".new") }, "\(names)")
-        for name in names where name != "lock" {
+        #expect(mode(file(daemon, "audit")) == 0o700)
+        let trails = try FileManager.default.contentsOfDirectory(atPath: file(daemon, "audit")).map { "audit/\($0)" }
+        for name in names + trails where name != "lock" && name != "audit" {
             #expect(mode(file(daemon, name)) == 0o600, "\(name)")
             let bytes = try #require(read(file(daemon, name)))
             #expect(!String(decoding: bytes, as: UTF8.self).contains("planted-secret"), "\(name)")
@@ -322,7 +324,8 @@ import Testing
 
     @Test("When nothing can be written a change says that it is not kept, further ones are refused, and all goes on when it can again")
     func fullDisk() throws {
-        let daemon = try Daemon.serving(size: 1 << 20)
+        let apart = try Folder()
+        let daemon = try Daemon.serving(size: 1 << 20, options: Self.auditElsewhere(apart))
         // A file of the state may have no byte more than it has now.
         let limit = try #require(read(file(daemon))).count + 8
         func limitFiles(_ bytes: String) throws {
@@ -351,6 +354,14 @@ import Testing
 
     // MARK: A disk of the state's own
 
+    /// What keeps the audit trail out of the way of a test about the state: it is elsewhere, and nothing waits for it.
+    private static func auditElsewhere(_ folder: Folder) throws -> [String] {
+        let settings = folder.path("tgtd.yaml")
+        try Data("audit:\n  directory: \(folder.path("audit"))\n  on-failure: continue\n".utf8).write(to: URL(fileURLWithPath: settings))
+        _ = unsafe chmod(settings, 0o600)
+        return ["--config", settings]
+    }
+
     /// In a mount namespace of its own: what `mount` says is at $state.
     private static func mounting(_ mount: String) -> [String] {
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", "folder=$(dirname \"$TGT_IPC_SOCKET\"); state=$folder/state; mkdir -p -m 700 $state && \(mount) && exec \"$@\"", "sh"]
@@ -366,7 +377,8 @@ import Testing
 
     @Test("With no room left a change is not kept and the next ones are refused; with room again all goes on", .enabled(if: geteuid() == 0, "only root mounts"))
     func noRoom() throws {
-        let daemon = try Daemon.serving(size: 1 << 20, wrapper: Self.mounting("mount -t tmpfs -o size=256k,mode=700 none $state"))
+        let apart = try Folder()
+        let daemon = try Daemon.serving(size: 1 << 20, options: Self.auditElsewhere(apart), wrapper: Self.mounting("mount -t tmpfs -o size=256k,mode=700 none $state"))
         let state = daemon.folder.path("state")
         // All but what is left of a page or two.
         try inside(daemon, "sh", "-c", "cat /dev/zero > \(state)/filler || true")
@@ -393,7 +405,8 @@ import Testing
         "A disk that hangs stops neither I/O nor show: the change is answered in time, further ones at once; when it answers again all goes on and is kept",
         .enabled(if: mayMount, "only root mounts"))
     func hang() throws {
-        let daemon = try Daemon.serving(size: 1 << 20, wrapper: Self.mounting("{ test -e $folder/image || { truncate -s 8M $folder/image && mke2fs -q -t ext4 $folder/image; }; } && mount -o loop $folder/image $state"))
+        let apart = try Folder()
+        let daemon = try Daemon.serving(size: 1 << 20, options: Self.auditElsewhere(apart), wrapper: Self.mounting("{ test -e $folder/image || { truncate -s 8M $folder/image && mke2fs -q -t ext4 $folder/image; }; } && mount -o loop $folder/image $state"))
         let state = daemon.folder.path("state")
         try inside(daemon, "fsfreeze", "--freeze", state)
         var isFrozen = true
