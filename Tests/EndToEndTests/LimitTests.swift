@@ -201,7 +201,7 @@ import Testing
 
     @Test("When control may open no more connections it rests, no session suffers, and service comes back")
     func descriptorsOfControl() throws {
-        let (daemon, _) = try daemon("management-idle-seconds: 2", wrapper: scarce(48))
+        let (daemon, _) = try daemon("management-idle-seconds: 2", wrapper: scarce(60))
         let family = daemon.family
         let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
         try initiator.settle()
