@@ -81,8 +81,21 @@ final class ManagementServer {
     }
 
     private func accept(_ descriptor: consuming FileDescriptor) {
+        let peer: ConnectedPeer
+        do throws(SystemError) {
+            peer = try ConnectedPeer(of: descriptor.rawValue)
+        } catch {
+            guard error.isShortage else { return log.warning("a management connection cannot be served: \(error)") }
+            // Whoever it is waits with those that are not accepted.
+            listener?.rest(for: error)
+            let number = descriptor.release()
+            loop.after(nanoseconds: Socket.exhaustedPause) { [weak self] in
+                let descriptor = FileDescriptor(owning: number)
+                self?.accept(descriptor)
+            }
+            return
+        }
         do {
-            let peer = try ConnectedPeer(of: descriptor.rawValue)
             let (uid, pid) = (peer.credentials.uid, peer.credentials.pid)
             guard PeerLimits.isSomebody(uid) else {
                 onRefusedPeer?(uid, "it is nobody's number")

@@ -31,17 +31,14 @@ public final class Listener: EventHandler {
     public var fd: Int32 { descriptor.rawValue }
 
     public func ready(_ events: Readiness) {
-        for _ in 0..<Self.mostPerTurn where !isClosed {
+        for _ in 0..<Self.mostPerTurn where !isClosed && pause == nil {
             do throws(SystemError) {
                 switch try Socket.accept(fd) {
                 case .connection(let connection, let peer):
-                    isShort = false
                     onConnection(connection, peer)
+                    if pause == nil { isShort = false }
                 case .none: return
-                case .exhausted(let error):
-                    if !isShort { onTrouble(error) }
-                    isShort = true
-                    return rest()
+                case .exhausted(let error): return rest(for: error)
                 }
             } catch {
                 onTrouble(error)
@@ -50,7 +47,15 @@ public final class Listener: EventHandler {
         }
     }
 
+    /// Accepts nothing for a while, because what a connection needs has run out.
+    public func rest(for shortage: SystemError) {
+        if !isShort { onTrouble(shortage) }
+        isShort = true
+        rest()
+    }
+
     private func rest() {
+        guard !isClosed, pause == nil else { return }
         loop.remove(fd)
         pause = loop.after(nanoseconds: Socket.exhaustedPause) { [unowned self] in
             pause = nil

@@ -15,6 +15,9 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
     /// Whether it says that the other end of a socket is closed, with or without having read all that was sent to it.
     public var isPeerGone: Bool { code == ECONNRESET || code == EPIPE }
 
+    /// Whether it says that descriptors or memory have run out, which passes.
+    public var isShortage: Bool { [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(code) }
+
     /// "bind: Address already in use".
     public var description: String { "\(call): \(Self.text(of: code))" }
 
