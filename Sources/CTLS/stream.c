@@ -13,13 +13,12 @@ const uint64_t tls_options = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | S
                              SSL_OP_ENABLE_KTLS;
 const uint64_t tls_all_options = ~(uint64_t)0;
 
-// A socket BIO with three differences: no SIGPIPE, MSG_MORE, and no calls that can only say "later". Everything else, and all
-// that concerns kTLS, is left to OpenSSL's own.
+// A socket BIO with three differences: no SIGPIPE, MSG_MORE, and no calls that can only say "later". Everything else, and what the
+// kernel encrypts (kTLS), is left to OpenSSL's own.
 
 static BIO_METHOD *method;
 static int stream_index = -1;
 static int (*socket_write)(BIO *, const char *, int);
-static int (*socket_read)(BIO *, char *, int);
 static long (*socket_control)(BIO *, int, long, void *);
 
 // BIO_CTRL_SET_KTLS, which openssl/bio.h reserves without a name; its number says whether it is for sending.
@@ -93,7 +92,7 @@ static int stream_read(BIO *bio, char *bytes, int count) {
     stream->receives_left -= 1;
     stream->receive_calls += 1;
     errno = 0;
-    ssize_t received = stream->is_kernel_receiving ? socket_read(bio, bytes, count) : receive(stream, bytes, (size_t)count);
+    ssize_t received = receive(stream, bytes, (size_t)count);
     if (received > 0) {
         stream->received += (uint64_t)received + stream->ahead_count;
         return (int)received;
@@ -112,9 +111,13 @@ static int stream_read(BIO *bio, char *bytes, int count) {
 }
 
 static long stream_control(BIO *bio, int command, long number, void *pointer) {
-    // The kernel cannot decrypt what has been taken out of the socket already.
-    if (command == SET_KERNEL_TLS && number == 0 && stream_of(bio)->ahead_count > 0) return 0;
-    return socket_control(bio, command, number, pointer);
+    if (command != SET_KERNEL_TLS) return socket_control(bio, command, number, pointer);
+    // The kernel does not decrypt: it could for TLS 1.2 alone (OpenSSL 3.0), and only if nothing had been taken ahead.
+    if (number == 0) return 0;
+    long result = socket_control(bio, command, number, pointer);
+    // From the very next record on, which may still be one of the handshake.
+    if (result > 0) stream_of(bio)->is_kernel_sending = true;
+    return result;
 }
 
 static void make_method(void) {
@@ -123,7 +126,6 @@ static void make_method(void) {
     BIO_METHOD *made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK | BIO_TYPE_DESCRIPTOR, "stream");
     if (stream_index < 0 || made == NULL) return;
     socket_write = BIO_meth_get_write(socket);
-    socket_read = BIO_meth_get_read(socket);
     BIO_meth_set_write(made, stream_write);
     BIO_meth_set_read(made, stream_read);
     socket_control = BIO_meth_get_ctrl(socket);
@@ -164,9 +166,4 @@ void tls_stream_end(tls_stream *stream) {
     if (stream->ahead_count > 0) return;
     free(stream->ahead);
     stream->ahead = NULL;
-}
-
-void tls_stream_note_kernel(SSL *connection, tls_stream *stream) {
-    stream->is_kernel_sending = BIO_get_ktls_send(SSL_get_wbio(connection));
-    stream->is_kernel_receiving = BIO_get_ktls_recv(SSL_get_rbio(connection));
 }

@@ -715,6 +715,7 @@ public final class Control {
             metadata["account"] = "\(proof.account)"
             metadata["chap"] = "\(proof.algorithm)\(proof.isMutual ? ", mutual" : "")"
         }
+        if let evidence = record.evidence { metadata["tls"] = "\(evidence.protection)" }
         return metadata
     }
 

@@ -154,7 +154,6 @@ public enum HandshakeStep: Sendable {
     }
 
     private func finishHandshake() -> HandshakeStep {
-        unsafe tls_stream_note_kernel(connection, stream)
         // A pre-shared key stays in the session, which nobody resumes: what is left of it is wiped.
         if isBySharedKey, let session = unsafe SSL_get_session(connection) {
             let nothing = [UInt8](repeating: 0, count: PreSharedKey.lengths.upperBound)

@@ -3,6 +3,65 @@ import Testing
 
 /// Linux's own initiator, in a small virtual machine.
 @Suite struct KernelInitiatorTests {
+    private static let folder = "\(Subject.package)/Tests/EndToEndTests/vm"
+    private static let machine = ["\(folder)/linux-initiator.sh", "--cache", Subject.variable("LINUX_INITIATOR_CACHE") ?? "\(Subject.package)/.build-vm"]
+
+    /// A portal's and an initiator's certificates, under names without a colon: those of a folder of an initiator have one.
+    private struct Keys {
+        static let initiator = "iqn.2026-11.org.example:guest"
+        let authority: Authority
+        let portal: Credentials
+        let certificate: String
+        let key: String
+
+        init(_ address: String) throws {
+            authority = try Authority()
+            portal = try authority.portal(address)
+            let initiator = try authority.initiator(Self.initiator)
+            certificate = try authority.folder.write(authority.folder.text(of: initiator.certificate), to: "guest.pem")
+            key = try authority.folder.write(authority.folder.text(of: initiator.key), to: "guest.key")
+        }
+    }
+
+    @Test("Debian's kernel reaches a portal behind TLS through stunnel: discovery, login, data, a file system, recovery; certificates on both sides")
+    func throughTLS() throws {
+        let daemon = try Daemon.serving(size: 64 << 20)
+        let keys = try Keys("127.0.0.1")
+        let port = try Ports.next()
+        // What discovery answers is where the guest's stunnel listens.
+        try daemon.must(
+            "--op new --mode portal --param portal=127.0.0.1:\(port),tls=required,advertise=10.0.2.15:4001,tpgt=7,certificate=\(keys.portal.certificate),"
+                + "key=\(keys.portal.key),client-ca=\(keys.authority.certificate),crl=\(keys.authority.revocations)")
+        try daemon.must("--op update --mode target --tid 1 --name RequireTLS --value Yes")
+        let finished = try Running(
+            Self.machine + [
+                "--timeout", "300", "--initiator", Keys.initiator, "--lun", "1", "-t", Daemon.iqn("disk"), "-p", "127.0.0.1:\(port)", "--label", "TLS", "--tls", "--tls-ca",
+                 keys.authority.certificate, "--tls-cert", keys.certificate, "--tls-key", keys.key, "--tests", "params,inquiry,rw,ext4,recover,relogin",
+            ], folder: daemon.folder
+        ).wait(seconds: 320)
+        let lines = finished.output.components(separatedBy: "\n")
+        #expect(finished.succeeded, "\(finished.output.suffix(8000))\n\(daemon.log.suffix(4000))")
+        #expect(lines.filter { $0.hasPrefix("ok ") && !$0.contains("# SKIP") }.count == 9, "\(finished.output.suffix(8000))")
+        #expect(lines.contains { $0.contains("10.0.2.15:4001,7 \(Daemon.iqn("disk"))") }, "\(finished.output.suffix(8000))")
+        #expect(daemon.log.contains("tls=TLSv1.3 TLS_"), daemon.evidence)
+    }
+
+    @Test("In Debian's kernel, tgtd has the kernel encrypt what it sends, by TLS 1.3 and by TLS 1.2, and all is as it should be")
+    func kernelTLS() throws {
+        let keys = try Keys("10.0.2.15")
+        let files = [
+            ("ca", keys.authority.certificate), ("certificate", keys.portal.certificate), ("key", keys.portal.key), ("initiator.certificate", keys.certificate),
+            ("initiator.key", keys.key),
+        ].flatMap { ["--add", "\($0.1):/add/keys/\($0.0)"] }
+        let programs = [Subject.tgtd, Subject.tgtadm].flatMap { ["--add-program", $0] }
+        let finished = try Running(
+            Self.machine + ["--timeout", "300", "--mem", "1024", "--initiator", Keys.initiator, "--script", "\(Self.folder)/ktls-target.sh"] + programs + files,
+            folder: keys.authority.folder
+        ).wait(seconds: 320)
+        #expect(finished.succeeded && finished.output.contains("ok 1 - run 01"), "\(finished.output.suffix(8000))")
+        #expect(finished.output.contains("for which the kernel has encrypted: 3"), "\(finished.output.suffix(8000))")
+    }
+
     @Test("Debian's kernel logs in, keeps a file system, resets, recovers; with digests and without, with CHAP by each algorithm, one-way and mutual")
     func kernel() throws {
         let daemon = try Daemon(portals: 2)
@@ -31,8 +90,7 @@ import Testing
 
         let tests = "params,inquiry,rw,sync,writesame,unmap,pr,ext4,reset,recover,relogin" + (Subject.soaks ? ",caw,multipath,linkdown" : "")
         let words =
-            [
-                "\(Subject.package)/Tests/EndToEndTests/vm/linux-initiator.sh", "--cache", Subject.variable("LINUX_INITIATOR_CACHE") ?? "\(Subject.package)/.build-vm",
+            Self.machine + [
                 "--timeout", "600", "-p", daemon.portal, "--lun", "1", "-t", Daemon.iqn("open"), "--label", "open",
             ] + (Subject.soaks ? ["-p", daemon.portal, "-p", "127.0.0.1:\(daemon.ports[1])"] : []) + [
                 "--tests", tests,

@@ -40,7 +40,8 @@ typedef struct {
     int receives_left;
     /// The socket took or gave less than it could have: no use in asking again before epoll has told.
     bool output_is_full, input_is_empty;
-    bool is_kernel_sending, is_kernel_receiving;
+    /// The kernel encrypts what is sent (kTLS).
+    bool is_kernel_sending;
     /// errno of what ended the connection; 0: nothing.
     int error;
     /// What was received beyond what OpenSSL asked for: `ahead_count` bytes from `ahead_start` on. NULL while there is nothing.
@@ -58,8 +59,6 @@ int tls_stream_attach(SSL *connection, tls_stream *stream);
 void tls_stream_begin(tls_stream *stream, int receives);
 /// After each use: an idle connection keeps no memory.
 void tls_stream_end(tls_stream *stream);
-/// Looks whether the kernel encrypts or decrypts from now on (kTLS).
-void tls_stream_note_kernel(SSL *connection, tls_stream *stream);
 
 // MARK: Options (stream.c)
 
