@@ -103,6 +103,9 @@ struct JSONReporter {
             ]
             for (name, path) in files { writer.field(name, path?.text) }
             if let end = condition.certificateExpires { writer.field("certificateExpires", end) } else { writer.field("certificateExpires", String?.none) }
+            writer.object("failedHandshakes") { writer in
+                for (cause, count) in condition.failedHandshakes { writer.field(cause, count) }
+            }
         }
     }
 

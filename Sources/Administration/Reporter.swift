@@ -142,6 +142,9 @@ struct Reporter {
         report.parameters = portal.parameters.filter { $0.name != "tpgt" }
         let condition = view.portals[portal.endpoint] ?? RuntimeView.PortalCondition()
         if let end = condition.certificateExpires { report.parameters.append(("certificate expires", utcTime(end))) }
+        // Only if there is any, and only what has happened.
+        let failures = condition.failedHandshakes.filter { $0.count > 0 }
+        if portal.tls != nil, !failures.isEmpty { report.parameters.append(("failed handshakes", failures.map { "\($0.cause) \($0.count)" }.joined(separator: ", "))) }
         report.isOpen = condition.isOpen
         return report
     }

@@ -92,11 +92,13 @@ public struct RuntimeView: Sendable {
         public init() {}
     }
 
-    public struct PortalCondition: Hashable, Sendable {
+    public struct PortalCondition: Sendable {
         /// Whether somebody listens.
         public var isOpen = true
         /// When the first of its own certificates ends, in seconds since 1970; nil: it has none.
         public var certificateExpires: Int64?
+        /// TLS handshakes that came to nothing since it is open: every cause, and how many.
+        public var failedHandshakes: [(cause: String, count: UInt64)] = []
         public init() {}
     }
 

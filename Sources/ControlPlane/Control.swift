@@ -8,6 +8,7 @@ import Management
 import Model
 import Reactor
 import SCSI
+import TLS
 
 /// Why the daemon does not start.
 public struct StartError: Error, CustomStringConvertible {
@@ -770,10 +771,16 @@ public final class Control {
     }
 
     /// A TLS handshake has come to nothing.
-    func noteFailedHandshake(_ peer: SocketAddress?, _ portal: UInt32, _ reason: String) {
-        failedHandshakes.note(peer, portals.portal(number: portal)?.portal.endpoint, reason, at: loop.now)
-        audit?.event(SecurityEvent(.tlsFailed, source: peer.map { "\(Source($0))" }, .refused, reason: reason))
-        if let peer { penalise(.handshake, .source(peer)) }
+    /// - Parameters:
+    ///   - peer: nil: it is gone already, as whoever is refused often is
+    ///   - source: where it came from, as data says; nobody has to wait for that
+    func noteFailedHandshake(_ peer: SocketAddress?, _ source: Source, _ portal: UInt32, _ cause: TLSFailure.Cause, _ reason: String) {
+        let portal = portals.portal(number: portal)
+        portal?.failedHandshakes[cause, default: 0] += 1
+        failedHandshakes.note(peer, source, portal?.portal.endpoint, reason, at: loop.now)
+        audit?.event(SecurityEvent(.tlsFailed, source: "\(peer.map { Source($0) } ?? source)", .refused, reason: reason))
+        // Who stalls holds a place that others want.
+        if let peer { penalise(cause == .timedOut ? .unfinished : .handshake, .source(peer)) }
     }
 
     private func loginEnded(_ culprit: Culprit?) {

@@ -107,10 +107,9 @@ final class LoginFront {
             case .preSharedKey(let id, let portal, let identity):
                 // It may have been taken away meanwhile.
                 send(.preSharedKey(id, control.portals.portal(number: portal)?.material?.preSharedKeys?[identity]?.key), nil)
-            case .handshakeFailed(let portal, let reason):
+            case .handshakeFailed(let portal, let cause, let reason, let source):
                 guard let connection = descriptors.take() else { return }
-                // Whoever is refused often closes at once; then nobody can say any more where it came from.
-                control.noteFailedHandshake(try? Socket.peerAddress(connection.rawValue), portal, reason)
+                control.noteFailedHandshake(try? Socket.peerAddress(connection.rawValue), source, portal, cause, reason)
             case .heartbeat(_, let refused):
                 refusedByAll.now = refused
                 heard()

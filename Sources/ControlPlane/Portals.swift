@@ -4,6 +4,7 @@ import Crypto
 import Logging
 import Model
 import Reactor
+import TLS
 
 /// A portal that is open: its socket listens as long as we live, so that connections wait while another process is started again.
 final class OpenPortal {
@@ -13,6 +14,8 @@ final class OpenPortal {
     fileprivate(set) var portal: Portal
     /// What it works with if it has TLS; nil until its files have been read.
     fileprivate(set) var material: PortalMaterial?
+    /// TLS handshakes that came to nothing since it is open, for `show`.
+    var failedHandshakes: [TLSFailure.Cause: UInt64] = [:]
 
     fileprivate var isServable: Bool { portal.tls == nil || material != nil }
 
@@ -205,8 +208,10 @@ final class Portals {
     func conditions(of portals: [Portal]) -> [PortalAddress: RuntimeView.PortalCondition] {
         Dictionary(portals.map { portal in
             var condition = RuntimeView.PortalCondition()
-            condition.isOpen = open[portal.endpoint] != nil
-            condition.certificateExpires = open[portal.endpoint]?.material?.certificateExpires
+            let opened = open[portal.endpoint]
+            condition.isOpen = opened != nil
+            condition.certificateExpires = opened?.material?.certificateExpires
+            condition.failedHandshakes = TLSFailure.Cause.allCases.map { ($0.rawValue, opened?.failedHandshakes[$0] ?? 0) }
             return (portal.endpoint, condition)
         }) { first, _ in first }
     }

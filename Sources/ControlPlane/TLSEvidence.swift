@@ -35,36 +35,35 @@ extension PortalMaterial {
     private var authentication: ClientAuthentication { ClientAuthentication(rawValue: clientAuthentication.rawValue) ?? .required }
 }
 
-/// TLS handshakes that came to nothing: counted, and each cause logged once for each source in a while.
+/// Says of TLS handshakes that came to nothing why: each reason once for each source and portal in a while.
 struct FailedHandshakes {
     /// Nanoseconds in which a cause is logged once.
     private static let interval: UInt64 = 600_000_000_000
-    /// Causes that are remembered. When there are more, counting begins anew.
+    /// Causes that are remembered. When there are more, it begins anew.
     private static let most = 4096
 
     private struct Cause: Hashable {
-        let source: String
+        let source: Source
         let portal: PortalAddress?
         let reason: String
     }
 
     private let log: Logger
     private var causes: [Cause: (since: UInt64, count: UInt64)] = [:]
-    /// Since tgtd runs, for `show`.
-    private(set) var count: UInt64 = 0
 
     init(log: Logger) { self.log = log }
 
     /// One more.
-    /// - Parameter peer: nil: it is gone, and with it where it came from
-    mutating func note(_ peer: SocketAddress?, _ portal: PortalAddress?, _ reason: String, at now: UInt64) {
-        count &+= 1
-        let cause = Cause(source: peer.map { "\(Source($0))" } ?? "gone", portal: portal, reason: reason)
+    /// - Parameters:
+    ///   - peer: nil: it is gone
+    ///   - source: where it came from then
+    mutating func note(_ peer: SocketAddress?, _ source: Source, _ portal: PortalAddress?, _ reason: String, at now: UInt64) {
+        let cause = Cause(source: peer.map { Source($0) } ?? source, portal: portal, reason: reason)
         let earlier = causes[cause]
         if let earlier, now < earlier.since + Self.interval { return causes[cause] = (earlier.since, earlier.count + 1) }
         if causes.count >= Self.most { causes = [:] }
         causes[cause] = (now, 0)
-        var metadata: Logger.Metadata = ["address": "\(peer.map { "\($0)" } ?? "gone")", "portal": "\(portal.map { "\($0)" } ?? "closed")"]
+        var metadata: Logger.Metadata = ["address": "\(peer.map { "\($0)" } ?? "\(source), gone")", "portal": "\(portal.map { "\($0)" } ?? "closed")"]
         if let earlier, earlier.count > 0 { metadata["suppressed"] = "\(earlier.count)" }
         log.notice("a TLS handshake has failed: \(reason)", metadata: metadata)
     }

@@ -266,7 +266,8 @@ final class LoginConnection: EventHandler {
 
     private func expired() {
         switch stage {
-        case .login, .securing: report(.unfinished)
+        case .login: report(.unfinished)
+        case .securing: report(.timedOut)
         case .finishing, .discovery, .leaving, .draining: break
         }
         close(tellControl: true)
@@ -276,6 +277,13 @@ final class LoginConnection: EventHandler {
     private func report(_ offence: LoginOffence) {
         guard let stream else { return }
         service.link?.send(.failed(offence), passing: stream.number)
+    }
+
+    /// The same of a handshake that has come to nothing.
+    private func report(_ failure: TLSFailure) {
+        guard let stream else { return }
+        let reason = String("\(failure)".utf8.prefix(NewcomerLimits.reason)) ?? ""
+        service.link?.send(.handshakeFailed(portal: portal, failure.cause, reason, from: source), passing: stream.number)
     }
 
     // MARK: TLS
@@ -305,7 +313,7 @@ final class LoginConnection: EventHandler {
             stage = .draining
             Socket.finishSending(stream.number)
             expire(after: NewcomerLimits.lastWords)
-            service.link?.send(.handshakeFailed(portal: portal, String("\(failure)".utf8.prefix(NewcomerLimits.reason)) ?? ""), passing: stream.number)
+            report(failure)
         case .done(let peer):
             self.peer = peer
             stage = .login(LoginMachine())

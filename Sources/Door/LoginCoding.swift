@@ -61,9 +61,11 @@ extension LoginQuestionMessage: DoorMessage {
             writer.write(request.rawValue)
             writer.write(portal)
             writer.write(identity)
-        case .handshakeFailed(let portal, let failure):
+        case .handshakeFailed(let portal, let cause, let reason, let source):
             writer.write(portal)
-            writer.write(failure)
+            writer.write(cause.rawValue)
+            writer.write(reason)
+            source.encode(into: &writer)
         }
     }
 
@@ -83,7 +85,10 @@ extension LoginQuestionMessage: DoorMessage {
         case 9:
             self = .preSharedKey(
                 RequestID(rawValue: try reader.uint64()), portal: try reader.uint32(), identity: try reader.byteString(limit: ChannelLimits.identity))
-        case 10: self = .handshakeFailed(portal: try reader.uint32(), try reader.string(limit: ChannelLimits.reason))
+        case 10:
+            let portal = try reader.uint32()
+            guard let cause = TLSFailure.Cause(rawValue: try reader.string(limit: ChannelLimits.word)) else { throw .invalid }
+            self = .handshakeFailed(portal: portal, cause, try reader.string(limit: ChannelLimits.reason), from: try Source(from: &reader))
         default: throw .invalid
         }
     }

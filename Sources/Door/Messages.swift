@@ -45,8 +45,9 @@ public enum LoginQuestionMessage: Sendable {
     case sign(RequestID, portal: UInt32, SignatureScheme, [UInt8])
     /// Which key goes with this identity, on a portal with TLS?
     case preSharedKey(RequestID, portal: UInt32, identity: [UInt8])
-    /// A TLS handshake has failed, and why. With the connection's descriptor, from which control takes the address itself.
-    case handshakeFailed(portal: UInt32, String)
+    /// A TLS handshake has failed, and why. With the connection's descriptor, from which control takes the address itself; where it cannot
+    /// any more, since the peer has closed, the source is what the asker says.
+    case handshakeFailed(portal: UInt32, TLSFailure.Cause, String, from: Source)
     /// Somebody who is not known has failed. With the connection's descriptor, from which control takes the address itself.
     case failed(LoginOffence)
     /// With how many connections it has not accepted from who has to wait, since it began.

@@ -140,12 +140,16 @@ public struct JSONWriter: Sendable {
 /// | value | members |
 /// |---|---|
 /// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `requireMutualCHAP` and `requireTLS` (true or false), `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string], `masks` [`address` or `name`, `luns` as `--luns` takes them] of the rules that do not show everything |
-/// | portal | `address`, `port`, `groupTag`, `open` (whether somebody listens), `advertise` (`ADDRESS:PORT`), `tls` (`null` in clear): `policy`, `clientAuth` (`none`, `optional`, `required`), the paths `certificate`, `key`, `clientCA`, `crl`, `clientMap`, `pskFile`, and `certificateExpires` (seconds since 1970) |
+/// | portal | `address`, `port`, `groupTag`, `open` (whether somebody listens), `advertise` (`ADDRESS:PORT`), `tls` (`null` in clear): `policy`, `clientAuth` (`none`, `optional`, `required`), the paths `certificate`, `key`, `clientCA`, `crl`, `clientMap`, `pskFile`, `certificateExpires` (seconds since 1970), and `failedHandshakes` {cause: how many since the portal is open} |
 /// | session | `sid`, `initiatorName`, `initiatorAlias`, `authentication` (only if there is any: `account`, `algorithm`, `mutual`, `md5InClear`), `connections` [`cid`, `address`] |
 /// | logical unit | `lun`, `type` (`disk`, `controller`), `identity`: `scsiId`, `serialNumber`, `naa` (hexadecimal digits), `vendor`, `product`, `revision`; `size`, `blockSize`, `online`, `removable`, `preventRemoval`, `readOnly`, `softwareWriteProtected`, `thinProvisioning`, `flushFailed`, `backingStore`: `type`, `path`, `flags` [string] |
 /// | accounts | `incoming` [string], `outgoing`, `initiators` [`account`, `initiator`] of those that are for one initiator |
 /// | statistics | `tid`, `lun`, `sid`, `reads` and `writes`: `submittedBytes`, `submittedCommands`, `doneBytes`, `doneCommands`; `errors` |
 /// | traffic | `sid`, `cid`, `receivedOctets`, `sentOctets`, `dataOutPDUs`, `dataInPDUs`, `commandPDUs`, `responsePDUs` |
+///
+/// Causes of failed handshakes: `notTLS` (clear iSCSI, mostly), `closed` (the peer went away), `timedOut`, `version`, `nothingInCommon`
+/// (cipher, group or signature scheme), `noIdentity` (neither certificate nor pre-shared key), `certificate` (not believed),
+/// `preSharedKey` (unknown or wrong), `notSigned` (by us), `alert` (the peer refused us), `protocol`.
 ///
 /// `initiatorAlias` is what the initiator says of itself: all but printable ASCII, and the backslash, is written `\xNN` in it. In
 /// `path`, only bytes that are no UTF-8, and the backslash, are.

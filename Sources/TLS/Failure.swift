@@ -53,6 +53,8 @@ public enum TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
     case wrongPreSharedKey(identity: [UInt8])
     /// The owner of the private key did not sign.
     case notSigned
+    /// The owner of the connection has waited long enough.
+    case timedOut
     /// The other side gave up and says why (RFC 8446 §6.2).
     case alert(UInt8)
     /// It breaks the rules of TLS: OpenSSL's reason.
@@ -75,8 +77,31 @@ public enum TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
         case .unknownPreSharedKey(let identity): "pre-shared key with an unknown identity \"\(escaped(identity))\""
         case .wrongPreSharedKey(let identity): "wrong pre-shared key for the identity \"\(escaped(identity))\""
         case .notSigned: "the private key's owner did not sign"
+        case .timedOut: "it was not over in time"
         case .alert(let number): "the other side refused: \(Self.alerts[number] ?? "alert \(number)")"
         case .protocolError(let reason): "not valid TLS: \(reason)"
+        }
+    }
+
+    /// Kinds of failures, by which they are counted; the names are for people and their programs.
+    public enum Cause: String, CaseIterable, Sendable {
+        case notTLS, closed, timedOut, version, nothingInCommon, noIdentity, certificate, preSharedKey, notSigned, alert
+        case protocolError = "protocol"
+    }
+
+    public var cause: Cause {
+        switch self {
+        case .notTLS: .notTLS
+        case .closed: .closed
+        case .version: .version
+        case .nothingInCommon: .nothingInCommon
+        case .noIdentity: .noIdentity
+        case .certificate: .certificate
+        case .unknownPreSharedKey, .wrongPreSharedKey: .preSharedKey
+        case .notSigned: .notSigned
+        case .timedOut: .timedOut
+        case .alert: .alert
+        case .protocolError: .protocolError
         }
     }
 

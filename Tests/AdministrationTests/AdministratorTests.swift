@@ -258,7 +258,11 @@ struct PlanTests {
             PortalParameter(name: utf8($0.0), value: utf8($0.1))
         })
         _ = try rig.configuration.addPortal(secure)
-        rig.view.portals[secure.endpoint] = { var condition = RuntimeView.PortalCondition(); condition.certificateExpires = 0; condition.isOpen = false; return condition }()
+        var condition = RuntimeView.PortalCondition()
+        condition.certificateExpires = 0
+        condition.isOpen = false
+        condition.failedHandshakes = [("notTLS", 2), ("closed", 0), ("alert", 1)]
+        rig.view.portals[secure.endpoint] = condition
         #expect(try text(rig.call("--op show --mode portal").output) == """
             Portal: [::1]:1,7
                 tls: required
@@ -266,12 +270,13 @@ struct PlanTests {
                 key: /k
                 client-ca: /a
                 certificate expires: 1970-01-01T00:00:00Z
+                failed handshakes: notTLS 2, alert 1
                 open: No
             Portal: 127.0.0.1:13990,1
 
             """)
         #expect(try text(rig.call("--op show --mode portal --json").output) == #"{"schemaVersion":1,"portals":[{"address":"127.0.0.1","port":13990,"groupTag":1,"open":true,"advertise":null,"tls":null},"#
-            + #"{"address":"::1","port":1,"groupTag":7,"open":false,"advertise":null,"tls":{"policy":"2026-11-strict","clientAuth":"required","certificate":"/c","key":"/k","clientCA":"/a","crl":null,"clientMap":null,"pskFile":null,"certificateExpires":0}}]}"# + "\n")
+            + #"{"address":"::1","port":1,"groupTag":7,"open":false,"advertise":null,"tls":{"policy":"2026-11-strict","clientAuth":"required","certificate":"/c","key":"/k","clientCA":"/a","crl":null,"clientMap":null,"pskFile":null,"certificateExpires":0,"failedHandshakes":{"notTLS":2,"closed":0,"alert":1}}}]}"# + "\n")
     }
 
     @Test("whether a target can be had only through TLS is shown where it is so, and explained")

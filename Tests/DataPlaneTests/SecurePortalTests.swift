@@ -138,8 +138,8 @@ private final class SecureRig {
     func unknownKey() throws {
         let rig = try SecureRig()
         #expect(throws: TLSFailure.self) { try rig.connect(identity: Array("host-2".utf8)) }
-        guard case .handshakeFailed(portal: SecureRig.portal, let reason) = try rig.question() else { throw Missing("another question") }
-        #expect(!reason.isEmpty)
+        guard case .handshakeFailed(portal: SecureRig.portal, let cause, let reason, _) = try rig.question() else { throw Missing("another question") }
+        #expect(cause == .preSharedKey && !reason.isEmpty)
     }
 
     @Test("A login in clear at a portal with TLS ends cleanly, and control is told")
@@ -150,7 +150,7 @@ private final class SecureRig {
         let client = Client(socket)
         client.send(SecureRig.loginRequest(isid: 1))
         // The descriptor that comes along is closed again: as long as control has it, the connection stands.
-        guard case .handshakeFailed(portal: SecureRig.portal, _) = try rig.question() else { throw Missing("another question") }
+        guard case .handshakeFailed(portal: SecureRig.portal, .notTLS, _, from: Source(rig.address)) = try rig.question() else { throw Missing("another question") }
         #expect(client.ends())
     }
 

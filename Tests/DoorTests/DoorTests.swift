@@ -80,7 +80,7 @@ private let loginQuestions: [LoginQuestionMessage] = [
     .begin(connection, question, LoginChannel(portal: 2, peer: keyHolder)), .finish(connection, outcome), .sendTargets(connection, .name(name("t"))), .sendTargets(connection, .all),
     .gone(connection), .heartbeat(1, refused: 2), .failed(.unfinished), .failed(.nonsense), .failed(.tlsInClear),
     .sign(request, portal: 2, .ed25519, [UInt8](repeating: 0x20, count: 200)), .preSharedKey(request, portal: 2, identity: Array("host-1".utf8)),
-    .handshakeFailed(portal: 2, String(repeating: "r", count: 512)),
+    .handshakeFailed(portal: 2, .certificate, String(repeating: "r", count: 512), from: Source(SocketAddress("192.0.2.1:9")!)),
     .authenticate(
         connection,
         CHAPAnswer(

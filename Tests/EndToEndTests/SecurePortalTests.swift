@@ -189,6 +189,16 @@ import Testing
             #expect(!finished.succeeded && finished.output.contains(each.alert), "\(each.words)\n\(finished.evidence)")
             #expect(eventually(within: 5) { rig.daemon.log.contains("a TLS handshake has failed: ") && rig.daemon.log.contains(each.cause) }, "\(each.cause)\n\(rig.daemon.log)")
         }
+        // What an administrator sees of it.
+        let causes = ["version 1", "noIdentity 1", "certificate 5"].joined(separator: ", ")
+        #expect(try rig.daemon.must("--op show --mode portal").contains("    failed handshakes: \(causes)\n"), rig.evidence)
+        let json = try rig.daemon.must("--json --op show --mode portal")
+        #expect(json.contains(#""failedHandshakes":{"notTLS":0,"closed":0,"timedOut":0,"version":1,"nothingInCommon":0,"noIdentity":1,"certificate":5,"#), "\(json)")
+        // Each reason once, with whom it came from, however often.
+        for _ in 0..<3 { _ = try client([]) }
+        #expect(try rig.daemon.must("--op show --mode portal").contains("noIdentity 4"))
+        let told = rig.daemon.log.split(separator: "\n").filter { $0.contains("a TLS handshake has failed") && $0.contains("neither a certificate nor") }
+        #expect(told.count == 1 && told[0].contains("portal=127.0.0.1:\(rig.port)"), rig.evidence)
         // The client's own judgement of the portal.
         for words in [["-CAfile", other.certificate], ["-verify_ip", "127.0.0.9"], ["-verify_hostname", "portal.example.org"]] {
             #expect(try !client(words + ["-verify_return_error"] + shown(rig.initiator)).succeeded)
