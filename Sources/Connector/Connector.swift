@@ -47,6 +47,11 @@ final class Connector {
         gates.append(gate)
     }
 
+    /// From now on makes secure streams so, portal by portal in the order in which they were begun; connections that stand go on.
+    func renew(_ secure: [(Int32) -> any Stream]) {
+        for (gate, secure) in zip(gates, secure) { gate.secure = secure }
+    }
+
     private func accept(_ connection: consuming FileDescriptor, _ gate: Gate) {
         guard relays.count < limit else {
             if !isFull { log.warning("\(limit) connections are open; more are closed at once (connections: in the settings)") }
@@ -81,7 +86,7 @@ private final class Gate {
 
     let title: String
     let addresses: [SocketAddress]
-    let secure: (Int32) -> any Stream
+    var secure: (Int32) -> any Stream
     var listener: Listener?
     private let log: Logger
     private var told: Set<String> = []

@@ -8,7 +8,7 @@ public enum ConnectorProgram {
     public static let defaultSettings = "/etc/tgt/connect.yaml"
     /// A settings file is a page or two.
     private static let mostBytes = 1 << 20
-    /// Descriptors beside two for each connection: listeners, epoll, signals, standard streams.
+    /// Descriptors beside two for each connection: listeners, epoll, signals, standard streams, the keeper of files.
     private static let spareDescriptors = ConnectorSettings.mostPortals + 16
 
     /// Reads a settings file. What it names beside itself has its whole path from then on.
@@ -29,9 +29,26 @@ public enum ConnectorProgram {
     /// Reads every file, makes what comes of them, and asks for every name; nothing is opened to the network.
     static func plans(_ settings: ConnectorSettings) throws -> [Plan] {
         try settings.portals.map { portal in
-            let context = try PortalFiles(portal).context(portal)
+            let secure = try streams(portal, PortalFiles(portal))
             let addresses = try SocketAddress.resolve(host: portal.host, port: portal.port)
-            return Plan(title: portal.title, listen: portal.listen, addresses: addresses) { SecureStream(context, descriptor: $0) }
+            return Plan(title: portal.title, listen: portal.listen, addresses: addresses, secure: secure)
+        }
+    }
+
+    /// What makes secure streams to a portal.
+    private static func streams(_ portal: PortalSettings, _ files: PortalFiles) throws -> (Int32) -> any Stream {
+        let context = try files.context(portal)
+        return { SecureStream(context, descriptor: $0) }
+    }
+
+    /// The files have been read anew: all of them are right, or nothing changes.
+    private static func renew(_ connector: Connector, _ settings: ConnectorSettings, _ read: Result<KeptFiles.Contents, FileError>, _ log: Logger) {
+        do {
+            let contents = try read.get()
+            connector.renew(try settings.portals.map { portal in try streams(portal, PortalFiles(portal) { contents[$0] ?? [] }) })
+            log.notice("certificates and keys have been read anew")
+        } catch {
+            log.error("nothing is read anew: \(error)")
         }
     }
 
@@ -41,7 +58,7 @@ public enum ConnectorProgram {
         _ = try Identity.forNetwork(settings.user)
     }
 
-    /// Serves until SIGTERM or SIGINT.
+    /// Serves until SIGTERM or SIGINT; reads the files that the settings name anew at SIGHUP.
     /// - Returns: the exit code
     public static func run(_ settings: ConnectorSettings, log: Logger) -> Int32 {
         do {
@@ -51,8 +68,11 @@ public enum ConnectorProgram {
                 log.warning("this process may open \(descriptors) files: too few for \(settings.connections) connections")
             }
             let loop = try EventLoop()
-            let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt]) { [unowned loop] _ in loop.stop() }
             let connector = Connector(loop, connections: settings.connections, log: log)
+            let files = try KeptFiles(loop, Array(Set(settings.portals.flatMap(\.files)))) { renew(connector, settings, $0, log) }
+            let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt, Signal.hangup]) { [unowned loop] signal in
+                if signal == Signal.hangup { files.read() } else { loop.stop() }
+            }
             TLSLibrary.prepare()
             let plans = try plans(settings)
             for plan in plans {

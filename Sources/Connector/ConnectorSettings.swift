@@ -50,6 +50,12 @@ public struct PortalSettings: Sendable, Equatable {
     /// As it is called in what is said about it.
     public var title: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
     public var expectedName: String { name ?? host }
+
+    /// Those that it names.
+    var files: [NamedFile] {
+        [ca, crl, pin, certificate].compactMap { $0.map { NamedFile(path: $0, isPrivate: false) } }
+            + [key, preSharedKeyFile].compactMap { $0.map { NamedFile(path: $0, isPrivate: true) } }
+    }
 }
 
 extension ConnectorSettings {

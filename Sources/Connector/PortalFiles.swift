@@ -11,21 +11,22 @@ struct PortalFiles {
     var certificate: (chain: [UInt8], key: Secret)?
     var preSharedKey: (identity: [UInt8], key: Secret)?
 
-    /// Certificates with what leads to their authority, and an authority's with its siblings.
-    private static let mostBytes = 1 << 20
-
-    init(_ settings: PortalSettings) throws(FileError) {
-        if let path = settings.ca { ca = try Self.read(path) }
-        if let path = settings.crl { crl = try Self.read(path) }
-        if let path = settings.pin { pin = try Self.read(path) }
-        if let path = settings.certificate, let key = settings.key { certificate = (try Self.read(path), Secret(try Self.read(key, isPrivate: true))) }
+    /// - Parameter read: reads one of `settings.files`
+    init(_ settings: PortalSettings, read: (NamedFile) throws(FileError) -> [UInt8] = Self.read) throws(FileError) {
+        func contents(_ path: String, isPrivate: Bool = false) throws(FileError) -> [UInt8] { try read(NamedFile(path: path, isPrivate: isPrivate)) }
+        if let path = settings.ca { ca = try contents(path) }
+        if let path = settings.crl { crl = try contents(path) }
+        if let path = settings.pin { pin = try contents(path) }
+        if let path = settings.certificate, let key = settings.key { certificate = (try contents(path), Secret(try contents(key, isPrivate: true))) }
         if let path = settings.preSharedKeyFile {
-            preSharedKey = try Self.line(of: settings.identity.map { Array($0.utf8) }, in: Self.read(path, isPrivate: true), path)
+            preSharedKey = try Self.line(of: settings.identity.map { Array($0.utf8) }, in: contents(path, isPrivate: true), path)
         }
     }
 
-    private static func read(_ path: String, isPrivate: Bool = false) throws(FileError) -> [UInt8] {
-        guard let bytes = try Files.readTrusted(path, limit: mostBytes, isPrivate: isPrivate) else { throw FileError(path, "there is no such file") }
+    private static func read(_ file: NamedFile) throws(FileError) -> [UInt8] {
+        guard let bytes = try Files.readTrusted(file.path, limit: NamedFile.mostBytes, isPrivate: file.isPrivate) else {
+            throw FileError(file.path, "there is no such file")
+        }
         return bytes
     }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Connector
+import Glibc
 import Logging
 import Logs
 import Management
@@ -14,7 +15,8 @@ struct TgtConnect: ParsableCommand {
         discussion: """
             No initiator speaks TLS. tgt-connect listens on the loopback, connects to a portal by TLS for each connection that it accepts, makes \
             sure that it is the right portal, shows a certificate or a pre-shared key, and carries the bytes. It reads its settings once, gives \
-            its privileges up, and stays in the foreground until SIGTERM or SIGINT.
+            its privileges up, and stays in the foreground until SIGTERM or SIGINT. At SIGHUP it reads the certificates, keys and revocation lists \
+            anew that the settings name: all of them are right, or it goes on with those that it has. Connections that stand go on.
 
             Whoever can connect to where it listens is this host to the portal: CHAP tells users of one host apart.
             """,
@@ -31,6 +33,12 @@ struct TgtConnect: ParsableCommand {
 
     @Flag(name: [.short, .long], help: "Log every connection.")
     var verbose = false
+
+    static func main() {
+        let words = CommandLine.arguments.dropFirst()
+        if words.first == FileKeeper.word { Glibc.exit(FileKeeper.run(words.dropFirst())) }
+        main(nil)
+    }
 
     func run() throws {
         Signal.ignore([Signal.pipe])

@@ -381,6 +381,73 @@ import Testing
         withExtendedLifetime(connector) {}
     }
 
+    @Test("tgt-connect reads its files anew at SIGHUP: all of them are right, or nothing changes; connections that stand go on")
+    func connectorReload() throws {
+        let rig = try Rig(.mutual)
+        let second = try rig.authority.initiator(Self.stranger)
+        let folder = try Folder()
+        func put(_ name: String, _ source: String, mode: mode_t = 0o600) throws -> String {
+            let file = try folder.write(rig.folder.text(of: source), to: name)
+            guard unsafe chmod(file, mode) == 0 else { throw Failure("chmod") }
+            return file
+        }
+        let ca = try put("ca", rig.authority.certificate), certificate = try put("certificate", rig.initiator.certificate), key = try put("key", rig.initiator.key)
+        let connector = try Connector([(rig.clear, ["connect: 127.0.0.1:\(rig.port)", "ca: \(ca)", "certificate: \(certificate)", "key: \(key)"])], folder: folder)
+        func status(_ name: String, isid: UInt8) throws -> UInt16? { try Initiator(port: rig.clear).login(target: Daemon.iqn("disk"), name: name, isid: isid) }
+        func told(_ text: String) -> Int { connector.log.split(separator: "\n").filter { $0.contains(text) }.count }
+        let staying = try Initiator.login(port: rig.clear, target: Daemon.iqn("disk"), name: Self.name)
+        try staying.settle()
+        // Another certificate and the old key; a key that others read; a file that is not there; nonsense.
+        _ = try put("certificate", second.certificate)
+        let wrong: [(make: () throws -> Void, reason: String)] = [
+            ({}, "\(key) is not the key of \(certificate)"), ({ _ = try put("key", second.key, mode: 0o644) }, "\(key): can be read by others"),
+            ({ _ = try put("key", second.key); try FileManager.default.removeItem(atPath: ca) }, "\(ca): No such file"),
+            ({ _ = try put("ca", rig.portal.key) }, "\(ca): "),
+        ]
+        for (count, each) in wrong.enumerated() {
+            try each.make()
+            connector.process.signal(SIGHUP)
+            #expect(eventually(within: 5) { told("nothing is read anew") == count + 1 } && connector.log.contains("nothing is read anew: \(each.reason)"), "\(connector.evidence)")
+            #expect(try status(Self.name, isid: 2) == 0 && status(Self.stranger, isid: 3) == 0x0203, rig.evidence)
+        }
+        _ = try put("ca", rig.authority.certificate)
+        connector.process.signal(SIGHUP)
+        #expect(connector.says("certificates and keys have been read anew", within: 5), "\(connector.evidence)")
+        #expect(try status(Self.name, isid: 4) == 0x0203 && status(Self.stranger, isid: 5) == 0, rig.evidence)
+        try staying.settle()
+        // An authority that has not signed the portal's certificate. Then two signals at once are as good as one.
+        let other = try Authority()
+        _ = try put("ca", other.certificate)
+        connector.process.signal(SIGHUP)
+        #expect(eventually(within: 5) { told("have been read anew") == 2 }, "\(connector.evidence)")
+        #expect(try Wire(port: rig.clear).closes(within: 5) && connector.says("no trusted authority", within: 5), "\(connector.evidence)")
+        _ = try put("ca", rig.authority.certificate)
+        for _ in 0..<20 { connector.process.signal(SIGHUP) }
+        #expect(try eventually(within: 5) { try status(Self.stranger, isid: 6) == 0 }, "\(connector.evidence)")
+        try staying.settle()
+        // Nothing of it stays behind.
+        let keepers = Processes.children(of: connector.process.pid)
+        #expect(keepers.count == 1 && Processes.arguments(of: keepers[0]).dropFirst().first == "--keep-files")
+        connector.process.signal(SIGKILL)
+        #expect(eventually(within: 5) { Processes.arguments(of: keepers[0]).isEmpty })
+    }
+
+    @Test("tgt-connect takes another pre-shared key at SIGHUP")
+    func connectorKeyReload() throws {
+        let rig = try Rig(.preSharedKey)
+        let other = try rig.authority.initiator(Self.stranger, options: ["--psk=other"])
+        try rig.daemon.must("--op update --mode portal --param portal=127.0.0.1:\(rig.port)")
+        let file = try rig.folder.write(rig.folder.text(of: rig.initiator.preSharedKey), to: "mine.psk")
+        unsafe chmod(file, 0o600)
+        let connector = try Connector([(rig.clear, ["connect: 127.0.0.1:\(rig.port)", "psk-file: \(file)"])], folder: rig.folder)
+        #expect(try Initiator(port: rig.clear).login(target: Daemon.iqn("disk"), name: Self.name) == 0, rig.evidence)
+        unsafe chmod(try rig.folder.write(rig.folder.text(of: other.preSharedKey), to: "mine.psk"), 0o600)
+        connector.process.signal(SIGHUP)
+        #expect(connector.says("have been read anew", within: 5), "\(connector.evidence)")
+        #expect(try Initiator(port: rig.clear).login(target: Daemon.iqn("disk"), name: Self.stranger) == 0, rig.evidence)
+        #expect(try Initiator(port: rig.clear).login(target: Daemon.iqn("disk"), name: Self.name) == 0x0203, rig.evidence)
+    }
+
     @Test("What an idle session through TLS costs")
     func memory() throws {
         let rig = try Rig(.mutual)
