@@ -91,12 +91,16 @@ let package = Package(
         // What the tests kill and starve.
         .executableTarget(
             name: "audit-writer", dependencies: ["AuditLog", "Audit", "Crypto", "JSON", "Reactor", logging], path: "Tests/AuditWriter", swiftSettings: house),
+        // What measures targets.
+        .executableTarget(
+            name: "iscsi-load", dependencies: ["Bytes", "CLinux", "Crypto", "ISCSI", "Reactor", arguments], path: "Tests/Benchmark/Load",
+            swiftSettings: house),
         tests("AccessTests", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access"]),
         .testTarget(name: "ManagementTests", dependencies: ["Bytes", "Management"], exclude: ["Recorded"], swiftSettings: house),
         .testTarget(
             name: "AdministrationTests", dependencies: ["Bytes", "Crypto", "ISCSI", "Model", "Access", "Management", "Administration"],
             exclude: ["Recorded"], swiftSettings: house),
-        .testTarget(name: "EndToEndTests", dependencies: ["Issuing"], exclude: ["vm", "Comparison"], swiftSettings: house),
+        .testTarget(name: "EndToEndTests", dependencies: ["Issuing", "iscsi-load"], exclude: ["vm", "Comparison"], swiftSettings: house),
         tests("DoorTests", ["Door", "Bytes", "Crypto", "TLS", "ISCSI", "Reactor", "SCSI"]),
         tests("ControlPlaneTests", ["ControlPlane", "PAM", "Administration", "Management", "TLS", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
         tests("ConnectorTests", ["Connector", "Bytes", "Crypto", "Reactor", "SettingsFile", logging]),

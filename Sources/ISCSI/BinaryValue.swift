@@ -1,5 +1,5 @@
 /// Binary values as keys write them (RFC 7143 §6.1): hexadecimal behind 0x, or base64 behind 0b.
-enum BinaryValue {
+package enum BinaryValue {
     /// Bytes of a decoded value: what CHAP_C and CHAP_R may have (RFC 7143 §12.1.3).
     static let longest = 1024
     /// Bytes of its longest spelling.
@@ -9,7 +9,7 @@ enum BinaryValue {
     ///
     /// Digits in hexadecimal may be upper and lower case; if their number is odd, a zero stands in front of them. Base64 is that of
     /// RFC 4648 §4, with all of its padding or without any; bits that are left over must be zero.
-    static func decode(_ text: ArraySlice<UInt8>) -> [UInt8]? {
+    package static func decode(_ text: ArraySlice<UInt8>) -> [UInt8]? {
         guard text.count > 2, text.count <= longestSpelling, text.first == UInt8(ascii: "0") else { return nil }
         let digits = text.dropFirst(2)
         let bytes: [UInt8]? =
@@ -22,7 +22,7 @@ enum BinaryValue {
         return bytes
     }
 
-    static func hexadecimal(_ bytes: [UInt8]) -> [UInt8] {
+    package static func hexadecimal(_ bytes: [UInt8]) -> [UInt8] {
         let digits = Array("0123456789abcdef".utf8)
         return Array("0x".utf8) + bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
     }

@@ -3,8 +3,8 @@ import Crypto
 
 /// Cuts a stream of bytes into PDUs (RFC 7143 §11.2): header, additional headers, header digest, data, padding, data digest.
 /// It holds a header at most; data pass through.
-struct Framing: Sendable {
-    enum Event {
+package struct Framing: Sendable {
+    package enum Event {
         case needsInput
         /// `header` and `additionalHeaders` are complete and right by their digest.
         case header
@@ -18,7 +18,7 @@ struct Framing: Sendable {
 
     private enum Phase { case header, additionalHeaders, headerDigest, data, padding, dataDigest, end }
 
-    private(set) var header = BasicHeader()
+    package private(set) var header = BasicHeader()
     private(set) var additionalHeaders: [UInt8] = []
     private(set) var dataSegmentLength = 0
     private var phase = Phase.header
@@ -27,11 +27,13 @@ struct Framing: Sendable {
     private var digest = InlineArray<4, UInt8>(repeating: 0)
     private var crc = CRC32C()
 
+    package init() {}
+
     /// Whether the next byte begins a PDU.
     var isAtBoundary: Bool { phase == .header && taken == 0 }
 
     /// Goes on with `input` from `offset` to the next event.
-    mutating func step(_ input: Span<UInt8>, _ offset: inout Int, headerDigest: Bool, dataDigest: Bool) -> Event {
+    package mutating func step(_ input: Span<UInt8>, _ offset: inout Int, headerDigest: Bool, dataDigest: Bool) -> Event {
         while true {
             switch phase {
             case .header:

@@ -1,17 +1,17 @@
 /// One key=value pair of a text segment (RFC 7143 §6.1).
-struct KeyValue {
-    let name: ArraySlice<UInt8>
-    let value: ArraySlice<UInt8>
+package struct KeyValue {
+    package let name: ArraySlice<UInt8>
+    package let value: ArraySlice<UInt8>
 
     /// The longest key name and the longest value of a key that is known here (RFC 7143 §6.1).
     static let longestName = 63
     static let longestValue = 255
 
     /// Why a text segment is malformed.
-    enum TextError: Error { case unterminated, noEqualsSign, badName, tooManyKeys }
+    package enum TextError: Error { case unterminated, noEqualsSign, badName, tooManyKeys }
 
     /// Splits `text`, in which each pair ends in a zero byte. Empty pairs are passed over.
-    static func pairs(_ text: [UInt8], atMost limit: Int) throws(TextError) -> [KeyValue] {
+    package static func pairs(_ text: [UInt8], atMost limit: Int) throws(TextError) -> [KeyValue] {
         var pairs: [KeyValue] = []
         guard text.last ?? 0 == 0 else { throw .unterminated }
         for pair in text.split(separator: 0) {

@@ -13,6 +13,8 @@ enum Subject {
 
     static let tgtd = variable("PORTCULLIS_TGTD") ?? built("tgtd")
     static let tgtadm = variable("PORTCULLIS_TGTADM") ?? built("tgtadm")
+    /// The load client of the benchmarks.
+    static let load = built("iscsi-load")
     /// tgt's own client, which has to go on working.
     static let debianTgtadm = variable("PORTCULLIS_DEBIAN_TGTADM") ?? "/usr/sbin/tgtadm"
 
