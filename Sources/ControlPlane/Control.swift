@@ -25,6 +25,8 @@ enum ControlLimits {
     /// At a start, how often a store is tried, and nanoseconds in between: the data process of a predecessor that was killed may still have it.
     static let openingAttempts = 3
     static let openingPause: UInt64 = 300_000_000
+    /// Registrations that are kept over a loss of power, of all logical units: initiators make them, and a start reads all that is kept.
+    static let keptRegistrations = 65_536
 }
 
 /// How a control process is set up: settings file and command line together.
@@ -224,6 +226,7 @@ public final class Control {
                 metadata: ["state": "\(directory.path)", "bytes": "\(kept.tornBytes)"])
         }
         configuration.goOn(with: kept.configuration)
+        records = UnitRecords(configuration)
         for portal in configuration.portals.dropFirst(startPortals.count) {
             do throws(SystemError) { _ = try portals.listen(portal) } catch { log.error("portal \(portal) is not served: \(error)") }
         }
@@ -377,7 +380,6 @@ public final class Control {
             reply(answer)
         }
         if let stateStore, !changes.isEmpty {
-            let kept = new.kept(without: startPortals, isDebugging: options.settings.logLevel == .debug)
             stateStore.keep(kept, Set(changes.map(\.part))) { trouble in
                 if let trouble { answer = .refusal(.unknown, trouble.consequence) }
                 rest.keepAlive()
@@ -385,6 +387,9 @@ public final class Control {
         }
         publish(changes, old: old, stores: held) { rest.keepAlive() }
     }
+
+    /// What is configured, without what the settings say.
+    private var kept: Configuration { configuration.kept(without: startPortals, isDebugging: options.settings.logLevel == .debug) }
 
     /// What is going on now; what data knows is asked of it only if that is needed.
     private func view(isNeeded: Bool, _ use: @escaping (RuntimeView) -> Void) {
@@ -585,7 +590,7 @@ public final class Control {
     }
 
     func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown?) {
-        guard let settings = try? configuration.settings(key) else { return }
+        guard let settings = settings(key) else { return }
         let description = storeDescription(key)
         let record = records[key]
         order(
@@ -594,7 +599,7 @@ public final class Control {
     }
 
     func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, forgetsFailedFlush: Bool, _ rest: Countdown) {
-        guard let settings = try? configuration.settings(key) else { return }
+        guard let settings = settings(key) else { return }
         if forgetsFailedFlush { records.forgetFailedFlush(of: key) }
         order(
             {
@@ -602,6 +607,12 @@ public final class Control {
                     $0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, forgetsFailedFlush: forgetsFailedFlush)
             },
             passing: description == nil ? nil : stores[key]?.descriptor.rawValue, mustNotRefuse("logical unit \(key.lun) of target \(key.target)", rest))
+    }
+
+    private func settings(_ key: LogicalUnitKey) -> LogicalUnitSettings? {
+        guard var settings = try? configuration.settings(key) else { return nil }
+        settings.keepsReservations = stateStore != nil
+        return settings
     }
 
     func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
@@ -650,6 +661,8 @@ public final class Control {
         let waiting = orders
         orders = [:]
         for whenDone in waiting.values { whenDone(nil) }
+        // Its successor is told what was kept before, so that has to be what is kept.
+        for (key, before) in records.abandonAll() { takeBack(before, of: key) }
     }
 
     private func handle(_ report: DataReportMessage) {
@@ -668,19 +681,60 @@ public final class Control {
             noteSession(.sessionEnded, tsih, record, nil, "\(end)")
         case .keep(let tid, let lun, let record):
             guard let target = TargetID(rawValue: tid) else { return condemnData("keep") }
-            let key = LogicalUnitKey(target: target, lun: Int(lun))
-            // A logical unit that is gone has nothing to keep, but whoever waits goes on.
-            if let unit = try? configuration.logicalUnit(key), records.keep(record, of: key) {
-                log.error(
-                    "a flush has failed: logical unit \(lun) of target \(target) takes no writes until an administrator has taken it offline and online again",
-                    metadata: ["path": "\(unit.store.path?.description ?? "none")"])
-            }
-            data?.send(.kept(tid: tid, lun: lun, revision: record.revision))
+            keep(record, of: LogicalUnitKey(target: target, lun: Int(lun)))
         case .sendTargets(let id, let tsih, let scope): sendTargets(id, tsih, scope)
         case .heartbeat: data?.heard()
         case .survey(let id, let entries, let isLast):
             if !surveys.heard(id, entries, isLast: isLast) { condemnData("survey") }
         }
+    }
+
+    /// Keeps what data wants kept of a logical unit: for its successor, and for the next control what is to outlive a loss of power.
+    private func keep(_ record: UnitRecord, of key: LogicalUnitKey) {
+        guard !records.isOpen(key) else { return condemnData("keep") }
+        // A logical unit that is gone has nothing to keep, but whoever waits goes on.
+        guard let unit = try? configuration.logicalUnit(key) else { return tellKept(record, of: key, true) }
+        let (before, now) = (unit.reservations, record.reservations.afterPowerLoss)
+        guard now != before else { return kept(record, of: key, true) }
+        guard let stateStore, stateStore.trouble == nil, fits(now, of: key) else { return kept(record, of: key, false) }
+        configuration.setReservations(now, of: key)
+        let question = records.begin(key, before: before)
+        stateStore.keep(kept, [.logicalUnit(key)]) { [unowned self] trouble in
+            switch records.end(key, question: question) {
+            case .forNobody: return
+            case .forOneThatIsGone: tellKept(record, of: key, true)
+            case .forOne:
+                if trouble != nil { takeBack(before, of: key) }
+                kept(record, of: key, trouble == nil)
+            }
+        }
+    }
+
+    private func fits(_ reservations: PersistentReservations?, of key: LogicalUnitKey) -> Bool {
+        guard let reservations else { return true }
+        return records.keptRegistrations(besides: key) + reservations.registrations.count <= ControlLimits.keptRegistrations
+    }
+
+    /// Nobody has been told that it is kept: the next time that something is written, it is as it was before.
+    private func takeBack(_ before: PersistentReservations?, of key: LogicalUnitKey) {
+        configuration.setReservations(before, of: key)
+        stateStore?.keep(kept, [.logicalUnit(key)]) { _ in }
+    }
+
+    private func kept(_ record: UnitRecord, of key: LogicalUnitKey, _ isKept: Bool) {
+        if !isKept {
+            log.error("persistent reservations of logical unit \(key.lun) of target \(key.target) are not kept, and its initiators are told so")
+        }
+        if records.keep(record, of: key, isKept: isKept) {
+            log.error(
+                "a flush has failed: logical unit \(key.lun) of target \(key.target) takes no writes until an administrator has taken it offline and online again",
+                metadata: ["path": "\((try? configuration.logicalUnit(key))?.store.path?.description ?? "none")"])
+        }
+        tellKept(record, of: key, isKept)
+    }
+
+    private func tellKept(_ record: UnitRecord, of key: LogicalUnitKey, _ isKept: Bool) {
+        data?.send(.kept(tid: key.target.rawValue, lun: UInt16(key.lun), revision: record.revision, isKept: isKept))
     }
 
     /// A door of its own for the logins at data's portals: what they ask keeps nothing waiting that data has to report.

@@ -58,16 +58,10 @@ public final class DataProcess {
     /// Requests to control that wait for their answer, and the parts that have come.
     private var discoveries: [RequestID: (reactor: Int, nexus: NexusID, request: TextRequest, targets: [DiscoveredTarget])] = [:]
     private var nextRequest: UInt64 = 1
-    /// Commands that wait until control keeps the reservations: by logical unit, in order of revision.
-    private var keeping: [UnitKey: [(revision: UInt64, reactor: Int, nexus: NexusID, ticket: Ticket)]] = [:]
-    /// The last record of each that control has not been told yet: it has all that came before.
-    private var unsaid: [UnitKey: (unit: LogicalUnit, record: ReservationRecord)] = [:]
-    private lazy var keeps = PacedQueue<UnitKey>(loop: loop) { [unowned self] key in
-        guard let (unit, record) = unsaid.removeValue(forKey: key) else { return }
-        // A logical unit that has gone meanwhile has nothing to keep, and another may have its number.
-        guard targets[key.tid]?.unit(Int(key.lun)) === unit else { return kept(key, record.revision) }
-        link?.send(.keep(tid: key.tid, lun: key.lun, record))
-    }
+    /// What control keeps of logical units, and the commands that wait for it.
+    private lazy var keeper = UnitKeeper(
+        loop: loop, unit: { [unowned self] in targets[$0.tid]?.unit(Int($0.lun)) }, ask: { [unowned self] in link?.send(.keep(tid: $0.tid, lun: $0.lun, $1)) },
+        tell: { [reactors] in reactors[$0.reactor].post(.kept($0.nexus, $0.ticket)) })
     /// Each session asks one thing at a time.
     private lazy var questions = PacedQueue<(RequestID, tsih: UInt16, TextRequest.Selection)>(loop: loop) { [unowned self] id, tsih, selection in
         link?.send(.sendTargets(id, tsih: tsih, selection))
@@ -77,11 +71,6 @@ public final class DataProcess {
     private var heartbeats: [UInt64: Int] = [:]
     /// Surveys that wait for so many reactors, and what the others have found.
     private var surveys: [RequestID: (missing: Int, found: [SurveyEntry])] = [:]
-
-    private struct UnitKey: Hashable {
-        let tid: Int32
-        let lun: UInt16
-    }
 
     /// Starts the threads and listens to control.
     /// - Parameter logins: for portals with TLS
@@ -149,7 +138,7 @@ public final class DataProcess {
         case .endSession(let request, let tsih): endSession(request, tsih)
         case .setMask(let request, let tsih, let mask): setMask(request, tsih, mask)
         case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
-        case .kept(let tid, let lun, let revision): kept(UnitKey(tid: tid, lun: lun), revision)
+        case .kept(let tid, let lun, let revision, let isKept): keeper.answered(UnitKey(tid: tid, lun: lun), revision, isKept: isKept)
         case .heartbeat(let count):
             heartbeats[count] = reactors.count
             for reactor in reactors { reactor.post(.heartbeat(count)) }
@@ -187,12 +176,12 @@ public final class DataProcess {
 
     private func addUnit(
         _ request: RequestID, _ tid: Int32, _ lun: UInt16, _ settings: LogicalUnitSettings, _ description: StoreDescription,
-        _ record: ReservationRecord, _ descriptor: consuming FileDescriptor?
+        _ record: UnitRecord, _ descriptor: consuming FileDescriptor?
     ) {
         guard let target = targets[tid] else { return refuse(request, .unknownTarget) }
         guard target.unit(Int(lun)) == nil else { return refuse(request, .alreadyExists) }
         guard let store = attempt(description, descriptor) else { return refuse(request, .badStore) }
-        target.add(LogicalUnit(settings, targetPort: target.port, reservations: record, medium: serve(store)), number: Int(lun))
+        target.add(LogicalUnit(settings, targetPort: target.port, record: record, medium: serve(store)), number: Int(lun))
         link?.send(.done(request))
     }
 
@@ -213,7 +202,7 @@ public final class DataProcess {
         } else {
             unit.apply(settings)
         }
-        if forgetsFailedFlush, let record = unit.forgetFailedFlush() { link?.send(.keep(tid: tid, lun: lun, record)) }
+        if forgetsFailedFlush, unit.forgetFailedFlush() { keeper.hasNews(UnitKey(tid: tid, lun: lun)) }
         withExtendedLifetime(done) {}
     }
 
@@ -392,7 +381,7 @@ public final class DataProcess {
         case .ended(let beginning, let reason):
             link?.send(.sessionEnded(tsih: beginning.grant.tsih, SessionEnd(reason)))
             forget(beginning)
-        case .keep(let reactor, let nexus, let ticket, let unit, let record): keep(reactor, nexus, ticket, unit, record)
+        case .keep(let reactor, let nexus, let ticket, let unit, let revision): keep(unit, UnitKeeper.Command(reactor: reactor, nexus: nexus, ticket: ticket), revision)
         case .sendTargets(let reactor, let nexus, let request): discover(reactor, nexus, request)
         case .heartbeat(_, let count):
             guard let missing = heartbeats[count] else { return }
@@ -425,29 +414,12 @@ public final class DataProcess {
         }
     }
 
-    private func keep(_ reactor: Int, _ nexus: NexusID, _ ticket: Ticket, _ unit: LogicalUnit, _ record: ReservationRecord) {
-        guard let served = sessions[nexus],
-            let number = served.beginning.target.numbers.first(where: { served.beginning.target.unit($0) === unit })
-        else {
+    private func keep(_ unit: LogicalUnit, _ command: UnitKeeper.Command, _ revision: UInt64) {
+        guard let target = sessions[command.nexus]?.beginning.target, let number = target.numbers.first(where: { target.unit($0) === unit }) else {
             // The logical unit is gone, and with it what was reserved.
-            return reactors[reactor].post(.kept(nexus, ticket))
+            return reactors[command.reactor].post(.kept(command.nexus, command.ticket))
         }
-        let key = UnitKey(tid: served.beginning.target.tid, lun: UInt16(number))
-        keeping[key, default: []].append((record.revision, reactor, nexus, ticket))
-        guard let waiting = unsaid[key], waiting.unit === unit else {
-            let isInLine = unsaid.updateValue((unit, record), forKey: key) != nil
-            if !isInLine { keeps.append(key) }
-            return
-        }
-        // Two reactors may report in another order than they changed it.
-        if record.revision > waiting.record.revision { unsaid[key]?.record = record }
-    }
-
-    private func kept(_ key: UnitKey, _ revision: UInt64) {
-        guard let waiting = keeping.removeValue(forKey: key) else { return }
-        let rest = waiting.filter { $0.revision > revision }
-        if !rest.isEmpty { keeping[key] = rest }
-        for entry in waiting where entry.revision <= revision { reactors[entry.reactor].post(.kept(entry.nexus, entry.ticket)) }
+        keeper.keep(UnitKey(tid: target.tid, lun: UInt16(number)), unit, command, revision)
     }
 
     private func discover(_ reactor: Int, _ nexus: NexusID, _ request: TextRequest) {

@@ -234,8 +234,8 @@ final class SessionConnection: EventHandler, TurnHandler {
         while let action = session.nextAction() {
             switch action {
             case .perform(let ticket, _, let operation, let buffer): perform(ticket, operation, buffer)
-            case .keep(let ticket, let unit, let record):
-                reactor.shared.reports.post(.keep(reactor: reactor.number, nexus, ticket, unit, record))
+            case .keep(let ticket, let unit, let revision):
+                reactor.shared.reports.post(.keep(reactor: reactor.number, nexus, ticket, unit, revision: revision))
             case .askSendTargets(let request):
                 reactor.shared.reports.post(.sendTargets(reactor: reactor.number, nexus, request))
             case .waitForMemory:

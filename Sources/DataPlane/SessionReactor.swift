@@ -36,7 +36,7 @@ enum ReactorReport: Sendable {
     case revoked(SessionBeginning)
     /// Nothing of it is left.
     case ended(SessionBeginning, EndReason)
-    case keep(reactor: Int, NexusID, Ticket, LogicalUnit, ReservationRecord)
+    case keep(reactor: Int, NexusID, Ticket, LogicalUnit, revision: UInt64)
     case sendTargets(reactor: Int, NexusID, TextRequest)
     case heartbeat(reactor: Int, UInt64)
     /// What the sessions of this reactor have done, as of now.

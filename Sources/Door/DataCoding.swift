@@ -83,13 +83,13 @@ extension DataOrderMessage: DoorMessage {
             writer.write(request.rawValue)
             writer.write(tid)
             writer.write(force)
-        case .addLogicalUnit(let request, let tid, let lun, let settings, let store, let reservations):
+        case .addLogicalUnit(let request, let tid, let lun, let settings, let store, let record):
             writer.write(request.rawValue)
             writer.write(tid)
             writer.write(lun)
             settings.encode(into: &writer)
             store.encode(into: &writer)
-            reservations.encode(into: &writer)
+            record.encode(into: &writer)
         case .updateLogicalUnit(let request, let tid, let lun, let settings, let store, let forgetsFailedFlush):
             writer.write(request.rawValue)
             writer.write(tid)
@@ -110,10 +110,11 @@ extension DataOrderMessage: DoorMessage {
             writer.write(request.rawValue)
             writer.write(targets) { $1.encode(into: &$0) }
             writer.write(isLast)
-        case .kept(let tid, let lun, let revision):
+        case .kept(let tid, let lun, let revision, let isKept):
             writer.write(tid)
             writer.write(lun)
             writer.write(revision)
+            writer.write(isKept)
         case .heartbeat(let count): writer.write(count)
         case .survey(let request): writer.write(request.rawValue)
         case .setMask(let request, let tsih, let mask):
@@ -138,7 +139,7 @@ extension DataOrderMessage: DoorMessage {
         case 3:
             self = .addLogicalUnit(
                 try request(), tid: try reader.int32(), lun: try reader.uint16(), try LogicalUnitSettings(from: &reader),
-                try StoreDescription(from: &reader), try ReservationRecord(from: &reader))
+                try StoreDescription(from: &reader), try UnitRecord(from: &reader))
         case 4:
             self = .updateLogicalUnit(
                 try request(), tid: try reader.int32(), lun: try reader.uint16(), try LogicalUnitSettings(from: &reader),
@@ -147,7 +148,7 @@ extension DataOrderMessage: DoorMessage {
         case 6: self = .grant(try SessionGrant(from: &reader))
         case 7: self = .endSession(try request(), tsih: try reader.uint16())
         case 8: self = .targets(try request(), try reader.discoveredTargets(), isLast: try reader.bool())
-        case 9: self = .kept(tid: try reader.int32(), lun: try reader.uint16(), revision: try reader.uint64())
+        case 9: self = .kept(tid: try reader.int32(), lun: try reader.uint16(), revision: try reader.uint64(), isKept: try reader.bool())
         case 10: self = .heartbeat(try reader.uint64())
         case 11: self = .survey(try request())
         case 12: self = .setMask(try request(), tsih: try reader.uint16(), try LUNMask(from: &reader))
@@ -216,7 +217,7 @@ extension DataReportMessage: DoorMessage {
         case 2: self = .refused(RequestID(rawValue: try reader.uint64()), try reader.enumeration())
         case 3: self = .sessionBegan(tsih: try reader.uint16())
         case 4: self = .sessionEnded(tsih: try reader.uint16(), try reader.enumeration())
-        case 5: self = .keep(tid: try reader.int32(), lun: try reader.uint16(), try ReservationRecord(from: &reader))
+        case 5: self = .keep(tid: try reader.int32(), lun: try reader.uint16(), try UnitRecord(from: &reader))
         case 6: self = .sendTargets(RequestID(rawValue: try reader.uint64()), tsih: try reader.uint16(), try TextRequest.Selection(from: &reader))
         case 7: self = .heartbeat(try reader.uint64())
         case 8:

@@ -131,7 +131,7 @@ public enum DataOrderMessage: Sendable {
     /// Refused while it has sessions, unless `force`: then they are ended first.
     case removeTarget(RequestID, tid: Int32, force: Bool)
     /// With the store's descriptor if it has one.
-    case addLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription, ReservationRecord)
+    case addLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription, UnitRecord)
     /// `store` nil: it keeps the one that it has; otherwise it is done when the last command of the old one is over.
     /// `forgetsFailedFlush`: the administrator knows of it.
     case updateLogicalUnit(RequestID, tid: Int32, lun: UInt16, LogicalUnitSettings, StoreDescription?, forgetsFailedFlush: Bool)
@@ -151,7 +151,8 @@ public enum DataOrderMessage: Sendable {
     case setMask(RequestID, tsih: UInt16, LUNMask)
     /// A part of the answer to `sendTargets`; the last one says that nothing follows.
     case targets(RequestID, [DiscoveredTarget], isLast: Bool)
-    case kept(tid: Int32, lun: UInt16, revision: UInt64)
+    /// The answer to `.keep`. Not kept are its reservations, which are what they were before; of a failed flush it is known.
+    case kept(tid: Int32, lun: UInt16, revision: UInt64, isKept: Bool)
     case heartbeat(UInt64)
     /// What is going on? Answered by pages of `.survey`.
     case survey(RequestID)
@@ -178,8 +179,8 @@ public enum DataReportMessage: Sendable {
     /// The granted session serves: its login response is on the way.
     case sessionBegan(tsih: UInt16)
     case sessionEnded(tsih: UInt16, SessionEnd)
-    /// Keep this; answered by `.kept`.
-    case keep(tid: Int32, lun: UInt16, ReservationRecord)
+    /// Keep this; answered by `.kept`, before which nothing more is to be kept of the same logical unit.
+    case keep(tid: Int32, lun: UInt16, UnitRecord)
     case sendTargets(RequestID, tsih: UInt16, TextRequest.Selection)
     case heartbeat(UInt64)
     /// A part of what a survey has found; the last one says that nothing follows.

@@ -13,7 +13,7 @@ extension LogicalUnitSettings {
         writer.write(blockCount)
         for text in [vendor, product, revision, scsiID, serialNumber] { writer.write(text) }
         writer.write(naa)
-        for flag in [isOnline, isRemovable, hasMedium, isReadOnly, isThinProvisioned, descriptorSense] { writer.write(flag) }
+        for flag in [isOnline, isRemovable, hasMedium, isReadOnly, isThinProvisioned, descriptorSense, keepsReservations] { writer.write(flag) }
         writer.write(rotationRate)
         writer.write(physicalBlockExponent)
         writer.write(lowestAlignedBlock)
@@ -46,6 +46,7 @@ extension LogicalUnitSettings {
         isReadOnly = try reader.bool()
         isThinProvisioned = try reader.bool()
         descriptorSense = try reader.bool()
+        keepsReservations = try reader.bool()
         rotationRate = try reader.uint16()
         physicalBlockExponent = try reader.uint8()
         lowestAlignedBlock = try reader.uint16()
@@ -79,9 +80,20 @@ extension LUNMask {
     }
 }
 
-extension ReservationRecord {
+extension UnitRecord {
     func encode(into writer: inout ByteWriter) {
         writer.write(revision)
+        reservations.encode(into: &writer)
+        writer.write(flushFailed)
+    }
+
+    init(from reader: inout ByteReader) throws(ByteReaderError) {
+        self.init(revision: try reader.uint64(), reservations: try PersistentReservations(from: &reader), flushFailed: try reader.bool())
+    }
+}
+
+extension PersistentReservations {
+    func encode(into writer: inout ByteWriter) {
         writer.write(generation)
         writer.write(registrations) { writer, registration in
             writer.write(registration.initiator.name)
@@ -91,12 +103,11 @@ extension ReservationRecord {
         }
         writer.write(kind) { $0.write($1.rawValue) }
         writer.write(holder) { $0.write(count: $1) }
-        writer.write(flushFailed)
+        writer.write(outlivesPowerLoss)
     }
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         self.init()
-        revision = try reader.uint64()
         generation = try reader.uint32()
         registrations = try reader.list(limit: Self.mostRegistrations) { reader throws(ByteReaderError) in
             Registration(
@@ -105,7 +116,7 @@ extension ReservationRecord {
         }
         kind = try reader.optional { reader throws(ByteReaderError) in try reader.enumeration(Kind.self) }
         holder = try reader.optional { reader throws(ByteReaderError) in try reader.count(limit: Self.mostRegistrations - 1) }
-        if let holder, holder >= registrations.count { throw .invalid }
-        flushFailed = try reader.bool()
+        outlivesPowerLoss = try reader.bool()
+        guard isSound else { throw .invalid }
     }
 }

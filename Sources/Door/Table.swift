@@ -4,18 +4,12 @@ import Bytes
 public enum LoginPhase: UInt8, CaseIterable, Hashable, Sendable {
     /// Nothing has been asked yet.
     case unknown
-    /// `begin` waits for control's answer.
-    case beginning
     /// Has been given a challenge.
     case proving
-    /// `authenticate` waits for control's answer.
-    case judged
     /// Told to proceed to a normal session.
     case negotiating
     /// Told to proceed to a discovery session.
     case discovering
-    /// `finish` waits for control's answer; nothing more may be asked.
-    case finishing
 }
 
 /// One permitted message: the row of the door's table that it must satisfy before anything in it is looked at.

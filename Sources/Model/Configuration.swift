@@ -400,6 +400,11 @@ extension Configuration {
         StoreRequest(key: key, store: store, readOnly: readOnly, places: targets[key.target].flatMap { tenancy.places(of: $0.tenant) })
     }
 
+    /// What initiators have reserved and want to have after a loss of power, too; nil: nothing. One who is gone has nothing.
+    public mutating func setReservations(_ reservations: PersistentReservations?, of key: LogicalUnitKey) {
+        targets[key.target]?.logicalUnits[key.lun]?.reservations = reservations
+    }
+
     /// The medium as it is found at a start. nil if it cannot be opened: then the logical unit stays, and is not served.
     public mutating func setMedium(_ medium: StoreFacts?, of key: LogicalUnitKey) throws(ConfigurationError) {
         var unit = try logicalUnit(key)

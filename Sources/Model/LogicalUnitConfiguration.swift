@@ -32,6 +32,8 @@ public struct LogicalUnitConfiguration: Hashable, Sendable {
     public internal(set) var optimalTransferLength: UInt32 = 0
     public internal(set) var descriptorSense = false
     public internal(set) var modePages: [LogicalUnitSettings.ModePageOverride] = []
+    /// What initiators want to have after a loss of power, too: no administrator configures it, but it comes, is kept and goes with the logical unit.
+    public internal(set) var reservations: PersistentReservations?
 
     /// The block sizes that exist here, in bytes.
     public static let blockLengths = [512, 4096]

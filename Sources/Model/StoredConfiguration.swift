@@ -1,3 +1,4 @@
+import Bytes
 import Crypto
 import ISCSI
 import JSON
@@ -145,6 +146,44 @@ extension LogicalUnitSettings.ModePageOverride: StoredByFields {
     fileprivate static let fields = [StoredField<Self>("page", \.page), StoredField("subpage", \.subpage), StoredField("data", \.data)]
 }
 
+extension PersistentReservations.Registration: Stored {
+    private static let keyDigits = 16
+
+    var stored: JSONValue {
+        let name: JSONValue = String(validating: initiator.name, as: UTF8.self)?.stored ?? initiator.name.stored
+        let digits = String(key, radix: 16)
+        let padded = String(repeating: "0", count: Self.keyDigits - digits.count) + digits
+        return .object([.init("initiator", name), .init("isid", initiator.isid.stored), .init("port", relativeTargetPort.stored), .init("key", padded.stored)])
+    }
+
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        let value = try members.value("initiator")
+        let name: [UInt8] = if case .string(let text) = value { Array(text.utf8) } else { try [UInt8](stored: value) }
+        let (isid, port) = (try members.take("isid", as: UInt64.self), try members.take("port", as: UInt16.self))
+        let digits = try members.take("key", as: String.self)
+        try members.end()
+        guard digits.utf8.count == Self.keyDigits, let key = Number.hexadecimal(digits.utf8) else { throw StoredError("no reservation key") }
+        self.init(initiator: InitiatorPort(name: name, isid: isid), relativeTargetPort: port, key: key)
+    }
+}
+
+/// Only those are kept that outlive a loss of power.
+extension PersistentReservations: Stored {
+    var stored: JSONValue {
+        .object([.init("registrations", registrations.stored), .init("type", (kind?.rawValue).stored), .init("holder", holder.stored)])
+    }
+
+    init(stored value: JSONValue) throws(StoredError) {
+        var members = try StoredMembers(value)
+        let registrations = try members.take("registrations", as: [Registration].self)
+        let (type, holder) = (try members.take("type", as: UInt8?.self), try members.take("holder", as: Int?.self))
+        try members.end()
+        self.init(registrations: registrations, kind: type.flatMap(Kind.init), holder: holder, outlivesPowerLoss: true)
+        guard kind?.rawValue == type, isSound else { throw StoredError("there are no such reservations") }
+    }
+}
+
 extension LogicalUnitConfiguration {
     private static let fields = [
         StoredField<Self>("store", \.store), StoredField("medium", \.medium),
@@ -154,7 +193,7 @@ extension LogicalUnitConfiguration {
         StoredField("thinProvisioning", \.isThinProvisioned), StoredField("rotationRate", \.rotationRate),
         StoredField("physicalBlockExponent", \.chosenPhysicalBlockExponent), StoredField("lowestAlignedBlock", \.lowestAlignedBlock),
         StoredField("optimalTransferGranularity", \.optimalTransferGranularity), StoredField("optimalTransferLength", \.optimalTransferLength),
-        StoredField("descriptorSense", \.descriptorSense), StoredField("modePages", \.modePages),
+        StoredField("descriptorSense", \.descriptorSense), StoredField("modePages", \.modePages), StoredField("reservations", \.reservations, isNewer: true),
     ]
 
     var stored: JSONValue {

@@ -109,6 +109,7 @@ public enum Step: Sendable {
     /// Do this on the medium, then call `LogicalUnit.resume`. `bufferLength` is what the task's buffer must hold, in bytes: a
     /// buffer that already has the Data-Out bytes is kept if it is large enough, and it is whenever Data-Out is involved.
     case medium(Operation, bufferLength: Int)
-    /// Have this kept outside of this process, then call `LogicalUnit.resume` with `.done`.
-    case keep(ReservationRecord)
+    /// Have what `LogicalUnit.recordToKeep` says kept outside of this process; call `LogicalUnit.resume` with `.done` when this revision
+    /// `LogicalUnit.isDecided`.
+    case keep(UInt64)
 }

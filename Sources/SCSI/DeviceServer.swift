@@ -72,7 +72,8 @@ public struct DeviceTask: Sendable {
         case provisioning(first: UInt64, allocated: Int)
         case modeSelect
         case eject
-        case kept
+        /// Its reservations, this revision, are kept or refused.
+        case kept(UInt64)
         /// It is kept that a flush has failed: MEDIUM ERROR.
         case failureKept
     }
@@ -96,14 +97,16 @@ struct DeviceServer: Sendable {
     var reservedBy: NexusID?
     var preventing: Set<NexusID> = []
     var isEjected = false
-    private(set) var reservations: ReservationRecord
-    var flushFailed: Bool { reservations.flushFailed }
+    var keeping: Keeping
+    /// Those in force.
+    var reservations: PersistentReservations { keeping.inForce }
+    var flushFailed: Bool { keeping.flushFailed }
     var medium: (any MediumHandle)?
 
-    init(_ settings: LogicalUnitSettings, targetPort: TargetPort, reservations: ReservationRecord) {
+    init(_ settings: LogicalUnitSettings, targetPort: TargetPort, record: UnitRecord) {
         self.settings = settings.normalised
         self.targetPort = targetPort
-        self.reservations = reservations.normalised
+        keeping = Keeping(record)
         pages = ModePages(settings)
     }
 
@@ -192,24 +195,22 @@ struct DeviceServer: Sendable {
         if hasAccessibleMedium, wasAccessible, new.geometry != old.geometry { post(.capacityDataChanged, to: .all) }
     }
 
-    /// nil: none has failed.
-    mutating func forgetFailedFlush() -> ReservationRecord? {
-        guard flushFailed else { return nil }
-        reservations.flushFailed = false
-        reservations.revision &+= 1
-        return reservations
+    /// - Returns: whether one has failed
+    mutating func forgetFailedFlush() -> Bool {
+        guard flushFailed else { return false }
+        _ = keeping.note(flushFailed: false)
+        return true
     }
 
-    /// Takes over changed reservations; their keeper hears of them by the step returned.
-    mutating func commit(_ record: ReservationRecord, _ task: inout DeviceTask) -> Step {
-        reservations = record
-        reservations.revision &+= 1
+    /// Reservations that are kept are in force.
+    mutating func settle(isKept: Bool) {
+        guard let change = keeping.settle(isKept: isKept) else { return }
+        let reservations = reservations
         for nexus in nexuses.keys {
             guard let initiator = nexuses[nexus]?.initiator else { continue }
             nexuses[nexus]?.registration = reservations.index(of: initiator, port: targetPort.relativeIdentifier)
+            for attention in change.notices[initiator] ?? [] { post(attention, toOne: nexus) }
         }
-        task.phase = .kept
-        return .keep(reservations)
     }
 
     // MARK: Commands
@@ -367,25 +368,30 @@ struct DeviceServer: Sendable {
     }
 
     private mutating func proceed(_ task: inout DeviceTask, _ outcome: Outcome, _ buffer: Buffer?) throws(Refusal) -> Step {
+        switch task.phase {
+        case .kept(let revision):
+            guard keeping.isKept(revision) else {
+                task.abortsTasksOf = []
+                throw .check(Self.notKept(task.cdb))
+            }
+            return .done(Completion())
+        case .failureKept: throw .check(Sense(.mediumError, .writeError))
+        default: break
+        }
         // Before anybody hears of it: the next process has to know it, too.
-        if outcome == .failed(.flushFailed), task.phase != .kept, task.phase != .failureKept {
-            reservations.flushFailed = true
-            reservations.revision &+= 1
+        if outcome == .failed(.flushFailed) {
             task.phase = .failureKept
-            return .keep(reservations)
+            return .keep(keeping.note(flushFailed: true))
         }
         // Nothing is wrong with the medium, and the same command may well succeed later (SAM-5 §5.3.1).
         if outcome == .failed(.busy) { throw .busy }
         if case .provisioning(let first, let allocated) = task.phase {
             return try statusOfBlocks(from: first, allocated: allocated, outcome)
         }
-        if task.phase == .failureKept { throw .check(Sense(.mediumError, .writeError)) }
-        if case .failed(let failure) = outcome {
-            throw .check(task.phase == .kept ? .targetFailure : sense(for: failure))
-        }
+        if case .failed(let failure) = outcome { throw .check(sense(for: failure)) }
         switch task.phase {
-        case .start: preconditionFailure("a command that has not begun cannot go on")
-        case .good, .kept, .failureKept, .provisioning: return .done(Completion())
+        case .start, .kept, .failureKept, .provisioning: preconditionFailure("a command that has not begun, or is over, does not go on")
+        case .good: return .done(Completion())
         case .flush: return flush(&task)
         case .dataIn(let count): return .done(Completion(dataIn: .buffer(count)))
         case .read(let extent): return read(extent, &task)
@@ -440,19 +446,4 @@ extension LogicalUnitSettings {
     }
 
     fileprivate var geometry: [UInt64] { [blockCount, UInt64(blockLength), UInt64(physicalBlockExponent), UInt64(lowestAlignedBlock)] }
-}
-
-extension ReservationRecord {
-    /// What a keeper gives back is believed only as far as it makes sense.
-    var normalised: ReservationRecord {
-        var record = self
-        if let holder, !registrations.indices.contains(holder) { record.holder = nil }
-        if let kind {
-            if kind.isAllRegistrants { record.holder = nil }
-            if kind.isAllRegistrants ? registrations.isEmpty : record.holder == nil { record.kind = nil }
-        } else {
-            record.holder = nil
-        }
-        return record
-    }
 }

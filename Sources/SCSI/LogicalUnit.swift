@@ -13,11 +13,11 @@ public final class LogicalUnit: Sendable {
 
     /// - Parameters:
     ///   - targetPort: the port through which every nexus of this process reaches the logical unit
-    ///   - reservations: what was kept of an earlier process's persistent reservations and of a failed flush
+    ///   - record: what was kept of an earlier process's persistent reservations and of a failed flush
     public init(
-        _ settings: LogicalUnitSettings, targetPort: TargetPort, reservations: ReservationRecord = ReservationRecord(), medium: (any MediumHandle)? = nil
+        _ settings: LogicalUnitSettings, targetPort: TargetPort, record: UnitRecord = UnitRecord(), medium: (any MediumHandle)? = nil
     ) {
-        var server = DeviceServer(settings, targetPort: targetPort, reservations: reservations)
+        var server = DeviceServer(settings, targetPort: targetPort, record: record)
         server.medium = medium
         self.server = Mutex(server)
     }
@@ -49,8 +49,8 @@ public final class LogicalUnit: Sendable {
     public func removeMedium() { server.withLock { $0.medium = nil } }
 
     /// An administrator knows of a failed flush: what is written from now on is kept again.
-    /// - Returns: what is to be kept from now on; nil if no flush had failed
-    public func forgetFailedFlush() -> ReservationRecord? { server.withLock { $0.forgetFailedFlush() } }
+    /// - Returns: whether one had failed: then something is to be kept
+    public func forgetFailedFlush() -> Bool { server.withLock { $0.forgetFailedFlush() } }
 
     /// A nexus comes to exist: unit attention 29/00 is pending for it.
     public func attach(_ nexus: NexusID, initiator: InitiatorPort) { server.withLock { $0.attach(nexus, initiator: initiator) } }
@@ -106,8 +106,19 @@ public final class LogicalUnit: Sendable {
         return CommandTable.commands[index].isRead
     }
 
-    /// The persistent reservations as they are now.
-    public func reservationRecord() -> ReservationRecord { server.withLock { $0.reservations } }
+    // MARK: What is kept
+
+    /// What holds now.
+    public var record: UnitRecord { server.withLock { $0.keeping.record } }
+
+    /// What is to be kept; nil: nothing that the keeper has not been asked for already. One question is open at a time.
+    public func recordToKeep() -> UnitRecord? { server.withLock { $0.keeping.ask() } }
+
+    /// The keeper has answered what it was asked last: from now on that is in force, or it will never be, nor what was to follow upon it.
+    public func settle(isKept: Bool) { server.withLock { $0.settle(isKept: isKept) } }
+
+    /// Whether the command that waits for this revision can go on.
+    public func isDecided(_ revision: UInt64) -> Bool { server.withLock { $0.keeping.isDecided(revision) } }
 }
 
 extension LogicalUnit: Hashable {

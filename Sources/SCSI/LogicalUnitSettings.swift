@@ -28,6 +28,8 @@ public struct LogicalUnitSettings: Hashable, Sendable {
     public var isReadOnly: Bool
     /// UNMAP, WRITE SAME with UNMAP and GET LBA STATUS are offered (SBC-3 §4.7).
     public var isThinProvisioned: Bool
+    /// Somebody keeps persistent reservations over a loss of power, if an application client wants that (PTPL_C, SPC-4 §6.15.4).
+    public var keepsReservations: Bool
 
     /// MEDIUM ROTATION RATE (VPD B1h): 0 not reported, 1 non-rotating, else revolutions a minute.
     public var rotationRate: UInt16
@@ -71,6 +73,7 @@ public struct LogicalUnitSettings: Hashable, Sendable {
         hasMedium = true
         isReadOnly = false
         isThinProvisioned = false
+        keepsReservations = false
         rotationRate = 0
         physicalBlockExponent = 0
         lowestAlignedBlock = 0

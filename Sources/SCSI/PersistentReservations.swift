@@ -2,8 +2,8 @@ import Bytes
 
 /// PERSISTENT RESERVE IN and OUT (SPC-4 §5.13, §6.15, §6.16).
 ///
-/// A change holds in this process at once; GOOD is sent when its keeper has it. So no command passes a reservation that
-/// another nexus may already have been told of.
+/// A change is in force, and GOOD is sent, when its keeper has it: no command passes a reservation that another nexus may already have
+/// been told of, and one that cannot be kept has never been there.
 extension DeviceServer {
     func persistentReserveIn(_ cdb: CommandDescriptorBlock) -> Step {
         let allocated = Int(cdb.bytes.span.uint16(at: 7))
@@ -21,8 +21,8 @@ extension DeviceServer {
                 data += [0, 0, 0, 0, 0, kind.rawValue, 0, 0]
             }
         case 0x02:
-            // Neither CRH, SIP_C, ATP_C nor PTPL_C; TMV; the types 1, 3, 5, 6, 7 and 8.
-            data += [0x00, 0x08, 0x00, 0x80, 0xea, 0x01, 0x00, 0x00]
+            // Neither CRH, SIP_C nor ATP_C; PTPL_C if they are kept; TMV, PTPL_A; the types 1, 3, 5, 6, 7 and 8.
+            data += [0x00, 0x08, settings.keepsReservations ? 0x01 : 0, reservations.outlivesPowerLoss ? 0x81 : 0x80, 0xea, 0x01, 0x00, 0x00]
         default:
             var descriptors: [UInt8] = []
             for index in reservations.registrations.indices { descriptors += fullStatus(index) }
@@ -50,112 +50,105 @@ extension DeviceServer {
         let isMove = task.cdb.bytes[1] & 0x1f == 0x07
         guard isMove ? list.count >= 24 : list.count == 24 else { throw .check(.listLength) }
         let key = list.span.uint64(at: 0), newKey = list.span.uint64(at: 8)
-        let own = nexuses[task.nexus]?.registration
+        guard let initiator = nexuses[task.nexus]?.initiator else { throw .check(.targetFailure) }
+        var change = Keeping.Change(keeping.latest)
+        let own = change.reservations.index(of: initiator, port: targetPort.relativeIdentifier)
         switch task.cdb.bytes[1] & 0x1f {
         case 0x00:
             try requireSupportedFlags(list[20])
-            guard own.map({ reservations.registrations[$0].key == key }) ?? (key == 0) else { throw .conflict }
-            return try register(&task, own, newKey)
+            guard own.map({ change.reservations.registrations[$0].key == key }) ?? (key == 0) else { throw .conflict }
+            try register(&change, own, initiator, newKey, flags: list[20])
         case 0x06:
             try requireSupportedFlags(list[20])
-            return try register(&task, own, newKey)
+            try register(&change, own, initiator, newKey, flags: list[20])
         case let action:
-            guard let own, reservations.registrations[own].key == key else { throw .conflict }
+            guard let own, change.reservations.registrations[own].key == key else { throw .conflict }
             switch action {
-            case 0x01: return try reserve(&task, own)
-            case 0x02: return try release(&task, own)
-            case 0x03: return clear(&task)
-            case 0x07: return try move(&task, own, newKey, list)
-            default: return try preempt(&task, own, newKey, aborting: action == 0x05)
+            case 0x01: try reserve(&change, own, kind(task.cdb))
+            case 0x02: try release(&change, own, task.cdb)
+            case 0x03: clear(&change, initiator)
+            case 0x07: try move(&change, own, newKey, list)
+            default: try preempt(&change, own, newKey, &task, aborting: action == 0x05)
             }
         }
+        // What has been changed before may still come to nothing: then this has done nothing, either.
+        guard change.reservations != keeping.latest || !keeping.isSettled else { return .done(Completion()) }
+        let revision = keeping.propose(change)
+        task.phase = .kept(revision)
+        return .keep(revision)
     }
 
-    /// SPEC_I_PT, ALL_TG_PT and APTPL are not supported (REPORT CAPABILITIES says so).
+    /// SPEC_I_PT and ALL_TG_PT are not supported, APTPL only if somebody keeps it (REPORT CAPABILITIES says so).
     private func requireSupportedFlags(_ flags: UInt8) throws(Refusal) {
-        for bit in [3, 2, 0] as [UInt8] where flags & 1 << bit != 0 { throw .check(.parameter(20, bit: bit)) }
+        for bit in [3, 2] as [UInt8] where flags & 1 << bit != 0 { throw .check(.parameter(20, bit: bit)) }
+        try requireSupportedAPTPL(flags, at: 20)
+    }
+
+    private func requireSupportedAPTPL(_ flags: UInt8, at byte: Int) throws(Refusal) {
+        guard flags & 0x01 == 0 || settings.keepsReservations else { throw .check(.parameter(byte, bit: 0)) }
     }
 
     /// SCOPE must be the logical unit, TYPE one of the six.
-    private func kind(_ cdb: CommandDescriptorBlock) throws(Refusal) -> ReservationRecord.Kind {
+    private func kind(_ cdb: CommandDescriptorBlock) throws(Refusal) -> PersistentReservations.Kind {
         guard cdb.bytes[2] >> 4 == 0 else { throw .check(.field(2, bit: 7)) }
-        guard let kind = ReservationRecord.Kind(rawValue: cdb.bytes[2] & 0x0f) else { throw .check(.field(2, bit: 3)) }
+        guard let kind = PersistentReservations.Kind(rawValue: cdb.bytes[2] & 0x0f) else { throw .check(.field(2, bit: 3)) }
         return kind
     }
 
-    /// Every nexus of these registrations through our target port but the one that asks.
-    private func others(_ registrations: some Sequence<ReservationRecord.Registration>, than nexus: NexusID) -> [NexusID] {
-        registrations.flatMap { registration -> [NexusID] in
-            guard registration.relativeTargetPort == targetPort.relativeIdentifier else { return [] }
-            return nexuses.filter { $0.key != nexus && $0.value.initiator == registration.initiator }.map(\.key)
-        }
+    /// Those through our target port: nobody else's nexuses are here.
+    private func here(_ registrations: [PersistentReservations.Registration]) -> [PersistentReservations.Registration] {
+        registrations.filter { $0.relativeTargetPort == targetPort.relativeIdentifier }
     }
 
-    private mutating func post(_ attention: UnitAttention, to nexuses: [NexusID]) {
-        for nexus in nexuses { post(attention, to: .only(nexus)) }
-    }
-
-    private mutating func register(_ task: inout DeviceTask, _ own: Int?, _ newKey: UInt64) throws(Refusal) -> Step {
-        var record = reservations
-        record.generation &+= 1
+    private func register(
+        _ change: inout Keeping.Change, _ own: Int?, _ initiator: InitiatorPort, _ newKey: UInt64, flags: UInt8
+    ) throws(Refusal) {
+        // Nothing is to be done then (SPC-4 table 67).
+        guard own != nil || newKey != 0 else { return }
+        let old = change.reservations
+        change.reservations.generation &+= 1
+        change.reservations.outlivesPowerLoss = flags & 0x01 != 0
         switch own {
-        case nil where newKey == 0:
-            return .done(Completion())
-        case nil:
-            guard let initiator = nexuses[task.nexus]?.initiator else { throw .check(.targetFailure) }
-            guard record.registrations.count < ReservationRecord.mostRegistrations else {
-                throw .check(Sense(.illegalRequest, .insufficientRegistrationResources))
-            }
-            record.registrations.append(.init(initiator: initiator, relativeTargetPort: targetPort.relativeIdentifier, key: newKey))
+        case nil: try change.reservations.append(.init(initiator: initiator, relativeTargetPort: targetPort.relativeIdentifier, key: newKey))
         case let own? where newKey == 0:
-            record.remove { index, _ in index == own }
-            if reservations.kind?.isRegistrantsOnly == true, record.kind == nil {
-                post(.reservationsReleased, to: others(record.registrations, than: task.nexus))
+            change.reservations.remove { index, _ in index == own }
+            if old.kind?.isRegistrantsOnly == true, change.reservations.kind == nil {
+                change.tell(.reservationsReleased, here(change.reservations.registrations), but: initiator)
             }
-        case let own?:
-            record.registrations[own].key = newKey
+        case let own?: change.reservations.registrations[own].key = newKey
         }
-        return commit(record, &task)
     }
 
-    private mutating func reserve(_ task: inout DeviceTask, _ own: Int) throws(Refusal) -> Step {
-        let kind = try kind(task.cdb)
-        if let held = reservations.kind {
-            guard reservations.isHolder(own), held == kind else { throw .conflict }
-            return .done(Completion())
+    private func reserve(_ change: inout Keeping.Change, _ own: Int, _ kind: PersistentReservations.Kind) throws(Refusal) {
+        if let held = change.reservations.kind {
+            guard change.reservations.isHolder(own), held == kind else { throw .conflict }
+            return
         }
-        var record = reservations
-        record.reserve(kind, holder: own)
-        return commit(record, &task)
+        change.reservations.reserve(kind, holder: own)
     }
 
-    private mutating func release(_ task: inout DeviceTask, _ own: Int) throws(Refusal) -> Step {
-        guard let held = reservations.kind, reservations.isHolder(own) else { return .done(Completion()) }
-        guard task.cdb.bytes[2] == held.rawValue else {
-            throw .check(Sense(.illegalRequest, .invalidReleaseOfPersistentReservation))
-        }
+    private func release(_ change: inout Keeping.Change, _ own: Int, _ cdb: CommandDescriptorBlock) throws(Refusal) {
+        let old = change.reservations
+        guard let held = old.kind, old.isHolder(own) else { return }
+        guard cdb.bytes[2] == held.rawValue else { throw .check(Sense(.illegalRequest, .invalidReleaseOfPersistentReservation)) }
         if held.isRegistrantsOnly || held.isAllRegistrants {
-            post(.reservationsReleased, to: others(reservations.registrations, than: task.nexus))
+            change.tell(.reservationsReleased, here(old.registrations), but: old.registrations[own].initiator)
         }
-        var record = reservations
-        record.kind = nil
-        record.holder = nil
-        return commit(record, &task)
+        change.reservations.kind = nil
+        change.reservations.holder = nil
     }
 
-    private mutating func clear(_ task: inout DeviceTask) -> Step {
-        post(.reservationsPreempted, to: others(reservations.registrations, than: task.nexus))
-        var record = reservations
-        record.generation &+= 1
-        record.registrations = []
-        record.kind = nil
-        record.holder = nil
-        return commit(record, &task)
+    private func clear(_ change: inout Keeping.Change, _ initiator: InitiatorPort) {
+        change.tell(.reservationsPreempted, here(change.reservations.registrations), but: initiator)
+        change.reservations.generation &+= 1
+        change.reservations.registrations = []
+        change.reservations.kind = nil
+        change.reservations.holder = nil
     }
 
     /// PREEMPT and PREEMPT AND ABORT (SPC-4 §5.13.11.4): a reservation and its registrations, or registrations alone.
-    private mutating func preempt(_ task: inout DeviceTask, _ own: Int, _ victim: UInt64, aborting: Bool) throws(Refusal) -> Step {
-        let old = reservations
+    private func preempt(_ change: inout Keeping.Change, _ own: Int, _ victim: UInt64, _ task: inout DeviceTask, aborting: Bool) throws(Refusal) {
+        let old = change.reservations
         let initiator = old.registrations[own].initiator
         let takesReservation: Bool
         if victim == 0 {
@@ -164,53 +157,53 @@ extension DeviceServer {
         } else {
             takesReservation = old.holder.map { old.registrations[$0].key == victim } ?? false
         }
-        let goes = { (index: Int, registration: ReservationRecord.Registration) -> Bool in
+        let goes = { (index: Int, registration: PersistentReservations.Registration) -> Bool in
             takesReservation ? index != own && (victim == 0 || registration.key == victim) : registration.key == victim
         }
         let gone = old.registrations.enumerated().filter { goes($0.offset, $0.element) }.map(\.element)
         guard takesReservation || !gone.isEmpty else { throw .conflict }
-        var record = old
-        record.generation &+= 1
-        record.remove(where: goes)
+        change.reservations.generation &+= 1
+        change.reservations.remove(where: goes)
         if takesReservation {
             let kind = try kind(task.cdb)
-            guard let index = record.index(of: initiator, port: targetPort.relativeIdentifier) else { throw .check(.targetFailure) }
-            record.reserve(kind, holder: index)
+            guard let index = change.reservations.index(of: initiator, port: targetPort.relativeIdentifier) else { throw .check(.targetFailure) }
+            change.reservations.reserve(kind, holder: index)
             if let before = old.kind, before != kind, before.isRegistrantsOnly || before.isAllRegistrants {
-                post(.reservationsReleased, to: others(record.registrations, than: task.nexus))
+                change.tell(.reservationsReleased, here(change.reservations.registrations), but: initiator)
             }
         }
-        let preempted = others(gone, than: task.nexus)
-        post(.registrationsPreempted, to: preempted)
-        if aborting { task.abortsTasksOf = preempted }
-        return commit(record, &task)
+        change.tell(.registrationsPreempted, here(gone), but: initiator)
+        guard aborting else { return }
+        let preempted = Set(here(gone).map(\.initiator))
+        task.abortsTasksOf = nexuses.filter { $0.key != task.nexus && preempted.contains($0.value.initiator) }.map(\.key)
     }
 
     /// REGISTER AND MOVE (SPC-4 §5.13.8).
-    private mutating func move(_ task: inout DeviceTask, _ own: Int, _ newKey: UInt64, _ list: [UInt8]) throws(Refusal) -> Step {
-        guard let kind = reservations.kind, !kind.isAllRegistrants, reservations.holder == own else { throw .conflict }
+    private func move(_ change: inout Keeping.Change, _ own: Int, _ newKey: UInt64, _ list: [UInt8]) throws(Refusal) {
+        let old = change.reservations
+        guard let kind = old.kind, !kind.isAllRegistrants, old.holder == own else { throw .conflict }
         guard newKey != 0 else { throw .check(.parameter(8)) }
-        guard list[17] & 0x01 == 0 else { throw .check(.parameter(17, bit: 0)) }
+        try requireSupportedAPTPL(list[17], at: 17)
         let port = list.span.uint16(at: 18)
         guard port == targetPort.relativeIdentifier else { throw .check(.parameter(18)) }
         guard list.span.uint32(at: 20) == UInt32(exactly: list.count - 24) else { throw .check(.listLength) }
-        guard let initiator = TransportID.decode(list[24...]), initiator != reservations.registrations[own].initiator else {
-            throw .check(.parameter(24))
-        }
-        var record = reservations
-        record.generation &+= 1
-        let registration = ReservationRecord.Registration(initiator: initiator, relativeTargetPort: port, key: newKey)
-        if let index = record.index(of: initiator, port: port) {
-            record.registrations[index] = registration
-            record.holder = index
+        guard let initiator = TransportID.decode(list[24...]), initiator != old.registrations[own].initiator else { throw .check(.parameter(24)) }
+        change.reservations.generation &+= 1
+        change.reservations.outlivesPowerLoss = list[17] & 0x01 != 0
+        let registration = PersistentReservations.Registration(initiator: initiator, relativeTargetPort: port, key: newKey)
+        if let index = old.index(of: initiator, port: port) {
+            change.reservations.registrations[index] = registration
+            change.reservations.holder = index
         } else {
-            guard record.registrations.count < ReservationRecord.mostRegistrations else {
-                throw .check(Sense(.illegalRequest, .insufficientRegistrationResources))
-            }
-            record.registrations.append(registration)
-            record.holder = record.registrations.count - 1
+            try change.reservations.append(registration)
+            change.reservations.holder = change.reservations.registrations.count - 1
         }
-        if list[17] & 0x02 != 0 { record.remove { index, _ in index == own } }
-        return commit(record, &task)
+        if list[17] & 0x02 != 0 { change.reservations.remove { index, _ in index == own } }
+    }
+
+    /// What a command is told whose change could not be kept: nothing of it is in force (SPC-4 §5.13.5).
+    static func notKept(_ cdb: CommandDescriptorBlock) -> Sense {
+        let registers = [0x00, 0x06, 0x07].contains(cdb.bytes[1] & 0x1f)
+        return Sense(.illegalRequest, registers ? .insufficientRegistrationResources : .insufficientReservationResources)
     }
 }

@@ -24,7 +24,7 @@ enum ReservationRules {
         let others: (reading: Bool, writing: Bool)
     }
 
-    private static func row(_ kind: ReservationRecord.Kind) -> Row {
+    private static func row(_ kind: PersistentReservations.Kind) -> Row {
         switch kind {
         case .writeExclusive: Row(registered: (true, false), others: (true, false))
         case .exclusiveAccess: Row(registered: (false, false), others: (false, false))
@@ -34,7 +34,7 @@ enum ReservationRules {
     }
 
     /// Whether a nexus that does not hold the reservation may have `access`.
-    static func permits(_ access: Access, under kind: ReservationRecord.Kind, registered: Bool) -> Bool {
+    static func permits(_ access: Access, under kind: PersistentReservations.Kind, registered: Bool) -> Bool {
         let rights = registered ? row(kind).registered : row(kind).others
         return switch access {
         case .nothing: true
@@ -44,12 +44,12 @@ enum ReservationRules {
     }
 }
 
-extension ReservationRecord.Kind {
+extension PersistentReservations.Kind {
     var isAllRegistrants: Bool { self == .writeExclusiveAllRegistrants || self == .exclusiveAccessAllRegistrants }
     var isRegistrantsOnly: Bool { self == .writeExclusiveRegistrantsOnly || self == .exclusiveAccessRegistrantsOnly }
 }
 
-extension ReservationRecord {
+extension PersistentReservations {
     func index(of initiator: InitiatorPort, port: UInt16) -> Int? {
         registrations.firstIndex { $0.initiator == initiator && $0.relativeTargetPort == port }
     }
@@ -71,6 +71,12 @@ extension ReservationRecord {
         registrations = kept
         holder = keptHolder
         if kind?.isAllRegistrants == true ? kept.isEmpty : keptHolder == nil { kind = nil }
+    }
+
+    /// There is room for only so many.
+    mutating func append(_ registration: Registration) throws(Refusal) {
+        guard registrations.count < Self.mostRegistrations else { throw .check(Sense(.illegalRequest, .insufficientRegistrationResources)) }
+        registrations.append(registration)
     }
 
     mutating func reserve(_ kind: Kind, holder index: Int) {

@@ -32,6 +32,7 @@ public struct AdditionalSenseCode: Hashable, Sendable {
     public static let mediumNotPresent = Self(0x3a, 0x00)
     public static let internalTargetFailure = Self(0x44, 0x00)
     public static let mediumRemovalPrevented = Self(0x53, 0x02)
+    public static let insufficientReservationResources = Self(0x55, 0x02)
     public static let insufficientRegistrationResources = Self(0x55, 0x04)
 }
 

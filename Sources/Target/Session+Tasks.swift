@@ -115,7 +115,7 @@ extension Session {
                 return
             }
             perform(index, operation)
-        case .keep(let record): keep(index, record)
+        case .keep(let revision): keep(index, revision)
         }
     }
 
@@ -126,11 +126,11 @@ extension Session {
         actions.append(.perform(Ticket(task: index, serial: task.serial), nexus.unit, operation, task.buffer))
     }
 
-    private func keep(_ index: TaskIndex, _ record: ReservationRecord) {
+    private func keep(_ index: TaskIndex, _ revision: UInt64) {
         guard let task = tasks[index.rawValue], let nexus = task.nexus else { return }
         task.phase = .keeping
         outside += 1
-        actions.append(.keep(Ticket(task: index, serial: task.serial), nexus.unit, record))
+        actions.append(.keep(Ticket(task: index, serial: task.serial), nexus.unit, revision))
     }
 
     /// Whether `ticket` is of a task that somebody outside works for.
@@ -148,9 +148,9 @@ extension Session {
         case (.goesOn, _):
             outside -= 1
             advance(index, step)
-        case (_, .keep(let record)):
+        case (_, .keep(let revision)):
             outside -= 1
-            keep(index, record)
+            keep(index, revision)
         default: left(index)
         }
     }

@@ -228,7 +228,7 @@ public final class Session {
         drain()
     }
 
-    /// The reservations are kept.
+    /// What a command changes is kept, or refused: its logical unit knows which.
     public func kept(_ ticket: Ticket, now: UInt64) { completed(ticket, outcome: .done, now: now) }
 
     /// Memory may be had now.

@@ -13,8 +13,8 @@ public struct Ticket: Hashable, Sendable {
 public enum Action: Sendable {
     /// Do this on the task's medium (`Session.medium`), then call `Session.completed`. The buffer is the store's until then.
     case perform(Ticket, LogicalUnit, Operation, Buffer?)
-    /// Have this of the logical unit kept outside of this process, then call `Session.kept`.
-    case keep(Ticket, LogicalUnit, ReservationRecord)
+    /// Have what the logical unit says kept outside of this process; call `Session.kept` when this revision of it is decided.
+    case keep(Ticket, LogicalUnit, UInt64)
     /// Call `Session.answer` with what the initiator may see.
     case askSendTargets(TextRequest)
     /// Register with the pool for data (`whenReleased`) and call `Session.memoryAvailable(isReport: false)` then; after the release,
@@ -51,7 +51,7 @@ final class SessionTask {
         case ready
         case waitsForMemory(Operation, length: Int)
         case inStore
-        /// Its reservations are being kept.
+        /// What it changes is being kept.
         case keeping
         /// Tasks that it has aborted are to leave the store first.
         case waitsForOthers(Completion)

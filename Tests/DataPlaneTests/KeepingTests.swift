@@ -13,7 +13,7 @@ import Testing
     private static let synchronize: [UInt8] = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     private let block = [UInt8](repeating: 9, count: 512)
 
-    private func kept(_ rig: Rig) throws -> ReservationRecord {
+    private func kept(_ rig: Rig) throws -> UnitRecord {
         guard case .keep(Rig.tid, 1, let record) = try rig.report(where: { if case .keep = $0 { true } else { false } }) else { throw Missing("nothing is kept") }
         return record
     }
@@ -31,7 +31,7 @@ import Testing
         let record = try kept(rig)
         #expect(record.flushFailed)
         #expect(!client.hearsAnything(), "the sense is out before control has it")
-        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: record.revision))
+        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: record.revision, isKept: true))
         #expect(client.pdu()?[3] == 0x02)
         #expect(client.perform(Client.write(0), writes: block) == 0x02)
 
@@ -59,15 +59,42 @@ import Testing
         // PERSISTENT RESERVE OUT, REGISTER.
         client.command([0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0], writes: [UInt8](repeating: 0, count: 15) + [7] + [UInt8](repeating: 0, count: 8))
         let record = try kept(rig)
-        #expect(record.registrations.map(\.key) == [7])
+        #expect(record.reservations.registrations.map(\.key) == [7])
         try rig.settle()
         #expect(!client.hearsAnything())
         // Of an older revision: not this one.
-        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: record.revision - 1))
+        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: record.revision - 1, isKept: true))
         try rig.settle()
         #expect(!client.hearsAnything())
-        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: record.revision))
+        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: record.revision, isKept: true))
         #expect(client.pdu()?[3] == 0)
+    }
+
+    @Test("What control does not keep is refused with what was to follow, and asked one after the other; what has gone answers nobody")
+    func refused() throws {
+        let rig = try Rig()
+        let clients = try (1...3).map { number in try rig.grant(tsih: UInt16(number), initiator: "iqn.2026-11.org.example:host\(number)") }
+        for client in clients { try client.begin() }
+        func register(_ client: Client, _ key: UInt8) {
+            client.command([0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0], writes: [UInt8](repeating: 0, count: 15) + [key] + [UInt8](repeating: 0, count: 8))
+        }
+        register(clients[0], 1)
+        let first = try kept(rig)
+        for (client, key) in zip(clients.dropFirst(), [2, 3] as [UInt8]) {
+            register(client, key)
+            // What comes behind it is done: so it has begun.
+            #expect(client.perform([0, 0, 0, 0, 0, 0]) == 0)
+        }
+        try rig.settle()
+        #expect(!rig.hasHeard { if case .keep = $0 { true } else { false } }, "another question while one is open")
+        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: first.revision, isKept: false))
+        for client in clients { #expect(client.pdu()?[3] == 0x02) }
+        // From the beginning, as if nothing had been.
+        register(clients[1], 4)
+        let second = try kept(rig)
+        #expect(second.revision > first.revision && second.reservations.registrations.map(\.key) == [4])
+        try rig.order(.kept(tid: Rig.tid, lun: 1, revision: second.revision, isKept: true))
+        #expect(clients[1].pdu()?[3] == 0)
     }
 
     /// Takes down what is done, when it is done.

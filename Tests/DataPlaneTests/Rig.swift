@@ -72,7 +72,7 @@ final class Rig {
         }
         try must { .addTarget($0, tid: Self.tid, name: name("iqn.t"), portalGroupTag: 1) }
         try must(passing: file("disk", blocks: Self.blocks)) {
-            .addLogicalUnit($0, tid: Self.tid, lun: 1, Self.settings(Self.blocks), Self.description(Self.blocks), ReservationRecord())
+            .addLogicalUnit($0, tid: Self.tid, lun: 1, Self.settings(Self.blocks), Self.description(Self.blocks), UnitRecord())
         }
     }
 

@@ -54,7 +54,7 @@ import Testing
     func otherLength(blocks: UInt64) throws {
         let rig = try Rig()
         try rig.must(passing: rig.file("other", blocks: blocks)) {
-            .addLogicalUnit($0, tid: Rig.tid, lun: 2, Rig.settings(32), Rig.description(32), ReservationRecord())
+            .addLogicalUnit($0, tid: Rig.tid, lun: 2, Rig.settings(32), Rig.description(32), UnitRecord())
         }
         let client = try rig.grant(tsih: 1)
         try client.begin()

@@ -23,12 +23,15 @@ private let settings: LogicalUnitSettings = {
     var settings = LogicalUnitSettings(disk: 1000, blockLength: 4096, scsiID: "id", serialNumber: "sn", naa: [0x60, 1, 2])
     settings.modePages = [.init(page: 8, subpage: 0, data: [1, 2, 3])]
     settings.isThinProvisioned = true
+    settings.keepsReservations = true
     return settings
 }()
-private let record = ReservationRecord(
-    revision: 5, generation: 6,
-    registrations: [.init(initiator: InitiatorPort(name: Array("iqn.a".utf8), isid: 1), relativeTargetPort: 1, key: 99)],
-    kind: .writeExclusiveRegistrantsOnly, holder: 0, flushFailed: true)
+private let record = UnitRecord(
+    revision: 5,
+    reservations: PersistentReservations(
+        generation: 6, registrations: [.init(initiator: InitiatorPort(name: Array("iqn.a".utf8), isid: 1), relativeTargetPort: 1, key: 99)],
+        kind: .writeExclusiveRegistrantsOnly, holder: 0, outlivesPowerLoss: true),
+    flushFailed: true)
 private let store = StoreDescription(kind: .file, length: 1 << 20, isSynchronous: true, isDirect: false, isReadOnly: true)
 private let targets = (0..<DoorLimits.discoveredTargets).map { index in
     DiscoveredTarget(
@@ -103,7 +106,7 @@ private let dataOrders: [DataOrderMessage] = [
     .addLogicalUnit(request, tid: 1, lun: 2, settings, store, record), .updateLogicalUnit(request, tid: 1, lun: 2, settings, nil, forgetsFailedFlush: true),
     .updateLogicalUnit(request, tid: 1, lun: 2, settings, store, forgetsFailedFlush: false), .tryStore(request, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
     .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
-    .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3), .heartbeat(3),
+    .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3, isKept: true), .heartbeat(3),
     .openLoginDoor, .grantHere(connection, SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .survey(request), .setMask(request, tsih: 2, .all), .setMask(request, tsih: 2, LUNMask([LUNMask.Run]())!),
     // As long as two rules can make it.

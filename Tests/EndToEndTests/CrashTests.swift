@@ -79,8 +79,10 @@ import Testing
         kill(try #require(daemon.child(role: "login"), daemon.evidence), SIGKILL)
         let pattern = [UInt8](repeating: 0xd7, count: 4096)
         #expect(try initiator.perform(cdb: [0x2a, 0, 0, 0, 0, 8, 0, 0, 8, 0], write: pattern).status == 0, daemon.evidence)
-        kill(try #require(daemon.child(role: "data"), daemon.evidence), SIGKILL)
+        let old = try #require(daemon.child(role: "data"), daemon.evidence)
+        kill(old, SIGKILL)
         #expect(initiator.wire.closes(within: 2))
+        #expect(eventually(within: Self.restartLimit) { daemon.child(role: "data").map { $0 != old } == true }, daemon.evidence)
         try QemuIO(daemon).check("read -P 0xd7 4096 4096", "read -P 0 0 4096")
     }
 

@@ -355,7 +355,7 @@ import Testing
     // MARK: A disk of the state's own
 
     /// What keeps the audit trail out of the way of a test about the state: it is elsewhere, and nothing waits for it.
-    private static func auditElsewhere(_ folder: Folder) throws -> [String] {
+    static func auditElsewhere(_ folder: Folder) throws -> [String] {
         let settings = folder.path("tgtd.yaml")
         try Data("audit:\n  directory: \(folder.path("audit"))\n  on-failure: continue\n".utf8).write(to: URL(fileURLWithPath: settings))
         _ = unsafe chmod(settings, 0o600)

@@ -49,6 +49,13 @@ private func everythingChanged() throws -> Configuration {
         "scsi_id=id,scsi_sn=sn,vendor_id=V,product_id=P,product_rev=R,mode_page=0x0a:0x01:0x1c:1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18:19:20:21:22:23:24:25:26:27:28,removable=1,online=0,readonly=1,"
             + "thin_provisioning=1,rotation_rate=7200,lbppbe=3,la_lba=5,optimal_xfer_gran=6,optimal_xfer_len=4294967295,sense_format=1"))
     _ = try it.updateLogicalUnit(LogicalUnitKey(target: one, lun: 0), parameters("product_id=boss,online=0"))
+    it.setReservations(
+        PersistentReservations(
+            registrations: [
+                .init(initiator: InitiatorPort(name: utf8("iqn.2026-11.org.example:a"), isid: 0xffff_ffff_ffff), relativeTargetPort: 1, key: .max),
+                .init(initiator: InitiatorPort(name: [0xff, 0x22, 0], isid: 0), relativeTargetPort: 65535, key: 1),
+            ], kind: .exclusiveAccess, holder: 1, outlivesPowerLoss: true),
+        of: LogicalUnitKey(target: one, lun: 3))
     return it
 }
 
@@ -97,6 +104,10 @@ struct StateTests {
         let portal = try #require(all.portals.last), tls = try #require(portal.tls)
         #expect(unchanged(portal, Portal(portal.endpoint)) == ["endpoint"] && unchanged(tls, PortalTLS()).isEmpty)
         #expect(properties(portal.endpoint).keys.sorted() == ["address", "port"])
+        let reservations = try #require(try all.logicalUnit(key).reservations)
+        // It begins anew at each start.
+        #expect(unchanged(reservations, PersistentReservations()) == ["generation"])
+        #expect(properties(reservations.registrations[0]).keys.sorted() == ["initiator", "key", "relativeTargetPort"])
         #expect(properties(target.accounts.incomingBindings[0]).keys.sorted() == ["initiator", "name"])
     }
 
@@ -129,6 +140,39 @@ struct StateTests {
             #expect(!String(decoding: one, as: UTF8.self).contains(JSONValue.hexadecimal(utf8(secret))))
         }
         #expect(one != two && one.count == two.count)
+    }
+
+    @Test("reservations that no logical unit could have come to are refused; they go with their logical unit, and a new one has none")
+    func reservations() throws {
+        var it = base
+        _ = try it.newTarget(one, name: utf8("iqn.t"))
+        let unit = LogicalUnitKey(target: one, lun: 3)
+        func make() throws { _ = try it.newLogicalUnit(unit, blockLength: 512, store: BackingStore(kind: .null, path: nil), medium: .null) }
+        try make()
+        func registration(_ name: String = "iqn.a", isid: UInt64 = 1, key: UInt64 = 1) -> PersistentReservations.Registration {
+            .init(initiator: InitiatorPort(name: utf8(name), isid: isid), relativeTargetPort: 1, key: key)
+        }
+        func comesBack(_ reservations: PersistentReservations) throws -> Bool {
+            it.setReservations(reservations, of: unit)
+            var other = base
+            do throws(StoredError) { try other.restore(it.stored(Open()), Open()) } catch { return false }
+            return try other.logicalUnit(unit).reservations == reservations
+        }
+        let many = (0..<PersistentReservations.mostRegistrations).map { registration(key: UInt64($0) + 1) }
+        for reservations in [[], [registration()], many] { #expect(try comesBack(PersistentReservations(registrations: reservations, outlivesPowerLoss: true))) }
+        #expect(try comesBack(PersistentReservations(registrations: many, kind: .writeExclusive, holder: many.count - 1, outlivesPowerLoss: true)))
+        for (registrations, kind, holder) in [
+            (many + [registration()], nil, nil), ([registration("")], nil, nil), ([registration(String(repeating: "n", count: 224))], nil, nil),
+            ([registration(isid: 1 << 48)], nil, nil), ([registration(key: 0)], nil, nil), ([registration()], nil, 0), ([registration()], .writeExclusive, nil),
+            ([registration()], .writeExclusive, 1), ([registration()], .writeExclusive, -1), ([registration()], .writeExclusiveAllRegistrants, 0), ([], .writeExclusiveAllRegistrants, nil),
+        ] as [([PersistentReservations.Registration], PersistentReservations.Kind?, Int?)] {
+            #expect(try !comesBack(PersistentReservations(registrations: registrations, kind: kind, holder: holder, outlivesPowerLoss: true)), "\(registrations.count)")
+        }
+        #expect(try comesBack(PersistentReservations(registrations: [registration()], outlivesPowerLoss: true)))
+        _ = try it.deleteLogicalUnit(unit)
+        it.setReservations(PersistentReservations(), of: unit)
+        try make()
+        #expect(try it.logicalUnit(unit).reservations == nil)
     }
 
     @Test("one that is torn anywhere, or has one other bit, is refused")
@@ -172,7 +216,7 @@ struct StateTests {
         let target = try now.target(one)
         func text(_ value: JSONValue) -> String { String(decoding: value.text, as: UTF8.self) }
         let filled = earlier.split(separator: "PARAMETERS", omittingEmptySubsequences: false).joined(separator: text(target.parameters.stored))
-            .split(separator: "LUN0", omittingEmptySubsequences: false).joined(separator: text(try #require(target.logicalUnits[0]).stored))
+            .split(separator: "LUN0", omittingEmptySubsequences: false).joined(separator: text(try #require(target.logicalUnits[0]).stored).replacing(#","reservations":null"#, with: ""))
         var configuration = base
         try configuration.restore(JSONValue(parsing: Array(filled.utf8)), Open())
         try configuration.index()
@@ -183,7 +227,7 @@ struct StateTests {
     @Test("a member that is missing, unknown or of another kind is refused, not guessed")
     func unknown() throws {
         // Earlier versions have kept none.
-        let newer: Set = ["requireTLS", "number"]
+        let newer: Set = ["requireTLS", "number", "reservations"]
         /// Every value that differs from this one by one member: left out, added, or of another kind.
         func variations(_ value: JSONValue) -> [JSONValue] {
             switch value {
@@ -249,6 +293,13 @@ private struct Restless {
             ("new unit", { it throws(ConfigurationError) in try it.newLogicalUnit(key, blockLength: 512, store: BackingStore(kind: .null, path: StorePath(utf8("/x"))), medium: .null) }),
             ("delete unit", { it throws(ConfigurationError) in try it.deleteLogicalUnit(key) }),
             ("update unit", { it throws(ConfigurationError) in try it.updateLogicalUnit(key, parameters("product_rev=\(number)")) }),
+            ("reservations", { it throws(ConfigurationError) in
+                _ = try it.logicalUnit(key)
+                it.setReservations(isOdd ? PersistentReservations(
+                    registrations: [.init(initiator: InitiatorPort(name: utf8("iqn.i\(number)"), isid: UInt64(number)), relativeTargetPort: 1, key: UInt64(number) + 1)],
+                    kind: number % 3 == 0 ? .writeExclusiveAllRegistrants : nil, outlivesPowerLoss: true) : nil, of: key)
+                return [.logicalUnitChanged(key)]
+            }),
             ("medium", { it throws(ConfigurationError) in try it.updateLogicalUnit(key, parameters("removable=1,online=0,path=")) }),
             ("new account", { it throws(ConfigurationError) in try it.newAccount(account, secret: Secret(utf8("secret no. \(number)"))) }),
             ("delete account", { it throws(ConfigurationError) in try it.deleteAccount(account) }),

@@ -395,9 +395,9 @@ import Testing
         settings.isOnline = true
         rig.unit.apply(settings)
         #expect(rig.unit.condition.flushFailed)
-        let successor = Rig(reservations: rig.unit.reservationRecord())
+        let successor = Rig(record: rig.unit.record)
         #expect(successor.run(write10(0, 1), sending: block).check(3, 0x0c, 0))
-        #expect(rig.unit.forgetFailedFlush()?.flushFailed == false && rig.unit.forgetFailedFlush() == nil)
+        #expect(rig.unit.forgetFailedFlush() && !rig.unit.forgetFailedFlush() && rig.unit.recordToKeep()?.flushFailed == false)
         #expect(!rig.unit.condition.flushFailed)
         #expect(rig.run(testUnitReady).check(6, 0x28, 0) && rig.run(write10(0, 1), sending: block).isGood && rig.run(ten(0x35, 0, 0)).isGood)
     }

@@ -47,8 +47,12 @@ import Testing
                     check((completion.status == .checkCondition) == !completion.sense.isEmpty)
                     seen.insert(completion.status.rawValue)
                     break loop
-                case .keep(let record):
-                    check(record.registrations.count <= ReservationRecord.mostRegistrations)
+                case .keep(let revision):
+                    while let record = unit.recordToKeep() {
+                        check(record.reservations.isSound)
+                        unit.settle(isKept: seeded.below(4) > 0)
+                    }
+                    check(unit.isDecided(revision))
                     step = unit.resume(&task, after: .done, buffer: buffer)
                 case .medium(let operation, let length):
                     check(length >= 0 && length <= Limits.maximumTransferBytes)

@@ -3,7 +3,7 @@ import Testing
 @testable import SCSI
 
 @Suite struct ReservationTests {
-    typealias Kind = ReservationRecord.Kind
+    typealias Kind = PersistentReservations.Kind
     static let kinds: [Kind] = [.writeExclusive, .exclusiveAccess, .writeExclusiveRegistrantsOnly, .exclusiveAccessRegistrantsOnly,
                                 .writeExclusiveAllRegistrants, .exclusiveAccessAllRegistrants]
 
@@ -139,7 +139,7 @@ import Testing
         #expect(out(rig, rig.b, .registerAndIgnore, new: 0).isGood && keys(rig) == (5, [3]))
         #expect(out(rig, rig.a, .register, key: 3).isGood && keys(rig) == (6, []))
         #expect(rig.kept.map(\.revision) == [1, 2, 3, 4, 5, 6])
-        #expect(rig.kept.last == rig.unit.reservationRecord())
+        #expect(rig.kept.last == rig.unit.record)
     }
 
     @Test("SPEC_I_PT, ALL_TG_PT and APTPL are refused with a pointer to the bit, as REPORT CAPABILITIES announces", arguments: [0, 2, 3] as [UInt8])
@@ -155,11 +155,11 @@ import Testing
 
     @Test("Only so many registrations are taken")
     func limit() {
-        var record = ReservationRecord()
-        for index in 1..<ReservationRecord.mostRegistrations {
-            record.registrations.append(.init(initiator: InitiatorPort(name: Array("iqn.\(index)".utf8), isid: 0), relativeTargetPort: 1, key: UInt64(index)))
+        var record = UnitRecord()
+        for index in 1..<PersistentReservations.mostRegistrations {
+            record.reservations.registrations.append(.init(initiator: InitiatorPort(name: Array("iqn.\(index)".utf8), isid: 0), relativeTargetPort: 1, key: UInt64(index)))
         }
-        let rig = Rig(reservations: record)
+        let rig = Rig(record: record)
         #expect(out(rig, rig.a, .register, new: 1).isGood)
         #expect(out(rig, rig.b, .register, new: 1).check(5, 0x55, 4))
         #expect(out(rig, rig.a, .register, key: 1, new: 2).isGood && out(rig, rig.a, .register, key: 2).isGood && out(rig, rig.b, .register, new: 1).isGood)
@@ -182,13 +182,13 @@ import Testing
     func successor() {
         for kind in Self.kinds {
             let first = registered(kind)
-            let rig = Rig(reservations: first.unit.reservationRecord())
+            let rig = Rig(record: first.unit.record)
             #expect(reservation(rig) == reservation(first) && keys(rig) == keys(first))
             #expect(rig.run(write10(0, 1), rig.a, sending: [UInt8](repeating: 0, count: 512)).isGood)
-            #expect(rig.unit.reservationRecord() == first.unit.reservationRecord())
+            #expect(rig.unit.record == first.unit.record)
         }
-        let broken = ReservationRecord(registrations: [], kind: .exclusiveAccess, holder: 7)
-        #expect(Rig(reservations: broken).unit.reservationRecord().kind == nil)
+        let broken = UnitRecord(reservations: PersistentReservations(registrations: [], kind: .exclusiveAccess, holder: 7))
+        #expect(Rig(record: broken).unit.record.reservations.kind == nil)
     }
 
     // MARK: Reserving and releasing
@@ -264,7 +264,7 @@ import Testing
         let rig = registered(.exclusiveAccess)
         #expect(out(rig, rig.b, .clear, key: 1).isConflict)
         #expect(out(rig, rig.b, .clear, key: 0xb).isGood)
-        #expect(keys(rig, rig.b) == (4, []) && reservation(rig, rig.b).isEmpty && rig.kept.last?.generation == 4)
+        #expect(keys(rig, rig.b) == (4, []) && reservation(rig, rig.b).isEmpty && rig.kept.last?.reservations.generation == 4)
     }
 
     @Test("Who was cleared is told RESERVATIONS PREEMPTED, who cleared is not")
@@ -286,7 +286,7 @@ import Testing
                 #expect(reservation(rig, rig.b) == [new.isAllRegistrants ? 0 : 0xb, UInt64(new.rawValue)])
                 #expect(attention(rig, rig.a) == [6, 0x2a, 5] && attention(rig, rig.b).isEmpty)
                 #expect(attention(rig, rig.c) == (old.isRegistrantsOnly && old != new ? [6, 0x2a, 4] : []))
-                #expect(rig.unit.reservationRecord().registrations.map(\.key) == [0xb, 0xc] && rig.unit.reservationRecord().generation == 4)
+                #expect(rig.unit.record.reservations.registrations.map(\.key) == [0xb, 0xc] && rig.unit.record.reservations.generation == 4)
             }
         }
     }
@@ -300,11 +300,11 @@ import Testing
             #expect(answer.isGood && answer.aborts == [rig.c])
             #expect(reservation(rig) == [kind.isAllRegistrants ? 0 : 0xa, UInt64(kind.rawValue)])
             #expect(attention(rig, rig.c) == [6, 0x2a, 5] && attention(rig, rig.b).isEmpty && attention(rig, rig.a).isEmpty)
-            #expect(rig.unit.reservationRecord().registrations.map(\.key) == [0xa, 0xb])
+            #expect(rig.unit.record.reservations.registrations.map(\.key) == [0xa, 0xb])
         }
         let rig = registered(.writeExclusive)
         #expect(out(rig, rig.b, .preempt, .writeExclusive, key: 0xb, new: 0xb).isGood)
-        #expect(rig.unit.reservationRecord().registrations.map(\.key) == [0xa, 0xc] && reservation(rig) == [0xa, 1])
+        #expect(rig.unit.record.reservations.registrations.map(\.key) == [0xa, 0xc] && reservation(rig) == [0xa, 1])
         #expect(attention(rig, rig.b).isEmpty)
     }
 
@@ -319,7 +319,7 @@ import Testing
             }
             #expect(answer.isGood && Set(answer.aborts) == [rig.a, rig.c] && reservation(rig, rig.b) == [0xb, 1])
             for nexus in [rig.a, rig.c] { #expect(attention(rig, nexus) == [6, 0x2a, 5]) }
-            #expect(rig.unit.reservationRecord().registrations.map(\.key) == [0xb])
+            #expect(rig.unit.record.reservations.registrations.map(\.key) == [0xb])
         }
         #expect(out(registered(), NexusID(rawValue: 1), .preempt, .writeExclusive, key: 0xa, new: 0).check(5, 0x26, 0))
     }
@@ -328,7 +328,7 @@ import Testing
     func preemptingItself() {
         let rig = registered(.writeExclusive)
         #expect(out(rig, rig.a, .preempt, .exclusiveAccess, key: 0xa, new: 0xa).isGood)
-        #expect(reservation(rig) == [0xa, 3] && rig.unit.reservationRecord().registrations.count == 3)
+        #expect(reservation(rig) == [0xa, 3] && rig.unit.record.reservations.registrations.count == 3)
         #expect(out(rig, rig.a, .preempt, nil, key: 0xa, new: 0xa).check(5, 0x24, 0) && reservation(rig) == [0xa, 3])
     }
 
@@ -404,11 +404,11 @@ import Testing
         #expect(move(rig, rig.a, key: 0xa, new: 1, to: host, flags: 1).check(5, 0x26, 0), "APTPL")
         #expect(move(rig, rig.a, key: 0xa, new: 1, to: host, relative: 2).check(5, 0x26, 0))
         #expect(move(rig, rig.a, key: 0xa, new: 0xbb, to: host).isGood && reservation(rig) == [0xbb, 3])
-        #expect(rig.unit.reservationRecord().registrations.map(\.key) == [0xa, 0xbb, 0xc] && rig.unit.reservationRecord().holder == 1)
+        #expect(rig.unit.record.reservations.registrations.map(\.key) == [0xa, 0xbb, 0xc] && rig.unit.record.reservations.holder == 1)
         #expect(rig.run(read10(0, 1), rig.b).isGood && rig.run(read10(0, 1), rig.a).isConflict)
         let absent = InitiatorPort(name: Array("iqn.absent".utf8), isid: 5)
         #expect(move(rig, rig.b, key: 0xbb, new: 9, to: absent, flags: 2).isGood)
-        #expect(rig.unit.reservationRecord().registrations.map(\.key) == [0xa, 0xc, 9] && rig.unit.reservationRecord().holder == 2)
+        #expect(rig.unit.record.reservations.registrations.map(\.key) == [0xa, 0xc, 9] && rig.unit.record.reservations.holder == 2)
         let newcomer = NexusID(rawValue: 60)
         rig.unit.attach(newcomer, initiator: absent)
         rig.run(testUnitReady, newcomer)
@@ -419,7 +419,7 @@ import Testing
     @Test("A parameter list of any other length is refused and changes nothing")
     func truncated() {
         let rig = registered(.writeExclusive)
-        let before = rig.unit.reservationRecord()
+        let before = rig.unit.record
         let list = big(UInt64(0xa)) + big(UInt64(0xd)) + [UInt8](repeating: 0, count: 300)
         for action in 0...7 as ClosedRange<UInt8> {
             for length in 0...60 where length != 24 {
@@ -434,21 +434,139 @@ import Testing
         let identifier = TransportID.encoded(Rig.initiator(rig.b))
         let move = big(UInt64(0xa)) + big(UInt64(0xd)) + [0, 0, 0, 1] + big(UInt32(identifier.count)) + identifier
         for length in 0..<move.count { #expect(rig.run([0x5f, 7, 0, 0, 0] + big(UInt32(length)) + [0], sending: Array(move[..<length])).check(5, 0x1a, 0)) }
-        #expect(rig.unit.reservationRecord() == before)
+        #expect(rig.unit.record == before)
     }
 
-    @Test("If a record cannot be kept the command fails")
+    // MARK: What outlives a loss of power
+
+    /// A unit whose reservations somebody keeps.
+    private func keeping(_ record: UnitRecord = UnitRecord()) -> Rig {
+        var settings = Rig.disk()
+        settings.keepsReservations = true
+        return Rig(settings, record: record)
+    }
+    private func capabilities(_ rig: Rig) -> [UInt8] { rig.run([0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0]).data }
+    /// The unit after a loss of power.
+    private func again(_ rig: Rig) -> Rig { keeping(UnitRecord(reservations: rig.unit.record.reservations.afterPowerLoss ?? PersistentReservations())) }
+
+    @Test("With APTPL registrations and reservation are there after a loss of power, PRGENERATION begins anew; without it nothing is")
+    func powerLoss() {
+        for kind in Self.kinds {
+            let rig = keeping()
+            #expect(capabilities(rig) == [0, 8, 1, 0x80, 0xea, 1, 0, 0])
+            #expect(out(rig, rig.a, .register, new: 0xa, flags: 1).isGood && capabilities(rig) == [0, 8, 1, 0x81, 0xea, 1, 0, 0])
+            #expect(out(rig, rig.b, .registerAndIgnore, new: 0xb, flags: 1).isGood && out(rig, rig.a, .reserve, kind, key: 0xa).isGood)
+            let next = again(rig)
+            #expect(reservation(next) == reservation(rig) && keys(next) == (0, [0xa, 0xb]) && capabilities(next) == capabilities(rig))
+            #expect(next.run(write10(0, 1), next.a, sending: [UInt8](repeating: 0, count: 512)).isGood && next.run(write10(0, 1), next.c, sending: [UInt8](repeating: 0, count: 512)).isConflict)
+            // It stays so without another word of it, and for those that register later.
+            #expect(out(next, next.a, .release, kind, key: 0xa).isGood && reservation(again(next)).isEmpty && keys(again(next)).keys == [0xa, 0xb])
+            // Whoever registers last decides for all; b has been told of the release before.
+            #expect(attention(next, next.b) == (kind.isRegistrantsOnly || kind.isAllRegistrants ? [6, 0x2a, 4] : []))
+            #expect(out(next, next.b, .register, key: 0xb, new: 0xbb).isGood && capabilities(next)[3] == 0x80)
+            #expect(keys(next).keys == [0xa, 0xbb] && keys(again(next)) == (0, []))
+            #expect(out(next, next.c, .register, new: 0, flags: 1).isGood && capabilities(next)[3] == 0x80, "nothing is to be done")
+            #expect(out(next, next.c, .register, new: 0xc, flags: 1).isGood && keys(again(next)).keys == [0xa, 0xbb, 0xc])
+            #expect(out(next, next.c, .clear, key: 0xc).isGood && keys(again(next)).keys.isEmpty && capabilities(again(next))[3] == 0x81)
+        }
+    }
+
+    @Test("REGISTER AND MOVE decides, too")
+    func powerLossMoving() {
+        let rig = keeping()
+        out(rig, rig.a, .register, new: 0xa)
+        out(rig, rig.a, .reserve, .exclusiveAccess, key: 0xa)
+        #expect(again(rig).unit.record == UnitRecord())
+        #expect(move(rig, rig.a, key: 0xa, new: 0xb, to: Rig.initiator(rig.b), flags: 1).isGood)
+        #expect(reservation(again(rig)) == [0xb, 3] && keys(again(rig)).keys == [0xa, 0xb])
+        #expect(move(rig, rig.b, key: 0xb, new: 0xc, to: Rig.initiator(rig.c)).isGood && again(rig).unit.record == UnitRecord())
+    }
+
+    // MARK: What is not kept
+
+    @Test("What cannot be kept is told to its command and has never been there: no key, no reservation, no unit attention, no abort")
     func notKept() {
-        let rig = Rig()
-        var task = DeviceTask(nexus: rig.a, cdb: cdb([0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]), dataOutCount: 24)
+        let none = UInt64(0)
+        let attempts: [(Out, Kind?, UInt64, UInt64, [UInt8])] = [
+            (.register, nil, 0xa, 0xaa, [5, 0x55, 4]), (.register, nil, 0xa, none, [5, 0x55, 4]), (.registerAndIgnore, nil, none, 0xaa, [5, 0x55, 4]),
+            (.release, .exclusiveAccessRegistrantsOnly, 0xa, none, [5, 0x55, 2]), (.clear, nil, 0xa, none, [5, 0x55, 2]),
+            (.preempt, .writeExclusive, 0xa, 0xb, [5, 0x55, 2]), (.preemptAndAbort, .writeExclusive, 0xa, 0xb, [5, 0x55, 2]),
+        ]
+        for (action, kind, key, new, sense) in attempts {
+            let rig = registered(.exclusiveAccessRegistrantsOnly)
+            let before = rig.unit.record.reservations
+            rig.isKept = false
+            let answer = out(rig, rig.a, action, kind, key: key, new: new)
+            #expect(answer.check(sense[0], sense[1], sense[2]) && answer.aborts.isEmpty, "\(action)")
+            #expect(rig.unit.record.reservations == before)
+            for nexus in [rig.b, rig.c] { #expect(rig.run(testUnitReady, nexus).isGood, "\(action)") }
+            rig.isKept = true
+            #expect(!out(rig, rig.a, action, kind, key: key, new: new).isConflict && rig.unit.record.reservations != before, "\(action), when it can be kept")
+        }
+        let rig = registered()
+        rig.isKept = false
+        #expect(out(rig, rig.a, .reserve, .exclusiveAccess, key: 0xa).check(5, 0x55, 2) && reservation(rig).isEmpty)
+        #expect(rig.run(read10(0, 1), rig.b).isGood)
+    }
+
+    /// A PERSISTENT RESERVE OUT that waits for its keeper.
+    private func begun(_ rig: Rig, _ nexus: NexusID, _ action: Out, _ kind: Kind? = nil, key: UInt64 = 0, new: UInt64 = 0) throws -> (task: DeviceTask, revision: UInt64) {
+        var task = DeviceTask(nexus: nexus, cdb: cdb([0x5f, action.rawValue, kind?.rawValue ?? 0, 0, 0, 0, 0, 0, 24, 0]), dataOutCount: 24)
         let buffer = rig.pool.allocate(24)
-        (big(UInt64(0)) + big(UInt64(1)) + [UInt8](repeating: 0, count: 8)).span.copy(to: buffer)
-        guard case .keep(let record) = rig.unit.begin(&task, dataOut: buffer) else {
-            Issue.record("not to be kept")
+        (big(key) + big(new) + [UInt8](repeating: 0, count: 8)).span.copy(to: buffer)
+        guard case .keep(let revision) = rig.unit.begin(&task, dataOut: buffer) else {
+            Issue.record("\(action) is not to be kept")
+            throw CancellationError()
+        }
+        return (task, revision)
+    }
+    private func end(_ rig: Rig, _ command: (task: DeviceTask, revision: UInt64)) -> (status: Status, sense: [UInt8]) {
+        var task = command.task
+        #expect(rig.unit.isDecided(command.revision))
+        guard case .done(let completion) = rig.unit.resume(&task, after: .done, buffer: nil) else { return (.busy, []) }
+        return (completion.status, completion.sense.count == 18 ? [completion.sense[2], completion.sense[12], completion.sense[13]] : [])
+    }
+
+    @Test("Until a change is kept nobody is held to it; what comes meanwhile builds upon it, is asked next, and waits even where it changes nothing")
+    func pending() throws {
+        let rig = registered()
+        let reserve = try begun(rig, rig.a, .reserve, .exclusiveAccess, key: 0xa)
+        #expect(reservation(rig).isEmpty && rig.run(read10(0, 1), rig.b).isGood)
+        let record = try #require(rig.unit.recordToKeep())
+        #expect(record.reservations.holder == 0 && rig.unit.recordToKeep() == nil)
+        #expect(out(rig, rig.b, .reserve, .exclusiveAccess, key: 0xb).isConflict, "somebody was first")
+        let again = try begun(rig, rig.a, .reserve, .exclusiveAccess, key: 0xa)
+        let register = try begun(rig, rig.b, .register, key: 0xb, new: 0xbb)
+        #expect(rig.unit.recordToKeep() == nil, "one question at a time")
+        rig.unit.settle(isKept: true)
+        #expect(end(rig, reserve).status == .good && !rig.unit.isDecided(again.revision) && !rig.unit.isDecided(register.revision))
+        #expect(reservation(rig) == [0xa, 3] && rig.run(read10(0, 1), rig.b).isConflict && keys(rig).keys == [0xa, 0xb, 0xc])
+        #expect(rig.unit.recordToKeep()?.reservations.registrations.map(\.key) == [0xa, 0xbb, 0xc])
+        rig.unit.settle(isKept: true)
+        #expect(end(rig, again).status == .good && end(rig, register).status == .good && keys(rig).keys == [0xa, 0xbb, 0xc])
+        #expect(rig.unit.recordToKeep() == nil)
+    }
+
+    @Test("What builds upon a change that is not kept falls with it; a failed flush does not")
+    func fallen() throws {
+        let rig = registered(.writeExclusiveRegistrantsOnly)
+        let before = rig.unit.record.reservations
+        let clear = try begun(rig, rig.a, .clear, key: 0xa)
+        #expect(rig.unit.recordToKeep()?.reservations.registrations.isEmpty == true)
+        let register = try begun(rig, rig.b, .register, new: 0xd)
+        var flush = DeviceTask(nexus: rig.a, cdb: cdb(ten(0x35, 0, 0)))
+        guard case .medium = rig.unit.begin(&flush, dataOut: nil), case .keep(let failure) = rig.unit.resume(&flush, after: .failed(.flushFailed), buffer: nil) else {
+            Issue.record("no flush")
             return
         }
-        #expect(record.registrations.count == 1)
-        guard case .done(let completion) = rig.unit.resume(&task, after: .failed(.flushFailed), buffer: buffer) else { return }
-        #expect(completion.sense[2] == 4 && completion.sense[12] == 0x44 && !rig.unit.condition.flushFailed)
+        rig.unit.settle(isKept: false)
+        #expect(end(rig, clear) == (.checkCondition, [5, 0x55, 2]) && end(rig, register) == (.checkCondition, [5, 0x55, 4]))
+        #expect(rig.unit.record.reservations == before && !rig.unit.isDecided(failure) && rig.unit.condition.flushFailed)
+        let record = try #require(rig.unit.recordToKeep())
+        #expect(record.flushFailed && record.reservations == before)
+        rig.unit.settle(isKept: true)
+        #expect(end(rig, (flush, failure)) == (.checkCondition, [3, 0x0c, 0]))
+        // And what comes then is new.
+        #expect(rig.run(testUnitReady, rig.b).isGood && out(rig, rig.a, .clear, key: 0xa).isGood && attention(rig, rig.b) == [6, 0x2a, 3])
     }
 }

@@ -42,7 +42,9 @@ final class Rig {
     var medium: [UInt8]
     var mapped: [Bool]
     var operations: [Medium.Operation] = []
-    var kept: [ReservationRecord] = []
+    var kept: [UnitRecord] = []
+    /// Whether what is to be kept is.
+    var isKept = true
     /// What the medium answers instead of doing what it is asked.
     var fault: ((Medium.Operation) -> Failure?) = { _ in nil }
     let a = NexusID(rawValue: 1), b = NexusID(rawValue: 2), c = NexusID(rawValue: 3)
@@ -57,8 +59,8 @@ final class Rig {
         InitiatorPort(name: Array("iqn.2001-04.com.example:host\(nexus.rawValue)".utf8), isid: 0x8000_0000_0000 + nexus.rawValue)
     }
 
-    init(_ settings: LogicalUnitSettings = Rig.disk(), reservations: ReservationRecord = ReservationRecord(), quiet: Bool = true) {
-        unit = LogicalUnit(settings, targetPort: Rig.port, reservations: reservations)
+    init(_ settings: LogicalUnitSettings = Rig.disk(), record: UnitRecord = UnitRecord(), quiet: Bool = true) {
+        unit = LogicalUnit(settings, targetPort: Rig.port, record: record)
         medium = [UInt8](repeating: 0, count: Int(Rig.blocks) * settings.blockLength)
         mapped = [Bool](repeating: false, count: Int(Rig.blocks))
         for nexus in [a, b, c] {
@@ -92,14 +94,23 @@ final class Rig {
                 case .buffer(let count): buffer?.array(0..<count) ?? []
                 }
                 return Answer(status: completion.status, sense: completion.sense, data: data, aborts: task.abortsTasksOf)
-            case .keep(let record):
-                kept.append(record)
+            case .keep(let revision):
+                keep()
+                #expect(unit.isDecided(revision))
                 step = unit.resume(&task, after: .done, buffer: buffer)
             case .medium(let operation, let length):
                 operations.append(operation)
                 if length > 0, buffer == nil || buffer?.capacity ?? 0 < length { buffer = pool.allocate(length) }
                 step = unit.resume(&task, after: fault(operation).map(Outcome.failed) ?? perform(operation, buffer), buffer: buffer)
             }
+        }
+    }
+
+    /// Answers what the unit wants kept.
+    func keep() {
+        while let record = unit.recordToKeep() {
+            kept.append(record)
+            unit.settle(isKept: isKept)
         }
     }
 

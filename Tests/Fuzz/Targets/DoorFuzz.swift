@@ -47,15 +47,15 @@ enum DoorFuzz {
     private static func serve(_ order: DataOrderMessage) {
         switch order {
         case .addLogicalUnit(_, _, _, let settings, _, let record): serve(settings, record)
-        case .updateLogicalUnit(_, _, _, let settings, _, _): serve(settings, ReservationRecord())
+        case .updateLogicalUnit(_, _, _, let settings, _, _): serve(settings, UnitRecord())
         default: break
         }
     }
 
     /// A logical unit of these settings and reservations answers what shows them.
-    private static func serve(_ settings: LogicalUnitSettings, _ record: ReservationRecord) {
-        let unit = LogicalUnit(settings, targetPort: TargetPort(name: Array("iqn.t".utf8), portalGroupTag: 1, relativeIdentifier: 1), reservations: record)
-        let initiators = [InitiatorPort(name: Array("iqn.a".utf8), isid: 1)] + record.registrations.prefix(2).map(\.initiator)
+    private static func serve(_ settings: LogicalUnitSettings, _ record: UnitRecord) {
+        let unit = LogicalUnit(settings, targetPort: TargetPort(name: Array("iqn.t".utf8), portalGroupTag: 1, relativeIdentifier: 1), record: record)
+        let initiators = [InitiatorPort(name: Array("iqn.a".utf8), isid: 1)] + record.reservations.registrations.prefix(2).map(\.initiator)
         for (number, initiator) in initiators.enumerated() { unit.attach(NexusID(rawValue: UInt64(number) + 1), initiator: initiator) }
         for nexus in initiators.indices {
             for cdb in questions { answer(unit, NexusID(rawValue: UInt64(nexus) + 1), cdb) }
@@ -77,8 +77,11 @@ enum DoorFuzz {
         let buffer = count > 0 ? pool.allocate(count) : nil
         var task = DeviceTask(nexus: nexus, cdb: block, dataOutCount: count)
         var step = unit.begin(&task, dataOut: buffer)
-        while case .keep(let record) = step {
-            precondition(record.registrations.count <= ReservationRecord.mostRegistrations)
+        while case .keep = step {
+            while let record = unit.recordToKeep() {
+                precondition(record.reservations.isSound)
+                unit.settle(isKept: true)
+            }
             step = unit.resume(&task, after: .done, buffer: buffer)
         }
         guard case .done = step else { preconditionFailure("none of these needs the medium") }

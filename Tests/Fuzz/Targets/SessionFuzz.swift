@@ -204,8 +204,11 @@ final class SessionWorld {
             case .perform(let ticket, let unit, let operation, let buffer):
                 held.append(Held(session: session, ticket: ticket, unit: unit, operation: operation, buffer: buffer))
                 if !holdsOperations { finish(0, nil) }
-            case .keep(let ticket, _, let record):
-                precondition(record.registrations.count <= ReservationRecord.mostRegistrations)
+            case .keep(let ticket, let unit, _):
+                while let record = unit.recordToKeep() {
+                    precondition(record.reservations.isSound)
+                    unit.settle(isKept: true)
+                }
                 session.kept(ticket, now: now)
             case .askSendTargets(let request):
                 session.answer(request, [DiscoveredTarget(name: target.name, addresses: ["127.0.0.1:3260"], portalGroupTag: 1)])

@@ -27,7 +27,7 @@ enum UnitFuzz {
             default: command(unit, &medium, pool, nexuses[Int(step & 3) % 3], &input, store: Choices(step >> 4))
             }
         }
-        precondition(unit.reservationRecord().registrations.count <= ReservationRecord.mostRegistrations)
+        precondition(unit.record.reservations.isSound)
         precondition(pool.inUse == 0)
     }
 
@@ -39,6 +39,7 @@ enum UnitFuzz {
         settings.isRemovable = choices[2]
         settings.descriptorSense = choices[3]
         settings.isReadOnly = choices[4]
+        settings.keepsReservations = choices[6]
         if choices[5] { settings.modePages = [.init(page: 0x08, subpage: 0, data: [UInt8](repeating: 0xff, count: 0x12))] }
         return settings
     }
@@ -88,8 +89,12 @@ enum UnitFuzz {
         for _ in 0..<turns {
             switch step {
             case .done(let completion): return check(completion, buffer)
-            case .keep(let record):
-                precondition(record.registrations.count <= ReservationRecord.mostRegistrations)
+            case .keep(let revision):
+                while let record = unit.recordToKeep() {
+                    precondition(record.reservations.isSound)
+                    unit.settle(isKept: !store[2])
+                }
+                precondition(unit.isDecided(revision))
                 step = unit.resume(&task, after: .done, buffer: buffer)
             case .medium(let operation, let length):
                 precondition((0...Limits.maximumTransferBytes).contains(length))

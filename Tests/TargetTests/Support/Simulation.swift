@@ -321,7 +321,9 @@ final class Simulation {
             switch action {
             case .perform(let ticket, let unit, let operation, let buffer):
                 inStore.append(InStore(client: client, ticket: ticket, unit: unit, operation: operation, buffer: buffer, isSlow: random.oneIn(16)))
-            case .keep(let ticket, _, _): client.session.kept(ticket, now: world.now)
+            case .keep(let ticket, let unit, _):
+                while unit.recordToKeep() != nil { unit.settle(isKept: !random.oneIn(8)) }
+                client.session.kept(ticket, now: world.now)
             case .askSendTargets(let request): client.session.answer(request, [])
             case .waitForMemory:
                 memoryWaiters.append(client)

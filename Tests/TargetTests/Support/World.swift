@@ -43,7 +43,7 @@ final class World {
     /// Whether operations stay in the store until `release`.
     var holdsOperations = false
     var held: [Held] = []
-    var kept: [ReservationRecord] = []
+    var kept: [UnitRecord] = []
     var now: UInt64 = 1_000 * SessionLimits.second
     private var nextNexus: UInt64 = 1
 
@@ -146,8 +146,11 @@ final class World {
         case .perform(let ticket, let unit, let operation, let buffer):
             let operation = Held(client: client, ticket: ticket, unit: unit, operation: operation, buffer: buffer)
             if holdsOperations { held.append(operation) } else { finish(operation) }
-        case .keep(let ticket, _, let record):
-            kept.append(record)
+        case .keep(let ticket, let unit, _):
+            while let record = unit.recordToKeep() {
+                kept.append(record)
+                unit.settle(isKept: true)
+            }
             client.session.kept(ticket, now: now)
         case .askSendTargets(let request):
             client.session.answer(request, [])
