@@ -242,4 +242,26 @@ import Testing
         for user in ["u0", "u1", "u2", "u4"] { try daemon.must("--mode account --op delete --user \(user)") }
         #expect(try held(all) == [0, 0, 0, 0, 0])
     }
+
+    @Test("Nothing of a secret is left in control that came in a request which was refused, was none, or never came to its end")
+    func forgottenRequests() throws {
+        let daemon = try Daemon()
+        let secrets = ["planted and refused", "planted beside a mistake", "planted in tgt's protocol", "planted under no name", "planted and never ended"]
+        try daemon.must("--mode account --op new --user u --password a-secret-of-its-own")
+        #expect(try !daemon.admin(["--mode", "account", "--op", "new", "--user", "u", "--password", secrets[0]]).succeeded)
+        let lines = try daemon.folder.write("--mode account --op new --user v --password '\(secrets[1])'\n--mode target --op delete --tid 99\n", to: "lines")
+        #expect(try !daemon.admin(["--transaction", lines]).succeeded)
+        for text in ["user=u,password=\(secrets[2])", "password=\(secrets[3])"] {
+            let wire = try ManagementWire(daemon)
+            wire.send(Request(.account, .new, text: text).bytes())
+            guard case .answered(let error, _) = wire.answer(within: 5), error != 0 else { throw Failure("“\(text)” is not refused") }
+        }
+        let half = try ManagementWire(daemon)
+        half.send(Request(.account, .new, text: "user=w,password=\(secrets[4])").bytes().dropLast(1).map(\.self))
+        let planted = secrets.map { Array($0.utf8) }
+        // It has come, and waits for its end.
+        #expect(try eventually(within: 5) { try daemon.copies(of: [planted[4]], in: [daemon.process.pid]) != [[0]] }, daemon.evidence)
+        half.leave()
+        #expect(try eventually(within: 5) { try daemon.copies(of: planted, in: [daemon.process.pid]).flatMap(\.self) == [0, 0, 0, 0, 0] }, daemon.evidence)
+    }
 }
