@@ -722,9 +722,8 @@ public final class Control {
     }
 
     private func kept(_ record: UnitRecord, of key: LogicalUnitKey, _ isKept: Bool) {
-        if !isKept {
-            log.error("persistent reservations of logical unit \(key.lun) of target \(key.target) are not kept, and its initiators are told so")
-        }
+        // Initiators make them, as many as they like: no reason to fill a log.
+        if !isKept { log.debug("persistent reservations are refused, for they are not kept", metadata: ["tid": "\(key.target)", "lun": "\(key.lun)"]) }
         if records.keep(record, of: key, isKept: isKept) {
             log.error(
                 "a flush has failed: logical unit \(key.lun) of target \(key.target) takes no writes until an administrator has taken it offline and online again",

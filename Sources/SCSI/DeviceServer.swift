@@ -252,7 +252,7 @@ struct DeviceServer: Sendable {
     }
 
     private func checkReservations(_ command: Command, _ task: DeviceTask) throws(Refusal) {
-        guard reservedBy != nil || !reservations.registrations.isEmpty else { return }
+        guard reservedBy != nil || !keeping.inForce.registrations.isEmpty else { return }
         let demands = ReservationRules.demands(command.sharing, task.cdb)
         if let holder = reservedBy {
             if case .reservationOut = command.sharing { throw .conflict }
