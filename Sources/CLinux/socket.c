@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -64,12 +66,40 @@ int linux_local_address(int fd, linux_address *address) {
     return result;
 }
 
+// Where the packet that began a TCP connection came from. The kernel gives it once, and only of connections whose listener was told to keep it.
+static int first_packet_address(int fd, linux_address *address) {
+    // Its headers of IP and TCP.
+    uint8_t packet[512];
+    socklen_t length = sizeof packet;
+    int result = RESULT(getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, packet, &length));
+    if (result < 0) return result;
+    struct sockaddr_storage storage;
+    memset(&storage, 0, sizeof storage);
+    if (length >= sizeof(struct iphdr) && packet[0] >> 4 == 4) {
+        struct sockaddr_in *ipv4 = (struct sockaddr_in *)&storage;
+        ipv4->sin_family = AF_INET;
+        memcpy(&ipv4->sin_addr, packet + offsetof(struct iphdr, saddr), 4);
+        size_t tcp = (packet[0] & 0x0f) * 4u;
+        if (length >= tcp + 2) memcpy(&ipv4->sin_port, packet + tcp, 2);
+    } else if (length >= sizeof(struct ip6_hdr) && packet[0] >> 4 == 6) {
+        struct sockaddr_in6 *ipv6 = (struct sockaddr_in6 *)&storage;
+        ipv6->sin6_family = AF_INET6;
+        memcpy(&ipv6->sin6_addr, packet + offsetof(struct ip6_hdr, ip6_src), 16);
+        size_t tcp = sizeof(struct ip6_hdr);
+        if (packet[offsetof(struct ip6_hdr, ip6_nxt)] == IPPROTO_TCP && length >= tcp + 2) memcpy(&ipv6->sin6_port, packet + tcp, 2);
+    } else {
+        return -ENOTCONN;
+    }
+    from_kernel(&storage, address);
+    return 0;
+}
+
 int linux_peer_address(int fd, linux_address *address) {
     struct sockaddr_storage storage;
     socklen_t length = sizeof storage;
     int result = RESULT(getpeername(fd, (struct sockaddr *)&storage, &length));
     if (result == 0) from_kernel(&storage, address);
-    return result;
+    return result == -ENOTCONN ? first_packet_address(fd, address) : result;
 }
 
 static int unix_address(const char *path, size_t length, struct sockaddr_un *address, socklen_t *size) {
@@ -102,6 +132,8 @@ int linux_listen_tcp(const linux_address *address, int backlog) {
     if (fd < 0) return fd;
     int result = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (result == 0 && storage.ss_family == AF_INET6) result = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    // Without it we do not know who has gone; that is all.
+    if (result == 0) set_option(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1);
     if (result == 0) result = RESULT(bind(fd, (struct sockaddr *)&storage, length));
     if (result == 0) result = RESULT(listen(fd, backlog));
     return descriptor_or_error(fd, result);

@@ -13,7 +13,7 @@ enum { PAGE = 4096 };
 
 typedef _Atomic uint64_t word;
 
-// The first word of the page is the crashed thread's, the others are the threads' own.
+// The first word of the page is the crashed thread's. Each place has two: how many pieces of work its thread has begun, and what it is at.
 static word *page;
 static _Thread_local word *place;
 
@@ -29,7 +29,7 @@ int linux_work_file(void) {
 }
 
 static void crashed(int number) {
-    if (place) atomic_store_explicit(&page[0], atomic_load_explicit(place, memory_order_relaxed), memory_order_relaxed);
+    if (place) atomic_store_explicit(&page[0], atomic_load_explicit(&place[1], memory_order_relaxed), memory_order_relaxed);
     // The default way from here on: it was reset when this began.
     raise(number);
 }
@@ -50,15 +50,17 @@ int linux_work_join(int fd) {
 
 void linux_work_take_place(int index) {
     if (!page || index < 0 || index >= LINUX_WORK_PLACES) return;
-    place = &page[1 + index];
+    place = &page[1 + 2 * index];
     // The thread's for good: one that has used up its own stack leaves word, too.
     size_t size = (size_t)sysconf(_SC_SIGSTKSZ);
     stack_t stack = {.ss_sp = malloc(size), .ss_size = size};
     if (stack.ss_sp) sigaltstack(&stack, NULL);
 }
 
-// Only this thread writes there: a plain store that the compiler does not leave out.
+// Only this thread writes there: plain stores that the compiler does not leave out.
 void linux_work_note(uint64_t subject) {
-    if (place) atomic_store_explicit(place, subject, memory_order_relaxed);
+    if (!place) return;
+    if (subject) atomic_store_explicit(&place[0], atomic_load_explicit(&place[0], memory_order_relaxed) + 1, memory_order_relaxed);
+    atomic_store_explicit(&place[1], subject, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
 }

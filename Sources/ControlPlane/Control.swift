@@ -652,7 +652,8 @@ public final class Control {
 
     private func dataEnded(_ culprit: Culprit?) {
         noteProcess(.data, false)
-        if let culprit, let peer = culprit.peer(in: sessions) { blame(peer, "data", culprit) }
+        let hasNewcomers = portals.served.contains { $0.kind == .tls }
+        if let culprit, let peer = culprit.peer(in: sessions, hasNewcomers: hasNewcomers) { blame(peer, "data", culprit) }
         secureDoor?.close()
         secureDoor = nil
         front(.tls).ended()

@@ -45,8 +45,8 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
 
     private var process: DoorProcess<Incoming, Outgoing>?
     private var page: WorkPage?
-    /// What was under work at the last beat, and whether it is ended because it hangs.
-    private var earlier: [UInt64] = []
+    /// What was under work at the last beats, and whether it is ended because it hangs.
+    private var watch = WorkWatch()
     private var hangs = false
     private var delay = SupervisionLimits.firstDelay
     private var startedAt: UInt64 = 0
@@ -87,7 +87,7 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
             onEnd: { [unowned self] in ended($0) })
         self.process = process
         self.page = page
-        earlier = []
+        watch = WorkWatch()
         hangs = false
         isRunning = true
         startedAt = loop.now
@@ -106,13 +106,14 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
     /// Called regularly: asks for a sign of life, and ends a process that gave none for too long.
     func beat() {
         guard let process, isRunning else { return }
-        if loop.now > lastBeat + UInt64(DoorLimits.heartbeatPatience) * 1_000_000_000 {
+        // A thread that answers no heartbeat may hang, too.
+        let looks = page.map { watch.look($0.read()) } ?? 0
+        if loop.now > lastBeat + UInt64(DoorLimits.heartbeatPatience) * 1_000_000_000 || looks * DoorLimits.heartbeatInterval > DoorLimits.heartbeatPatience {
             log.error("the \(role) process hangs and is ended", metadata: ["pid": "\(process.pid)"])
             hangs = true
             process.kill()
             return
         }
-        earlier = page?.read().working ?? []
         beats += 1
         send(heartbeat(beats))
     }
@@ -147,7 +148,7 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
         guard let process else { return }
         self.process = nil
         isRunning = false
-        onEnd(page?.read().culprit(of: end, hanging: hangs ? earlier : nil))
+        onEnd(page?.read().culprit(of: end, hanging: hangs ? watch.earlier : nil))
         page = nil
         if isStopping {
             whenStopped?()

@@ -89,21 +89,24 @@ final class Handshakes: Sendable {
 
     init(threads count: Int = HandshakeLimits.threads) throws(SystemError) {
         var threads: [LoopThread] = []
-        for number in 0..<count { threads.append(try LoopThread(name: "handshakes \(number)") { _ in }) }
+        for number in 0..<count { threads.append(try LoopThread(name: "handshakes \(number)") { _ in Work.takePlace(WorkPlace.handshakes(number)) }) }
         self.threads = threads
         load = Mutex([Int](repeating: 0, count: count))
     }
 
     /// Goes on with the handshake of `stream`, on another thread; `whenDone` is called there. Until then nobody else uses the stream:
     /// who does not want it any more lets go of it.
-    func step(_ stream: ByteStream, _ secure: SecureConnection, _ whenDone: @escaping @Sendable (HandshakeStep) -> Void) {
+    /// - Parameter word: for the note of whose bytes are worked on
+    func step(_ stream: ByteStream, _ secure: SecureConnection, for word: UInt64, _ whenDone: @escaping @Sendable (HandshakeStep) -> Void) {
         let number = load.withLock { load in
             let number = load.indices.min { load[$0] < load[$1] } ?? 0
             load[number] += 1
             return number
         }
         threads[number].mailbox.post { [self] _ in
+            Work.note(word)
             let step = withExtendedLifetime(stream) { secure.handshake() }
+            Work.note(0)
             load.withLock { $0[number] -= 1 }
             whenDone(step)
         }

@@ -300,11 +300,13 @@ final class LoginConnection: EventHandler {
         stage = .securing(nil)
         watch()
         let id = id
-        handshakes.step(stream, secure, service.here { $0.connection(id)?.computed($1) })
+        handshakes.step(stream, secure, for: word, service.here { $0.connection(id)?.computed($1) })
     }
 
     private func computed(_ step: HandshakeStep) {
         guard case .securing = stage, let stream else { return }
+        Work.note(word)
+        defer { Work.note(0) }
         switch step {
         case .wantsInput: stage = .securing(.readable)
         case .wantsOutput: stage = .securing(.writable)
@@ -331,9 +333,11 @@ final class LoginConnection: EventHandler {
         Work.note(word)
         defer { Work.note(0) }
         if case .securing(let waitsFor) = stage {
-            // The peer is gone; without this the loop would be told for ever while a step is computed.
-            if waitsFor == nil { return events.isDisjoint(with: [.hangup, .error]) ? () : close(tellControl: true) }
-            return secure()
+            guard waitsFor == nil else { return secure() }
+            // The peer is gone, and has had us compute for nothing; without this the loop would be told for ever while a step is computed.
+            guard !events.isDisjoint(with: [.hangup, .error]) else { return }
+            report(.closed(nil))
+            return close(tellControl: true)
         }
         if case .draining = stage { return drain() }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }

@@ -25,8 +25,7 @@ public enum NetworkRole {
     /// - Parameter page: where it notes whose bytes it works on
     public static func runLogin(door: consuming FileDescriptor, page: consuming FileDescriptor, _ options: RoleOptions, log: Logger) -> Int32 {
         run(door, page, options, log, prepare: {}) { loop, door throws(SystemError) in
-            Work.takePlace(0)
-            return try LoginService(loop: loop, door: door, options: options.login, log: log)
+            try LoginService(loop: loop, door: door, options: options.login, log: log)
         }
     }
 
@@ -48,6 +47,7 @@ public enum NetworkRole {
             prepare()
             let walls = try Sandbox.enter(identity: options.identity, parent: options.parent)
             if walls.landlock == nil { log.warning("this kernel has no Landlock; the filter of system calls holds alone") }
+            Work.takePlace(WorkPlace.door)
             let loop = try EventLoop()
             let process = try make(loop, door)
             loop.run()
@@ -57,4 +57,12 @@ public enum NetworkRole {
             return 1
         }
     }
+}
+
+/// Places on the page of work: each thread that touches what peers send has one of its own.
+enum WorkPlace {
+    /// Of the thread that speaks with control, and with newcomers: in a login process it is the only one.
+    static let door = 0
+    static func handshakes(_ number: Int) -> Int { 1 + number }
+    static func reactor(_ number: Int) -> Int { handshakes(HandshakeLimits.threads) + number }
 }

@@ -134,20 +134,16 @@ final class SessionReactor {
         self.shared = shared
     }
 
-    /// Rises with each piece of work, so that one that never ends can be told from many.
-    private var works: UInt64 = 0
-
     /// Works for one session. If this process crashes or hangs meanwhile, control knows over whose.
     func work(for tsih: UInt16, _ body: () -> Void) {
-        works &+= 1
-        Work.note(works << 16 | UInt64(tsih))
+        Work.note(UInt64(tsih))
         body()
         Work.note(0)
     }
 
     /// Serves what comes to its mailbox, for as long as its loop lives: the loop holds it.
     func start() throws(SystemError) {
-        Work.takePlace(number)
+        Work.takePlace(WorkPlace.reactor(number))
         try loop.receive(mailbox) { [self] message in handle(message) }
         scheduleTick()
     }

@@ -146,7 +146,8 @@ public enum Socket {
         return SocketAddress(address)
     }
 
-    /// The address of the other end; nil for a socket without an IP address.
+    /// The address of the other end; nil for a socket without an IP address. Of an accepted connection that was reset since: where its first packet
+    /// came from; the kernel says that once.
     public static func peerAddress(_ fd: Int32) throws(SystemError) -> SocketAddress? {
         var address = linux_address()
         _ = try unsafe check("getpeername", linux_peer_address(fd, &address))

@@ -365,13 +365,22 @@ private final class World {
         return [0, 1, 1 << 16, 2 << 16 | 1, .max, .max - 1, 1 << 63] + (0..<2000).map { _ in random.next() >> UInt64.random(in: 0...63, using: &random) }
     }
 
-    @Test("Whatever the page says, data accuses the peer of a session of its, or nobody")
+    @Test("Whatever the page says, data accuses the peer of a session of its, or a newcomer where there are some, or nobody")
     func data() throws {
         let world = try World()
-        #expect(Self.hostileWords().allSatisfy { Culprit(word: $0, hung: false).peer(in: world.sessions) == nil })
+        func accused(_ word: UInt64, hasNewcomers: Bool = false) -> SocketAddress? { Culprit(word: word, hung: false).peer(in: world.sessions, hasNewcomers: hasNewcomers) }
+        #expect(Self.hostileWords().allSatisfy { accused($0) == nil })
         let tsih = try world.logIn(world.question())
-        for work in [0, 1, 7, .max >> 16] as [UInt64] { #expect(Culprit(word: work << 16 | UInt64(tsih), hung: false).peer(in: world.sessions) == peer) }
-        for word in Self.hostileWords() { #expect(Culprit(word: word, hung: false).peer(in: world.sessions) == (word & 0xffff == UInt64(tsih) ? peer : nil)) }
+        for hasNewcomers in [false, true] {
+            #expect(accused(UInt64(tsih), hasNewcomers: hasNewcomers) == peer)
+            for word in Self.hostileWords() where word != UInt64(tsih) {
+                #expect(accused(word, hasNewcomers: hasNewcomers).map { Source($0) } == (hasNewcomers ? Source(word: word) : nil))
+            }
+        }
+        // No session's word is a source's.
+        for word in 0...UInt64(UInt16.max) where Source(word: word) != nil { Issue.record("\(word) is both") }
+        let newcomer = try #require(SocketAddress("192.0.2.7:1"))
+        #expect(accused(Source(newcomer).word, hasNewcomers: true).map { Source($0) } == Source(newcomer))
     }
 
     @Test("Whatever the page says, login accuses one source or nobody, whoever is exempt does not wait, and nobody waits longer than for guessing")

@@ -225,16 +225,30 @@ import Testing
         page = os.open(next(path for path in paths if os.path.exists(path) and os.stat(path).st_ino == inode), os.O_RDONLY)
         def text(thread, name): return open(f"/proc/{process}/task/{thread}/{name}").read()
         threads = os.listdir(f"/proc/{process}/task")
-        # Who has which place: the reactors by their numbers, and login's only thread the first.
+        # Who has which place: the thread with the door the first, then those of handshakes and the reactors.
         names = {text(thread, "comm").strip(): int(thread) for thread in threads}
-        places = {place: names.get(f"reactor {place}", process) for place in range(64)}
+        places = {0: process} | {1 + n: names.get(f"handshakes {n}") for n in range(4)} | {5 + n: names.get(f"reactor {n}") for n in range(16)}
+        # Which of them is meant.
+        wanted = range(1, 5) if sys.argv[4] == "handshakes" else range(64)
+        def hang(thread):
+            "stops one thread, and it alone, as long as it lives"
+            c = ctypes.CDLL(None)
+            assert c.ptrace(0x4206, thread, None, None) == 0 and c.ptrace(0x4207, thread, None, None) == 0
+            os.kill(process, signal.SIGCONT)
+            # Whoever traces it reaps it; nobody else can before.
+            while True:
+                found, status = os.waitpid(thread, 0x40000000)
+                if os.WIFEXITED(status) or os.WIFSIGNALED(status): return
         end = time.time() + 30
         while time.time() < end:
             time.sleep(0.003)
             os.kill(process, signal.SIGSTOP)
             while not all(text(thread, "stat").rsplit(")", 1)[1].split()[0] == "T" for thread in threads): pass
-            busy = [places[place] for place, word in enumerate(struct.unpack("<64Q", os.pread(page, 512, 8))) if word]
-            if busy and hangs: sys.exit(0)
+            words = struct.unpack("<128Q", os.pread(page, 1024, 8))
+            busy = [places[place] for place in wanted if words[2 * place + 1]]
+            if busy and hangs:
+                if sys.argv[4] == "handshakes": hang(busy[0])
+                sys.exit(0)
             if busy: ctypes.CDLL(None).tgkill(process, busy[0], signal.SIGSEGV)
             os.kill(process, signal.SIGCONT)
             if busy: sys.exit(0)
@@ -242,12 +256,13 @@ import Testing
         """
 
     /// Has a process crash or hang over somebody's bytes; control says whose.
-    private func crash(_ role: String, _ daemon: Daemon, hangs: Bool = false) throws {
+    /// - Parameter threads: which; of those that compute handshakes one hangs by itself, else all of the process
+    private func crash(_ role: String, _ daemon: Daemon, hangs: Bool = false, threads: String = "all") throws {
         // So that there are some.
         pause(seconds: 0.5)
         let process = try #require(daemon.child(role: role), daemon.evidence)
         let program = try daemon.folder.write(Self.crash, to: "crash.py")
-        try must("python3", program, "\(daemon.process.pid)", "\(process)", "\(hangs)", folder: daemon.folder)
+        try must("python3", program, "\(daemon.process.pid)", "\(process)", "\(hangs)", threads, folder: daemon.folder)
         let blame = "the \(role) process \(hangs ? "hung" : "crashed") over what came from there"
         #expect(eventually(within: hangs ? 40 : 10) { daemon.log.contains(blame) }, daemon.evidence)
     }
@@ -292,6 +307,95 @@ import Testing
         #expect(try eventually(within: 10) { try Initiator(port: daemon.port, source: 3).login(target: Daemon.iqn("disk")) == 0 }, daemon.evidence)
         #expect(try Wire(port: daemon.port, source: 1).closes(within: 0.5), "it still waits\n\(daemon.log.suffix(4000))")
         busy.kill()
+    }
+
+    // MARK: Behind TLS
+
+    /// A portal with TLS beside the clear one; its port.
+    private func addSecurePortal(_ daemon: Daemon, _ authority: Authority) throws -> Int {
+        let (port, portal) = (try Ports.next(), try authority.portal())
+        try daemon.must("--op new --mode portal --param portal=127.0.0.1:\(port),tls=required,certificate=\(portal.certificate),key=\(portal.key)")
+        return port
+    }
+
+    /// Nothing but handshakes, many at once, from 127.0.0.9.
+    private static let handshakes = """
+        import socket, ssl, sys, threading, time
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        def shake():
+            while True:
+                try:
+                    s = socket.socket()
+                    s.bind(("127.0.0.9", 0))
+                    s.connect(("127.0.0.1", int(sys.argv[1])))
+                    with context.wrap_socket(s): pass
+                except OSError: time.sleep(0.01)
+        for _ in range(6): threading.Thread(target=shake).start()
+        """
+
+    @Test("Whoever's handshake data was at when it crashed, or a thread of it hung, has to wait; others come through TLS again", arguments: [false, true])
+    func crashOverHandshake(hangs: Bool) throws {
+        let (daemon, folder) = try daemon()
+        let authority = try Authority()
+        let port = try addSecurePortal(daemon, authority)
+        let busy = try Running(["python3", folder.write(Self.handshakes, to: "handshakes.py"), "\(port)"], folder: folder)
+        try crash("data", daemon, hangs: hangs, threads: "handshakes")
+        #expect(daemon.log.contains("source=127.0.0.9") && !daemon.log.contains("source=127.0.0.1 "), daemon.evidence)
+        #expect(eventually(within: 10) { daemon.log.components(separatedBy: "the data process runs").count == 3 }, daemon.evidence)
+        #expect(eventually(within: 5) { (try? Wire(port: port, source: 9))?.closes(within: 0.5) == true }, daemon.evidence)
+        let waiting = try daemon.must("--mode access --op show")
+        #expect(waiting.hasPrefix("Source: 127.0.0.9, waits ") && waiting.split(separator: "\n").count == 1, "\(waiting)")
+        busy.kill()
+        let other = try run(
+            "python3", "-c", """
+                import socket, ssl
+                s = socket.socket()
+                s.bind(("127.0.0.3", 0))
+                s.connect(("127.0.0.1", \(port)))
+                print(ssl.create_default_context(cafile="\(authority.certificate)").wrap_socket(s, server_hostname="127.0.0.1").version())
+                """, folder: folder, seconds: 10)
+        #expect(other.succeeded && other.output.contains("TLSv1.3"), "\(other.evidence)")
+    }
+
+    /// Sends something and resets the connection at once, from 127.0.0.N, so often.
+    private static let resets = """
+        import socket, ssl, struct, sys
+        port, host, count, content = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), bytes([255] * 64)
+        if sys.argv[4] == "handshake":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+            try: context.wrap_bio(received, sent).do_handshake()
+            except ssl.SSLWantReadError: content = sent.read()
+        for _ in range(count):
+            s = socket.socket()
+            s.bind((host, 0))
+            s.connect(("127.0.0.1", port))
+            s.sendall(content)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        """
+
+    @Test("Whoever fails and resets the connection at once, so that nobody sees any more where it came from, has to wait all the same")
+    func resetting() throws {
+        let (daemon, folder) = try daemon()
+        let port = try addSecurePortal(daemon, Authority())
+        let program = try folder.write(Self.resets, to: "resets.py")
+        func waits(_ host: String) throws -> Bool {
+            try eventually(within: 5) { try daemon.must("--mode access --op show").split(separator: "\n").contains { $0.hasPrefix("Source: \(host), waits ") } }
+        }
+        func reset(_ port: Int, _ host: String, _ count: Int, _ what: String) throws {
+            try must("python3", program, "\(port)", host, "\(count)", what, folder: folder)
+        }
+        // No Login Request; half a second each.
+        try reset(daemon.port, "127.0.0.5", 30, "nonsense")
+        #expect(try waits("127.0.0.5"), daemon.evidence)
+        // No TLS, and the beginning of a handshake that goes on for longer than its peer stays; a twentieth of a second each.
+        try reset(port, "127.0.0.6", 200, "nonsense")
+        #expect(try waits("127.0.0.6"), daemon.evidence)
+        try reset(port, "127.0.0.7", 200, "handshake")
+        #expect(try waits("127.0.0.7"), daemon.evidence)
     }
 
     @Test("An administrator sees who has to wait and what that refused, and lets them in again")

@@ -43,6 +43,21 @@ struct TCPPair: ~Copyable {
         try Socket.setKeepAlive(pair.server.rawValue, idle: 10, interval: 5, count: 3)
     }
 
+    @Test("of a peer that has reset its connection the kernel says once more where it was", arguments: ["127.0.0.1:0", "[::1]:0"])
+    func gone(host: String) throws {
+        let listener = try Socket.listen(on: try #require(SocketAddress(host)))
+        var client: FileDescriptor? = try Socket.connect(to: try #require(try Socket.localAddress(listener.rawValue)))
+        let address = try Socket.localAddress(client.rawValue ?? -1)
+        #expect(Socket.wait(listener.rawValue, .readable, nanoseconds: 5_000_000_000))
+        guard case .connection(let connection, let peer) = try Socket.accept(listener.rawValue) else { throw Unexpected(what: "nobody came") }
+        var reset = linger(l_onoff: 1, l_linger: 0)
+        _ = unsafe setsockopt(client.rawValue ?? -1, SOL_SOCKET, SO_LINGER, &reset, socklen_t(MemoryLayout.size(ofValue: reset)))
+        client = nil
+        #expect(Socket.wait(connection.rawValue, .readable, nanoseconds: 5_000_000_000))
+        #expect(try address == peer && Socket.peerAddress(connection.rawValue) == peer)
+        #expect(throws: SystemError.self) { try Socket.peerAddress(connection.rawValue) }
+    }
+
     @Test("an address in use is refused with its name")
     func inUse() throws {
         let listener = try Socket.listen(on: try #require(SocketAddress("127.0.0.1:0")))

@@ -4,10 +4,9 @@ import Testing
 @testable import Reactor
 
 @Suite struct WorkTests {
-    private static func notes(_ crashed: UInt64, _ working: [UInt64: UInt64] = [:]) -> WorkNotes {
-        var words = [UInt64](repeating: 0, count: WorkPage.places)
-        for (place, word) in working { words[Int(place)] = word }
-        return WorkNotes(crashed: crashed, working: words)
+    /// - Parameter working: by place the word, or the word and how many there have been before
+    private static func notes(_ crashed: UInt64, _ working: [Int: UInt64] = [:], numbers: [Int: UInt64] = [:]) -> WorkNotes {
+        WorkNotes(crashed: crashed, working: (0..<WorkPage.places).map { WorkNote(number: numbers[$0] ?? 0, word: working[$0] ?? 0) })
     }
 
     @Test("The thread that crashed says what over; without a word of it, nobody answers for what others were at", arguments: [
@@ -25,12 +24,28 @@ import Testing
 
     @Test("Who hangs is still at the same piece of work; if there are several of those it is nobody")
     func hanging() {
-        let before = Self.notes(0, [0: 1 << 16 | 5, 1: 9 << 16 | 6, 3: 2 << 16 | 5])
+        let before = Self.notes(0, [0: 5, 1: 6, 3: 5], numbers: [0: 1, 1: 9, 3: 2])
         func culprit(_ after: WorkNotes) -> UInt64? { after.culprit(of: .killed(signal: SIGKILL), hanging: before.working)?.word }
-        #expect(culprit(Self.notes(0, [0: 1 << 16 | 5, 1: 10 << 16 | 6])) == 1 << 16 | 5)
-        #expect(culprit(Self.notes(0, [0: 1 << 16 | 5, 1: 9 << 16 | 6])) == nil)
-        #expect(culprit(Self.notes(0, [0: 2 << 16 | 5])) == nil)
+        #expect(culprit(Self.notes(0, [0: 5, 1: 6], numbers: [0: 1, 1: 10])) == 5)
+        #expect(culprit(Self.notes(0, [0: 5, 1: 6], numbers: [0: 1, 1: 9])) == nil)
+        #expect(culprit(Self.notes(0, [0: 5], numbers: [0: 2])) == nil)
+        #expect(culprit(Self.notes(0, [0: 5, 3: 5], numbers: [0: 1, 3: 2])) == 5, "at two places it is one all the same")
+        #expect(culprit(Self.notes(0, numbers: [0: 1, 1: 9, 3: 2])) == nil)
         #expect(Self.notes(3, [0: 3]).culprit(of: .killed(signal: SIGKILL), hanging: []) == nil)
+    }
+
+    @Test("Whoever looks counts how long somebody has been at one piece of work, and forgets that when it ends")
+    func watching() {
+        var watch = WorkWatch()
+        func look(_ working: [Int: UInt64], _ numbers: [Int: UInt64]) -> Int { watch.look(Self.notes(0, working, numbers: numbers)) }
+        #expect(look([0: 5, 1: 6], [0: 1, 1: 1]) == 0)
+        #expect(look([0: 5, 1: 6], [0: 1, 1: 2]) == 1)
+        #expect(look([0: 5, 1: 6], [0: 1, 1: 2]) == 2)
+        // The same word again is another piece.
+        #expect(look([0: 5, 1: 6], [0: 2, 1: 2]) == 2)
+        #expect(look([0: 5], [0: 2, 1: 2]) == 1)
+        #expect(watch.notes == Self.notes(0, [0: 5], numbers: [0: 2, 1: 2]).working && watch.earlier == Self.notes(0, [0: 5, 1: 6], numbers: [0: 2, 1: 2]).working)
+        for _ in 0..<20 { #expect(look([:], [0: 2, 1: 2]) == 0) }
     }
 
     @Test("What is no page says nothing")
@@ -41,7 +56,7 @@ import Testing
         // All that a process can write there is read as words.
         let ones = [UInt8](repeating: 0xff, count: 4096)
         #expect(unsafe pwrite(page.descriptor, ones, 4096, 0) == 4096)
-        #expect(page.read() == WorkNotes(crashed: .max, working: [UInt64](repeating: .max, count: WorkPage.places)))
+        #expect(page.read() == WorkNotes(crashed: .max, working: [WorkNote](repeating: WorkNote(number: .max, word: .max), count: WorkPage.places)))
     }
 
     /// Ends this process, a child of an exit test, by a crash: each thread notes its words one after the other, and the one in `place` crashes
@@ -76,7 +91,7 @@ import Testing
             Self.crash(path, place: 1, words: [[100], [5, 0, 101], [102]]) { raise(signal) }
         }
         let notes = page.read()
-        #expect(notes.crashed == 101 && notes.working.prefix(3) == [100, 101, 102])
+        #expect(notes.crashed == 101 && notes.working.prefix(3).map(\.word) == [100, 101, 102] && notes.working.prefix(3).map(\.number) == [1, 2, 1])
         #expect(notes.culprit(of: .killed(signal: signal), hanging: nil) == Culprit(word: 101, hung: false))
     }
 
@@ -100,7 +115,7 @@ import Testing
         await #expect(processExitsWith: .signal(SIGSEGV)) { [path = path as String] in
             Self.crash(path, place: 0, words: [[5, 0], [102], []]) { raise(SIGSEGV) }
         }
-        #expect(page.read() == Self.notes(0, [1: 102]))
+        #expect(page.read() == Self.notes(0, [1: 102], numbers: [0: 1, 1: 1]))
         #expect(page.read().culprit(of: .killed(signal: SIGSEGV), hanging: nil) == nil)
     }
 

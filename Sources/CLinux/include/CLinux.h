@@ -93,7 +93,8 @@ int linux_work_file(void);
 int linux_work_join(int fd);
 /// This thread notes its work in place `index` of the page from now on; it has been joined.
 void linux_work_take_place(int index);
-/// What this thread works on from now on: 0 nothing. One store; without a place nothing happens.
+/// What this thread works on from now on: 0 nothing. In front of it in its place stands how many pieces of work it has begun. Without a place
+/// nothing happens.
 void linux_work_note(uint64_t subject);
 
 // MARK: Confinement (confine.c)
@@ -217,6 +218,7 @@ int linux_send_datagram(const char *path, size_t length, const void *bytes, size
 /// Accepts a non-blocking connection; `peer` may be NULL.
 int linux_accept(int listener, linux_address *_Nullable peer);
 int linux_local_address(int fd, linux_address *address);
+/// Of a TCP connection that the peer has reset: where its first packet came from; once.
 int linux_peer_address(int fd, linux_address *address);
 /// Takes the pending error of a socket: 0 or -errno.
 int linux_socket_error(int fd);
