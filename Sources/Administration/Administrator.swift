@@ -23,6 +23,7 @@ public enum Administrator {
     public static func plan(_ request: AdminRequest, _ configuration: Configuration, _ view: RuntimeView, format: OutputFormat = .text) -> Plan {
         do throws(Refusal) {
             try checkDriver(request)
+            if let tenant = request.tenant { _ = try configured { () throws(ConfigurationError) in try configuration.tenant(named: tenant) } }
             if let effect = try effect(request, configuration, view) {
                 return .perform(effect, Continuation(request: request, effect: effect, format: format))
             }

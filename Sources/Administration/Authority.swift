@@ -67,7 +67,8 @@ extension AdminRequest {
         switch action {
         case .showSystem, .statSystem, .showTargets, .showPortals, .showAccounts, .showDrivers: return .list
         case .updateSystem, .deleteSystem, .showPenalties, .clearPenalties, .newPortal, .deletePortal, .updatePortal, .startDriver, .stopDriver: return .whole
-        case .newTarget(let tid, _), .deleteTarget(let tid, _), .showTarget(let tid), .statTarget(let tid), .updateTarget(let tid, _),
+        case .newTarget(let tid, _): return .tenant(TargetID(rawValue: tid).map { configuration.tenancy.owner(of: $0) } ?? .default)
+        case .deleteTarget(let tid, _), .showTarget(let tid), .statTarget(let tid), .updateTarget(let tid, _),
              .bindInitiators(let tid, _, _), .unbindInitiators(let tid, _), .newLogicalUnit(let tid, _, _), .deleteLogicalUnit(let tid, _),
              .statLogicalUnit(let tid, _), .updateLogicalUnit(let tid, _, _), .statSession(let tid, _), .showConnections(let tid),
              .deleteConnection(let tid, _, _), .statConnections(let tid, _):
@@ -79,23 +80,78 @@ extension AdminRequest {
         }
     }
 
-    /// The same about this tenant, if it names none: what it is about is then the same whoever looks at it.
-    public func about(_ tenant: Tenant?) -> AdminRequest {
+    /// The same about this tenant, if it names none.
+    func about(_ tenant: Tenant?) -> AdminRequest {
         var request = self
         if request.tenant == nil, let tenant { request.tenant = Array(tenant.name.utf8) }
         return request
     }
 }
 
+/// What policy allows of requests that come together. Pure: what the gate of the management socket asks.
+public struct Allowances: Sendable {
+    private let requests: [(request: AdminRequest, allowance: ManagementDecision.Allowance)]
+    /// Which tenants they may be about, all together.
+    public let reach: Reach
+    /// The rules that allow them, each once.
+    public let grants: [Grant]
+    /// Whether PAM has to authenticate first.
+    public let authenticates: Bool
+
+    /// - Throws: for the first one that policy refuses; nothing is said yet of what there is
+    public init(_ requests: [AdminRequest], of peer: Peer, _ policy: Policy, _ configuration: Configuration) throws(Transaction.Refused) {
+        var allowed: [(AdminRequest, ManagementDecision.Allowance)] = []
+        var reach = Reach.tenants([])
+        var grants: [Grant] = []
+        // Nothing at all is for those who may do something.
+        if requests.isEmpty, !policy.grants.contains(where: { peer.isOne(of: $0.subjects) }) {
+            throw Transaction.Refused(nil, .unsupportedOperation, "\(ManagementDecision.Refusal.nobody)")
+        }
+        for (index, request) in requests.enumerated() {
+            let question = request.question(configuration)
+            switch decide(peer, question, policy) {
+            case .refused(let refusal): throw Transaction.Refused(requests.count > 1 ? index : nil, .unsupportedOperation, "\(refusal)")
+            case .allowed(let allowance):
+                // What it is about is then the same whoever looks at it.
+                allowed.append((question.object == .unnamedTenant ? request.about(allowance.tenant) : request, allowance))
+                reach = reach.union(allowance.reach)
+                for grant in allowance.grants where !grants.contains(grant) { grants.append(grant) }
+            }
+        }
+        self.requests = allowed
+        self.reach = reach
+        self.grants = grants
+        authenticates = allowed.contains { $0.1.authenticates }
+    }
+
+    /// The requests as they are to be carried out within `reach`.
+    /// - Throws: for the first of many about what is not there for who asks: whatever comes before it, it fails as it would alone
+    public func resolved(_ configuration: Configuration) throws(Transaction.Refused) -> [AdminRequest] {
+        for (index, (request, allowance)) in requests.enumerated() where requests.count > 1 && !allowance.reachesObject {
+            let alone = Sight(allowance.reach).plan(configuration, RuntimeView()) { Administrator.plan(request, $0, $1) }
+            guard case .answer(let answer) = alone, let reason = answer.reason, let error = TgtError(rawValue: answer.response.error) else {
+                throw Transaction.Refused(index, .invalidRequest, Sight.hidden)
+            }
+            throw Transaction.Refused(index, error, reason)
+        }
+        return requests.map(\.request)
+    }
+}
+
 /// What there is for whoever asks. A plan is made in what they see first: so what they hear of it is what they may know. What then
-/// fails only because of what they do not see is refused without a reason.
+/// fails only because of what they do not see, or would change some of that, is refused without a reason.
 public struct Sight: Sendable {
     private let reach: Reach
 
     public init(_ reach: Reach) { self.reach = reach }
     public static let everything = Sight(.all)
 
-    private static let hidden = "it cannot be done"
+    /// What of the configuration there is.
+    public func seen(_ configuration: Configuration) -> Configuration {
+        if case .tenants(let tenants) = reach { configuration.seen(by: tenants) } else { configuration }
+    }
+
+    fileprivate static let hidden = "it cannot be done"
 
     /// - Parameter make: plans within a configuration and what is going on in it
     public func plan(_ configuration: Configuration, _ view: RuntimeView, _ make: (Configuration, RuntimeView) -> Plan) -> Plan {
@@ -104,25 +160,64 @@ public struct Sight: Sendable {
         let first = make(seen, view.seen(in: seen))
         guard first.isAction else { return first }
         let plan = make(configuration, view)
-        return plan.isAction ? plan : .answer(.refusal(.invalidRequest, Self.hidden))
+        return plan.isAction && plan.stays(within: tenants, configuration) ? plan : .answer(.refusal(.invalidRequest, Self.hidden))
     }
 
     /// The same for a part of a transaction.
+    /// - Parameter changes: what a result changes, and into what
     func attempt<Result>(
-        _ configuration: Configuration, _ view: RuntimeView, _ make: (Configuration, RuntimeView) throws(Transaction.Refused) -> Result
+        _ configuration: Configuration, _ view: RuntimeView, changes: (Result) -> (changes: [Change], new: Configuration),
+        _ make: (Configuration, RuntimeView) throws(Transaction.Refused) -> Result
     ) throws(Transaction.Refused) -> Result {
         guard case .tenants(let tenants) = reach else { return try make(configuration, view) }
         let seen = configuration.seen(by: tenants)
         _ = try make(seen, view.seen(in: seen))
-        do throws(Transaction.Refused) { return try make(configuration, view) } catch {
+        let result: Result
+        do throws(Transaction.Refused) { result = try make(configuration, view) } catch {
             throw Transaction.Refused(error.request, .invalidRequest, Self.hidden)
         }
+        let (changes, new) = changes(result)
+        guard changes.stay(within: tenants, configuration, new) else { throw Transaction.Refused(nil, .invalidRequest, Self.hidden) }
+        return result
     }
 }
 
 extension Plan {
     /// Whether something is done, not only answered.
     fileprivate var isAction: Bool { if case .answer = self { false } else { true } }
+
+    /// Whether nobody else's is touched.
+    fileprivate func stays(within tenants: Set<Tenant>, _ old: Configuration) -> Bool {
+        switch self {
+        case .answer: true
+        case .stop: false
+        case .commit(let new, let changes, _): changes.stay(within: tenants, old, new)
+        case .perform(let effect, _):
+            switch effect {
+            case .drawSecret: true
+            case .openStore(let store): old.targets[store.key.target].map { tenants.contains($0.tenant) } ?? false
+            case .withdrawLogicalUnit(let key): old.targets[key.target].map { tenants.contains($0.tenant) } ?? false
+            case .withdrawTarget(let id, _), .endConnection(let id, _, _): old.targets[id].map { tenants.contains($0.tenant) } ?? false
+            case .listen, .renewPortal, .close, .clearPenalties: false
+            }
+        }
+    }
+}
+
+extension [Change] {
+    /// Whether all of them are about what is these tenants', before and after. What is the whole daemon's is nobody's.
+    fileprivate func stay(within tenants: Set<Tenant>, _ old: Configuration, _ new: Configuration) -> Bool {
+        func isTheirs(_ id: TargetID) -> Bool { [old, new].compactMap { $0.targets[id]?.tenant }.allSatisfy(tenants.contains) }
+        return allSatisfy { change in
+            switch change {
+            case .targetAdded(let id), .targetRemoved(let id), .targetStateChanged(let id), .parametersChanged(let id), .rulesChanged(let id), .accountsChanged(let id?):
+                isTheirs(id)
+            case .logicalUnitAdded(let key), .logicalUnitRemoved(let key), .logicalUnitChanged(let key), .mediumChanged(let key): isTheirs(key.target)
+            case .accountChanged(let key): tenants.contains(key.tenant)
+            case .accountsChanged(nil), .portalAdded, .portalRemoved, .portalChanged, .systemStateChanged, .debugChanged: false
+            }
+        }
+    }
 }
 
 extension RuntimeView {

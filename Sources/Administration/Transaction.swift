@@ -82,20 +82,26 @@ public struct Transaction: Sendable {
     }
 
     public func prepare(_ configuration: Configuration, _ view: RuntimeView) throws(Refused) -> Needs {
-        try sight.attempt(configuration, view) { configuration, view throws(Refused) in try walk(configuration, view, outcomes: nil).needs }
+        try attempt(configuration, view) { configuration, view throws(Refused) in try walk(configuration, view, outcomes: nil) }.needs
     }
 
     /// - Parameters:
     ///   - needs: what has been done
     ///   - outcomes: how the openings and listens went: each `.opened` or `.listening`
     public func commit(_ needs: Needs, _ outcomes: [Int: EffectOutcome], _ configuration: Configuration, _ view: RuntimeView) throws(Refused) -> Commit {
-        try sight.attempt(configuration, view) { configuration, view throws(Refused) in
+        try attempt(configuration, view) { configuration, view throws(Refused) in
             let walk = try walk(configuration, view, outcomes: outcomes, withdrawn: Set(needs.targets.keys))
             guard walk.needs == needs else {
                 throw Refused(nil, .logicalUnitActive, "somebody else has changed the same targets meanwhile; try again")
             }
-            return walk.commit(from: configuration)
-        }
+            return walk
+        }.commit(from: configuration)
+    }
+
+    private func attempt(
+        _ configuration: Configuration, _ view: RuntimeView, _ walk: (Configuration, RuntimeView) throws(Refused) -> TransactionWalk
+    ) throws(Refused) -> TransactionWalk {
+        try sight.attempt(configuration, view, changes: { ($0.changes, $0.new) }, walk)
     }
 
     private func walk(
@@ -120,7 +126,7 @@ private struct TransactionWalk {
     private(set) var new: Configuration
     private(set) var needs = Transaction.Needs()
     /// In the order in which they were made, as if each request stood alone.
-    private var changes: [Change] = []
+    private(set) var changes: [Change] = []
     private var stores: [LogicalUnitKey: Int] = [:]
     private var listened: [PortalAddress] = []
 

@@ -138,9 +138,10 @@ int linux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode
     return (int)RESULT(syscall(SYS_openat2, directory, path, &how, sizeof how));
 }
 
-ssize_t linux_mapper_name(uint64_t device, char *name, size_t capacity) {
-    char path[64];
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/dm/name", major((dev_t)device), minor((dev_t)device));
+ssize_t linux_mapper_name(const char *root, uint64_t device, char *name, size_t capacity) {
+    char path[4096];
+    int length_of_path = snprintf(path, sizeof path, "%s/sys/dev/block/%u:%u/dm/name", root, major((dev_t)device), minor((dev_t)device));
+    if (length_of_path < 0 || (size_t)length_of_path >= sizeof path) return -ENAMETOOLONG;
     int fd = linux_open(path, O_RDONLY);
     if (fd < 0) return fd;
     ssize_t length = RESULT(read(fd, name, capacity));

@@ -17,6 +17,7 @@ public enum AdministratorRole {
         do {
             try Sandbox.tie(toParent: parent)
             try Sandbox.bound(memory: memory, seconds: seconds)
+            try Sandbox.keepDescendants()
         } catch {
             return 1
         }
@@ -29,8 +30,7 @@ public enum AdministratorRole {
                 user = NameService.name(of: uid)
                 guard send(identified(uid, user, gids), over: door) else { return 1 }
             case .lookUp(let name):
-                let found = NameService.user(named: String(decoding: name, as: UTF8.self))
-                let answer = found.map { identified($0.uid, $0.name, $0.gids) } ?? .identified(uid: 0, user: nil, gids: [], groups: [])
+                let answer = found(name).map { identified($0.uid, $0.name, $0.gids) } ?? .identified(uid: .max, user: nil, gids: [], groups: [])
                 guard send(answer, over: door) else { return 1 }
             case .check(let directory, let authenticates):
                 guard let user, let name = String(validating: user, as: UTF8.self) else { return 1 }
@@ -41,6 +41,14 @@ public enum AdministratorRole {
             }
         }
         return 0
+    }
+
+    /// A name, or else a number.
+    private static func found(_ name: [UInt8]) -> (uid: UInt32, name: [UInt8], gids: [UInt32])? {
+        guard let text = String(validating: name, as: UTF8.self) else { return nil }
+        if let user = NameService.user(named: text) { return user }
+        guard let known = UInt32(text).flatMap({ NameService.name(of: $0) }), let name = String(validating: known, as: UTF8.self) else { return nil }
+        return NameService.user(named: name)
     }
 
     private static func identified(_ uid: UInt32, _ user: [UInt8]?, _ gids: [UInt32]) -> AdministratorAnswer {

@@ -333,7 +333,7 @@ public final class Control {
         if isTransaction { return transact(admission, format, reply) }
         guard let request = admission.requests.first else { return }
         if case .explainPolicy(let question) = request.action {
-            explainPolicy(question, of: request.tenant, admission.identity.peer, format, reply)
+            explainPolicy(question, of: request.tenant, within: admission.sight, admission.identity.peer, format, reply)
         } else {
             submit(request, within: admission.sight, format: format, reply)
         }

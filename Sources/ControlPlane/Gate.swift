@@ -60,19 +60,15 @@ final class Gate {
 
     /// - Parameters:
     ///   - configuration: that of the moment, whenever it is asked for
-    ///   - whenDone: called once; not at all for a peer that goes away before
+    ///   - whenDone: called once
     func admit(
         _ requests: [AdminRequest], _ asker: Asker, configuration: @escaping () -> Configuration, _ whenDone: @escaping (Result<Admission, Turned>) -> Void
     ) {
-        guard policy.asksPAM else {
-            let identity = AdministratorIdentity(peer: Peer(uid: asker.uid, gids: asker.peer.groups))
-            return whenDone(decided(requests, identity, configuration(), hasAuthenticated: false).map(\.admission))
-        }
+        var identity = AdministratorIdentity(peer: asker.byNumbers)
+        guard policy.asksPAM else { return whenDone(Result { () throws(Turned) in try settled(requests, asker, identity, configuration(), hasAuthenticated: false) }) }
         checks.identify(asker) { [unowned self] check, result in
-            var identity = AdministratorIdentity(peer: Peer(uid: asker.uid, gids: asker.peer.groups))
             switch result {
-            case .failure(.gone): return
-            case .failure(.failed(let reason)): return whenDone(.failure(turned(identity, "who it is cannot be found out: \(reason)")))
+            case .failure(let trouble): return whenDone(.failure(turned(identity, "who it is cannot be found out: \(trouble)")))
             case .success(let peer): identity.peer = peer
             }
             guard identity.peer.user != nil else {
@@ -80,16 +76,13 @@ final class Gate {
                 return whenDone(.failure(turned(identity, "the name service knows nobody of this number")))
             }
             let authenticates: Bool
-            switch decided(requests, identity, configuration(), hasAuthenticated: true) {
-            case .failure(let turned):
+            do throws(Turned) { authenticates = try allowances(requests, identity, configuration()).authenticates } catch {
                 check.dismiss()
-                return whenDone(.failure(turned))
-            case .success(let decided): authenticates = decided.authenticates
+                return whenDone(.failure(error))
             }
             check.verify(authenticates: authenticates) { [unowned self] result in
                 switch result {
-                case .failure(.gone): return
-                case .failure(.failed(let reason)): return whenDone(.failure(turned(identity, "PAM: \(reason)")))
+                case .failure(let trouble): return whenDone(.failure(turned(identity, "PAM: \(trouble)")))
                 case .success(let (verdict, wantedConversation)):
                     identity.verdict = verdict
                     guard verdict.isGranted else {
@@ -98,20 +91,19 @@ final class Gate {
                     }
                     identity.proof = authenticates ? .authenticated : .account
                     // Somebody may have typed for long: what counts is how things are now.
-                    whenDone(decided(requests, identity, configuration(), hasAuthenticated: authenticates).map(\.admission))
+                    whenDone(Result { () throws(Turned) in try settled(requests, asker, identity, configuration(), hasAuthenticated: authenticates) })
                 }
             }
         }
     }
 
-    /// Finds somebody by name, to explain what he may do.
+    /// Finds somebody by name or number, to explain what he may do; nil: there is nobody.
     func lookUp(_ name: [UInt8], for uid: UInt32, _ whenDone: @escaping (Peer?) -> Void) {
         guard name.count <= AdministratorLimits.name else { return whenDone(nil) }
         checks.lookUp(name, for: uid) { check, result in
             check.dismiss()
-            let found = try? result.get()
-            if let found, found.user != nil { return whenDone(found) }
-            whenDone(UInt32(String(decoding: name, as: UTF8.self)).map { Peer(uid: $0) })
+            // One without a name is asked for nothing, either, when it asks for something.
+            whenDone((try? result.get()).flatMap { $0.user != nil && PeerLimits.isSomebody($0.uid) ? $0 : nil })
         }
     }
 
@@ -122,45 +114,32 @@ final class Gate {
 
     // MARK: What policy says
 
-    private typealias Decided = (admission: Admission, authenticates: Bool)
-
-    private func decided(
-        _ requests: [AdminRequest], _ identity: AdministratorIdentity, _ configuration: Configuration, hasAuthenticated: Bool
-    ) -> Result<Decided, Turned> {
-        var identity = identity
-        var resolved: [AdminRequest] = []
-        var authenticates = false
-        var reach = Reach.tenants([])
-        for (index, request) in requests.enumerated() {
-            func refuse(_ error: TgtError, _ reason: String) -> Result<Decided, Turned> {
-                var answer = Answer.refusal(error, reason)
-                if requests.count > 1 { answer.request = index }
-                return .failure(Turned(answer: answer, identity: identity))
-            }
-            let question = request.question(configuration)
-            switch decide(identity.peer, question, policy) {
-            case .refused(let refusal):
-                log.notice("policy refuses \(question.permission): \(refusal)", metadata: identity.metadata)
-                return refuse(.unsupportedOperation, "\(refusal)")
-            case .allowed(let allowance):
-                let request = question.object == .unnamedTenant ? request.about(allowance.tenant) : request
-                // One of many about what is not there for who asks: whatever comes before it, it fails as it would alone.
-                if requests.count > 1, !allowance.reachesObject {
-                    let alone = Sight(allowance.reach).plan(configuration, RuntimeView()) { Administrator.plan(request, $0, $1) }
-                    guard case .answer(let answer) = alone, let reason = answer.reason, let error = TgtError(rawValue: answer.response.error) else {
-                        return refuse(.invalidRequest, "it cannot be done")
-                    }
-                    return refuse(error, reason)
-                }
-                resolved.append(request)
-                authenticates = authenticates || allowance.authenticates
-                reach = reach.union(allowance.reach)
-                for grant in allowance.grants where !identity.grants.contains(grant) { identity.grants.append(grant) }
-            }
+    private func allowances(
+        _ requests: [AdminRequest], _ identity: AdministratorIdentity, _ configuration: Configuration
+    ) throws(Turned) -> Allowances {
+        do throws(Transaction.Refused) { return try Allowances(requests, of: identity.peer, policy, configuration) } catch {
+            let what = requests.dropFirst(error.request ?? 0).first?.permission.description ?? "an empty transaction"
+            log.notice("policy refuses \(what): \(error.reason)", metadata: identity.metadata)
+            throw Turned(answer: error.answer, identity: identity)
         }
-        identity.reach = reach
-        if authenticates, !hasAuthenticated { return .failure(turned(identity, "what is asked needs authentication by now")) }
-        return .success((Admission(requests: resolved, sight: Sight(reach), identity: identity), authenticates))
+    }
+
+    /// What comes of requests of somebody of whom PAM has said all that it has to say.
+    private func settled(
+        _ requests: [AdminRequest], _ asker: Asker, _ identity: AdministratorIdentity, _ configuration: Configuration, hasAuthenticated: Bool
+    ) throws(Turned) -> Admission {
+        // Its connection may be in other hands by now.
+        guard asker.peer.isAlive else { throw turned(identity, "the process that has connected has ended") }
+        let allowances = try allowances(requests, identity, configuration)
+        guard hasAuthenticated || !allowances.authenticates else { throw turned(identity, "what is asked needs authentication by now") }
+        var identity = identity
+        identity.grants = allowances.grants
+        identity.reach = allowances.reach
+        do throws(Transaction.Refused) {
+            return Admission(requests: try allowances.resolved(configuration), sight: Sight(allowances.reach), identity: identity)
+        } catch {
+            throw Turned(answer: error.answer, identity: identity)
+        }
     }
 }
 

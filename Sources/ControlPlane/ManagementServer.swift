@@ -85,7 +85,10 @@ final class ManagementServer {
         do throws(SystemError) {
             peer = try ConnectedPeer(of: descriptor.rawValue)
         } catch {
-            guard error.isShortage else { return log.warning("a management connection cannot be served: \(error)") }
+            guard error.isShortage else {
+                onRefusedPeer?(nil, "it cannot be found out who it is: \(error)")
+                return log.warning("a management connection is closed, for it cannot be found out who it is: \(error)")
+            }
             // Whoever it is waits with those that are not accepted.
             listener?.rest(for: error)
             let number = descriptor.release()
@@ -111,18 +114,19 @@ final class ManagementServer {
             connections[ObjectIdentifier(connection)] = connection
             perUser[uid, default: 0] += 1
         } catch {
-            onRefusedPeer?(nil, "\(error)")
+            onRefusedPeer?(peer.credentials.uid, "\(error)")
             log.warning("a management connection cannot be served: \(error)")
         }
     }
 
     /// At a limit, a connection that lets us wait for its request, else one that does not take its answer, goes for the new one:
     /// so who connects and idles keeps nobody out.
+    /// What others have open keeps neither root out nor our own user.
     /// - Returns: false if there is none such
     private func makeRoom(for uid: UInt32) -> Bool {
         if perUser[uid, default: 0] >= limits.managementConnectionsPerUser, !closeIdlest(of: uid) { return false }
         guard connections.count >= limits.managementConnections else { return true }
-        return perUser.max { $0.value < $1.value }.map { closeIdlest(of: $0.key) } ?? false
+        return perUser.max { $0.value < $1.value }.map { closeIdlest(of: $0.key) } ?? false || PeerLimits.goesFirst(uid)
     }
 
     /// Closes the oldest connection of the user that has not sent its whole request, or else has not taken its whole answer.

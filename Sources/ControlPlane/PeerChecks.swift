@@ -17,6 +17,8 @@ enum PeerLimits {
 
     /// Whether a number is somebody's: not the one that stands for whoever has none here, and not the one that means none (-1).
     static func isSomebody(_ uid: UInt32) -> Bool { uid != 65534 && uid != .max }
+    /// Whether it is root's, or our own: these are served whatever the others do.
+    static func goesFirst(_ uid: UInt32) -> Bool { uid == 0 || uid == Identity.current.uid }
 }
 
 /// Somebody with a request at the management socket.
@@ -34,6 +36,10 @@ final class Asker {
     }
 
     var uid: UInt32 { peer.credentials.uid }
+    /// Its groups that are somebody's: the number that stands for whatever has none here is in no grant.
+    var gids: Set<UInt32> { peer.groups.filter(PeerLimits.isSomebody) }
+    /// By the kernel's word alone.
+    var byNumbers: Peer { Peer(uid: uid, gids: gids) }
 
     /// The connection is closed.
     func isGone() { whenGone?() }
@@ -41,10 +47,18 @@ final class Asker {
 
 /// One transaction with the process that knows people: who is it, and may he go on?
 final class PeerCheck {
-    enum Trouble: Error {
+    enum Trouble: Error, CustomStringConvertible {
         /// No answer in time, or the process has failed.
         case failed(String)
+        /// Whoever asks has closed the connection.
         case gone
+
+        var description: String {
+            switch self {
+            case .failed(let reason): reason
+            case .gone: "whoever asks has gone away"
+            }
+        }
     }
     typealias Identified = (PeerCheck, Result<Peer, Trouble>) -> Void
     typealias Verdict = (Result<(PAMVerdict, wantedConversation: Bool), Trouble>) -> Void
@@ -121,7 +135,9 @@ final class PeerCheck {
         case .identified(let uid, let user, let gids, let groups):
             guard let whenIdentified else { return fail(.failed("it said what it may not")) }
             self.whenIdentified = nil
-            whenIdentified(self, .success(Peer(uid: uid, user: user, gids: Set(gids), groups: Set(groups))))
+            // Of whoever asks, the process says the names; the numbers are the kernel's.
+            let (uid, gids) = asker.map { ($0.uid, $0.gids) } ?? (uid, Set(gids))
+            whenIdentified(self, .success(Peer(uid: uid, user: user, gids: gids, groups: Set(groups))))
         case .verdict(let step, let code, let wantedConversation):
             guard let whenJudged, let step = PAMVerdict.Step(rawValue: step) else { return fail(.failed("it said what it may not")) }
             self.whenJudged = nil
@@ -155,7 +171,7 @@ final class PeerChecks {
 
     /// Identifies whoever asks. Then `verify` it, or `dismiss` the check.
     func identify(_ asker: Asker, _ whenDone: @escaping PeerCheck.Identified) {
-        let gids = Array(asker.peer.groups.sorted().prefix(AdministratorLimits.groups))
+        let gids = Array(asker.gids.sorted().prefix(AdministratorLimits.groups))
         begin(PeerCheck(self, uid: asker.uid, .identify(uid: asker.uid, gids: gids), asker, whenDone))
     }
 
@@ -172,7 +188,7 @@ final class PeerChecks {
 
     private func mayStart(_ check: PeerCheck) -> Bool {
         guard running[check.uid, default: 0] < PeerLimits.perUser else { return false }
-        return running.values.reduce(0, +) < PeerLimits.processes || check.uid == 0 || check.uid == Identity.current.uid
+        return running.values.reduce(0, +) < PeerLimits.processes || PeerLimits.goesFirst(check.uid)
     }
 
     private func serve() {

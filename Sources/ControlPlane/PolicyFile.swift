@@ -18,11 +18,9 @@ public struct PolicyFile: Sendable, Equatable {
     /// Reads the file's text. All of it is right, or none of it counts.
     /// - Parameter file: its name, for errors
     public init(yaml text: String, file: String) throws(SettingsError) {
-        let root: Node?
-        do { root = try compose(yaml: text) } catch { throw SettingsError(file: file, line: nil, message: "not YAML: \(error)") }
+        let root = try SettingsFile(name: file).root(of: text)
         do throws(Wrong) {
-            var parts: [String: Node] = [:]
-            if let root, root.null == nil { parts = try root.keys(["roles", "tenants", "grants"]) }
+            let parts = try root?.keys(["roles", "tenants", "grants"]) ?? [:]
             let roles = try Self.roles(parts["roles"])
             let tenants = try Self.tenants(parts["tenants"])
             policy = Policy(try Self.grants(parts["grants"], roles, Set(tenants.keys)))
@@ -44,7 +42,8 @@ public struct PolicyFile: Sendable, Equatable {
                 if isRequired { throw StartError("\(path): there is no such file") }
                 return nil
             }
-            return try PolicyFile(yaml: String(decoding: bytes, as: UTF8.self), file: path)
+            guard let text = String(validating: bytes, as: UTF8.self) else { throw StartError("\(path): it is not UTF-8") }
+            return try PolicyFile(yaml: text, file: path)
         }
     }
     /// Bytes of the file.
@@ -197,7 +196,7 @@ public struct PolicyFile: Sendable, Equatable {
     private static func subjects(_ node: Node?, _ what: String, number: (UInt32) -> Subject, name: ([UInt8]) -> Subject) throws(Wrong) -> [Subject] {
         var subjects: [Subject] = []
         for item in try node?.items("grants, \(what)", most: mostEntries) ?? [] {
-            guard let text = item.scalar?.string, !text.isEmpty, !text.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
+            guard item.null == nil, let text = item.scalar?.string, !text.isEmpty, !text.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
                 throw Wrong(item, "grants, \(what): a name or a number is wanted")
             }
             guard text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else {

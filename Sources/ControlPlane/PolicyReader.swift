@@ -71,9 +71,15 @@ extension Control {
 
     /// Says who may do what: who asks, or somebody whom the name service knows.
     func explainPolicy(
-        _ question: AdminRequest.PolicyQuestion, of tenantName: [UInt8]?, _ peer: Peer, _ format: OutputFormat, _ reply: @escaping (Answer) -> Void
+        _ question: AdminRequest.PolicyQuestion, of tenantName: [UInt8]?, within sight: Sight, _ peer: Peer, _ format: OutputFormat,
+        _ reply: @escaping (Answer) -> Void
     ) {
-        let tenant = tenantName.map { name in (try? configuration.tenant(named: name)) ?? Tenant(name: "") }
+        let tenant: Tenant?
+        do throws(ConfigurationError) {
+            tenant = try tenantName.map { name throws(ConfigurationError) in try sight.seen(configuration).tenant(named: name) }
+        } catch {
+            return reply(.refusal(.invalidRequest, error.description))
+        }
         func explain(_ peer: Peer) { reply(.report(PolicyExplanation(peer, gate.policy, tenant: tenant).rendered(format))) }
         guard let user = question.user else { return explain(peer) }
         gate.lookUp(user, for: peer.uid) { found in

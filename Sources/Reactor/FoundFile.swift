@@ -25,8 +25,14 @@ public struct FoundFile: ~Copyable {
     public init(_ path: String, beneath directory: String) throws(SystemError) {
         let root = FileDescriptor(owning: try unsafe check("open", linux_open(directory, linux_o_path | O_DIRECTORY)))
         let resolve = UInt64(LINUX_RESOLVE_BENEATH | LINUX_RESOLVE_NO_MAGICLINKS)
-        try self.init(FileDescriptor(owning: try unsafe check("openat2", linux_openat2(root.rawValue, path, UInt64(linux_o_path), 0, resolve))))
+        var found: Int32 = -EAGAIN
+        // The kernel gives up where something is renamed while it goes by `..`.
+        for _ in 0..<Self.renames where found == -EAGAIN { found = unsafe linux_openat2(root.rawValue, path, UInt64(linux_o_path), 0, resolve) }
+        try self.init(FileDescriptor(owning: try check("openat2", found)))
     }
+
+    /// How often something may be renamed on the way.
+    private static let renames = 64
 
     private init(_ found: consuming FileDescriptor) throws(SystemError) {
         var status = stat()

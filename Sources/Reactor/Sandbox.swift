@@ -72,6 +72,9 @@ public enum Sandbox {
         _ = try check("setrlimit(RLIMIT_AS)", linux_bound_resources(memory, seconds))
     }
 
+    /// Processes whose parents end become this one's children, so that whoever ends it finds them (`ChildProcess.killAll`).
+    public static func keepDescendants() throws(SystemError) { _ = try check("prctl(PR_SET_CHILD_SUBREAPER)", linux_keep_descendants()) }
+
     /// For a process that parses what peers send and needs nothing but the descriptors it is given: no other user's rights, no
     /// capabilities, no new privileges, no core dumps, no file by name, no new connections, no programs, no new code.
     ///

@@ -27,12 +27,25 @@ public struct SettingsFile: Sendable {
 
     /// Reads the file's text; an empty one leaves all as it is.
     public func read<Subject>(_ text: String, into subject: inout Subject, keys: [SettingsKey<Subject>]) throws(SettingsError) {
-        let root: Node?
-        do { root = try compose(yaml: text) } catch {
-            throw SettingsError(file: name, line: nil, message: "not YAML: \(error)")
+        if let root = try root(of: text) { try read(root, into: &subject, keys: keys) }
+    }
+
+    /// What stands in the file's text; nil: nothing.
+    public func root(of text: String) throws(SettingsError) -> Node? {
+        do {
+            return try compose(yaml: text).flatMap { $0.null == nil ? $0 : nil }
+        } catch {
+            let (line, problem) = Self.place(of: error)
+            throw SettingsError(file: name, line: line, message: "not YAML: \(problem)")
         }
-        guard let root, root.null == nil else { return }
-        try read(root, into: &subject, keys: keys)
+    }
+
+    private static func place(of error: any Error) -> (line: Int?, problem: String) {
+        switch error as? YamlError {
+        case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _), .composer(_, let problem, let mark, _): (mark.line, problem)
+        case .duplicatedKeysInMapping(let keys, let context): (context.mark.line, "\(keys.sorted().joined(separator: ", ")) stands there twice")
+        default: (nil, "\(error)")
+        }
     }
 
     /// Reads a mapping.

@@ -137,12 +137,20 @@ public struct StoreConfinement: Sendable {
     private let directories: [[UInt8]]
     private let mapperNames: [[UInt8]]
     private let deviceLinks: [[UInt8]]
+    /// In front of /sys and /dev/disk.
+    private let root: String
 
     /// - Parameters:
     ///   - directories: absolute paths; regular files beneath them
     ///   - mapperNames: patterns for names of the device mapper
     ///   - deviceLinks: patterns for links under /dev/disk/by-id
     public init(directories: [[UInt8]], mapperNames: [[UInt8]] = [], deviceLinks: [[UInt8]] = []) {
+        self.init(directories: directories, mapperNames: mapperNames, deviceLinks: deviceLinks, root: "")
+    }
+
+    /// - Parameter root: where a test has its own /sys and /dev/disk
+    init(directories: [[UInt8]], mapperNames: [[UInt8]], deviceLinks: [[UInt8]], root: String) {
+        self.root = root
         self.directories = directories
         self.mapperNames = mapperNames
         self.deviceLinks = deviceLinks
@@ -177,18 +185,18 @@ public struct StoreConfinement: Sendable {
     private func isMapped(_ device: UInt64) -> Bool {
         guard !mapperNames.isEmpty else { return false }
         var name = [CChar](repeating: 0, count: 256)
-        let length = unsafe linux_mapper_name(device, &name, name.count)
+        let length = unsafe linux_mapper_name(root, device, &name, name.count)
         guard length > 0 else { return false }
         let bytes = name.prefix(length).map { UInt8(bitPattern: $0) }
         return mapperNames.contains { Wildcard.matches($0[...], bytes[...]) }
     }
 
-    private static let links = "/dev/disk/by-id"
+    private var links: String { root + "/dev/disk/by-id" }
 
     private func isLinked(_ device: UInt64) -> Bool {
-        guard !deviceLinks.isEmpty, let names = try? Files.names(in: Self.links) else { return false }
+        guard !deviceLinks.isEmpty, let names = try? Files.names(in: links) else { return false }
         for name in names where deviceLinks.contains(where: { Wildcard.matches($0[...], Array(name.utf8)[...]) }) {
-            if let found = try? FoundFile(Self.links + "/" + name), found.kind == .blockDevice, found.device == device { return true }
+            if let found = try? FoundFile(links + "/" + name), found.kind == .blockDevice, found.device == device { return true }
         }
         return false
     }

@@ -29,7 +29,7 @@ struct Tgtd {
             exit(code)
         case .run(let options):
             guard options.mode == .foreground || isInBackground else { exit(Background.launch(words)) }
-            // It alone has secrets.
+            // Secrets are here.
             forget_what_is_freed()
             let log = logger("control", toSystemLog: isInBackground)
             exit(Daemon.run(options, isInBackground: isInBackground, log: log) { StandardErrorLog.level.store($0) })
@@ -50,7 +50,10 @@ struct Tgtd {
         switch arguments.role {
         case .login: return NetworkRole.runLogin(door: door, page: FileDescriptor(owning: Role.page), arguments.options, log: log)
         case .data: return NetworkRole.runData(door: door, page: FileDescriptor(owning: Role.page), arguments.options, log: log)
-        case .administrator: return AdministratorRole.run(door: door, parent: arguments.options.parent)
+        case .administrator:
+            // Whatever PAM's modules make of what has been typed.
+            forget_what_is_freed()
+            return AdministratorRole.run(door: door, parent: arguments.options.parent)
         case .opener: return OpenerRole.run(door: door, parent: arguments.options.parent)
         }
     }

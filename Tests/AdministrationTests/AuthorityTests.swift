@@ -25,6 +25,10 @@ private struct World {
             _ = try configuration.newLogicalUnit(LogicalUnitKey(target: id, lun: 1), blockLength: 512, store: BackingStore(kind: .null, path: try StorePath(utf8("/srv/\(tenant.name)/disk"))), medium: .null)
             _ = try configuration.newAccount(account, secret: Secret(utf8("a secret of \(tenant.name)")), tenant: tenant)
             _ = try configuration.newAccount(AccountName(utf8("only-\(tenant.name)")), secret: Secret(utf8("another of \(tenant.name)")), tenant: tenant)
+            let two = try AccountName(utf8("two"))
+            _ = try configuration.newAccount(two, secret: Secret(utf8("the first of \(tenant.name)")), tenant: tenant)
+            _ = try configuration.addSecret(Secret(utf8("the second of \(tenant.name)")), to: two, tenant: tenant)
+            _ = try configuration.bindAccount(two, to: id, outgoing: false)
             _ = try configuration.bind([AddressRule(parsing: utf8("ALL"))], [], to: id)
             let address = try #require(NetworkAddress(parsing: utf8("10.0.0.\(number)")))
             view.sessions.append(.init(
@@ -34,39 +38,53 @@ private struct World {
         _ = try configuration.addPortal(Portal(parsing: utf8("10.9.9.9:3260")))
     }
 
-    /// A request for each permission, about a target of this number and this session, or about accounts of a tenant.
-    static func requests(_ tid: Int32, sid: UInt64, tenant: [UInt8]?) -> [AdminRequest] {
+    /// A request for each row of the table, about a target of this number and this session, or about accounts of a tenant.
+    static func requests(_ tid: Int32, sid: UInt64, tenant: [UInt8]?) -> [String: AdminRequest] {
+        let name = tid == 100 ? "red" : "blue"
         let initiators = AdminRequest.Initiators(address: utf8("10.0.0.7"))
         let setting = AdminRequest.Setting(name: utf8("nop_count"), value: utf8("3"))
         var unit = AdminRequest.NewLogicalUnit()
         unit.bstype = utf8("null")
         unit.path = utf8("/srv/x")
-        let actions: [AdminRequest.Action] = [
-            .showSystem, .updateSystem(.init(name: utf8("State"), value: utf8("offline"))), .deleteSystem, .statSystem,
-            .newTarget(tid: tid + 1, name: utf8("iqn.\(tid == 100 ? "red" : "blue").new")), .deleteTarget(tid: tid, force: true), .showTargets, .showTarget(tid: tid),
-            .statTarget(tid: tid), .updateTarget(tid: tid, setting), .bindInitiators(tid: tid, initiators), .unbindInitiators(tid: tid, .init(address: utf8("ALL"))),
-            .explainAccess(.init(tid: tid, name: utf8("iqn.x"), address: utf8("10.0.0.1"))), .explainPolicy(.init()), .showPenalties, .clearPenalties(address: utf8("ALL")),
-            .newLogicalUnit(tid: tid, lun: 2, unit), .deleteLogicalUnit(tid: tid, lun: 1), .statLogicalUnit(tid: tid, lun: 1),
-            .updateLogicalUnit(tid: tid, lun: 1, [.init(name: utf8("readonly"), value: utf8("1"))]),
-            .newPortal(utf8("127.0.0.1:1")), .deletePortal(utf8("10.9.9.9:3260")), .updatePortal(utf8("10.9.9.9:3260"), [.init(name: utf8("tpgt"), value: utf8("2"))]), .showPortals,
-            .newAccount(user: utf8("new"), password: utf8("secret of twelve"), allowWeak: false), .deleteAccount(user: utf8("user")), .showAccounts,
-            .addSecret(user: utf8("user"), password: utf8("secret of twelve"), allowWeak: false), .retireSecret(user: utf8("user"), .old),
-            .generateSecret(user: utf8("user"), bits: 96), .bindAccount(.init(user: utf8("user"), tid: tid, outgoing: false)),
-            .unbindAccount(.init(user: utf8("user"), tid: tid, outgoing: false)),
-            .bindAccount(.init(user: utf8("user"), tid: nil, outgoing: false)),
-            .statSession(tid: tid, sid: sid), .showConnections(tid: tid), .deleteConnection(tid: tid, sid: sid, cid: 0), .statConnections(tid: tid, sid: sid),
-            .startDriver, .stopDriver, .showDrivers,
+        let actions: [String: AdminRequest.Action] = [
+            "system show": .showSystem, "system update": .updateSystem(.init(name: utf8("State"), value: utf8("offline"))), "system delete": .deleteSystem,
+            "system stat": .statSystem,
+            "target new": .newTarget(tid: tid + 1, name: utf8("iqn.\(name).new")), "target delete": .deleteTarget(tid: tid, force: true),
+            "target show all": .showTargets, "target show": .showTarget(tid: tid), "target stat": .statTarget(tid: tid), "target update": .updateTarget(tid: tid, setting),
+            "target bind": .bindInitiators(tid: tid, initiators), "target unbind": .unbindInitiators(tid: tid, .init(address: utf8("ALL"))),
+            "access explain": .explainAccess(.init(tid: tid, name: utf8("iqn.x"), address: utf8("10.0.0.1"))), "policy explain self": .explainPolicy(.init()),
+            "policy explain": .explainPolicy(.init(user: utf8("somebody"))), "access show": .showPenalties, "access delete": .clearPenalties(address: utf8("ALL")),
+            "logicalunit new": .newLogicalUnit(tid: tid, lun: 2, unit), "logicalunit delete": .deleteLogicalUnit(tid: tid, lun: 1),
+            "logicalunit stat": .statLogicalUnit(tid: tid, lun: 1),
+            "logicalunit update": .updateLogicalUnit(tid: tid, lun: 1, [.init(name: utf8("readonly"), value: utf8("1"))]),
+            "portal new": .newPortal(utf8("127.0.0.1:1")), "portal delete": .deletePortal(utf8("10.9.9.9:3260")),
+            "portal update": .updatePortal(utf8("10.9.9.9:3260"), [.init(name: utf8("tpgt"), value: utf8("2"))]), "portal show": .showPortals,
+            "account new": .newAccount(user: utf8("new"), password: utf8("secret of twelve"), allowWeak: false), "account delete": .deleteAccount(user: utf8("user")),
+            "account show": .showAccounts, "account update": .addSecret(user: utf8("user"), password: utf8("secret of twelve"), allowWeak: false),
+            "account update retire": .retireSecret(user: utf8("two"), .old), "account generate": .generateSecret(user: utf8("user"), bits: 96),
+            "account bind": .bindAccount(.init(user: utf8("user"), tid: tid, outgoing: false)),
+            "account unbind": .unbindAccount(.init(user: utf8("two"), tid: tid, outgoing: false)),
+            "account bind discovery": .bindAccount(.init(user: utf8("user"), tid: nil, outgoing: false)),
+            "session stat": .statSession(tid: tid, sid: sid), "connection show": .showConnections(tid: tid),
+            "connection delete": .deleteConnection(tid: tid, sid: sid, cid: 0), "connection stat": .statConnections(tid: tid, sid: sid),
+            "lld start": .startDriver, "lld stop": .stopDriver, "lld show": .showDrivers,
         ]
-        return actions.map { AdminRequest(tenant: tenant, $0) }
+        return actions.mapValues { AdminRequest(tenant: tenant, $0) }
     }
 
     /// What comes of it: the text of an answer, or what is begun.
     func outcome(_ request: AdminRequest, _ role: PolicyRole, _ reach: Reach, _ format: OutputFormat) -> String {
-        switch decide(Peer(uid: 7), request.question(configuration), Policy([Grant([.uid(7)], role, reach, authenticates: false)])) {
-        case .refused(let refusal): return "policy: \(refusal)"
-        case .allowed(let allowance):
-            let request = request.question(configuration).object == .unnamedTenant ? request.about(allowance.tenant) : request
-            return Self.told(Sight(allowance.reach).plan(configuration, view) { Administrator.plan(request, $0, $1, format: format) })
+        outcome(request, [Grant([.uid(7)], role, reach, authenticates: false)], format)
+    }
+    func outcome(_ request: AdminRequest, _ grants: [Grant], _ format: OutputFormat = .text) -> String {
+        do throws(Transaction.Refused) {
+            let allowances = try Allowances([request], of: Peer(uid: 7), Policy(grants), configuration)
+            guard let request = try allowances.resolved(configuration).first else { return "nothing" }
+            // The policy is no part of the configuration.
+            if case .explainPolicy = request.action { return "answer 0" }
+            return Self.told(Sight(allowances.reach).plan(configuration, view) { Administrator.plan(request, $0, $1, format: format) })
+        } catch {
+            return "policy: \(error.reason)"
         }
     }
 
@@ -81,63 +99,182 @@ private struct World {
 }
 
 @Suite struct AuthorityTests {
+    private static let hidden = "answer \(TgtError.invalidRequest.rawValue) it cannot be done "
     static let foreign = ["blue", "200", "iqn.default", "only-default", "10.9.9.9", "10.0.0.1:", "srv/default"]
 
-    @Test("Every role, about its own tenant, another one and nobody's: what a tenant's people are not to know they do not hear of, as if it were not there")
+    /// Who may do what, in words that the code does not know: for each role what somebody who has it for the tenant `red` may do with what is red's,
+    /// and with what is blue's. `y`: it is done. `n`: the policy refuses it. `w`: the policy refuses it, for it is about all tenants. `-`: there is no such thing.
+    static let table = """
+                                administrator  tenant-administrator  operator  auditor  observer
+        system show             y y            y y                   y y       y y      y y
+        system stat             y y            y y                   y y       y y      y y
+        system update           w w            n n                   n n       n n      n n
+        system delete           w w            n n                   n n       n n      n n
+        target new              y -            y -                   n n       n n      n n
+        target delete           y -            y -                   n n       n n      n n
+        target show all         y y            y y                   y y       y y      y y
+        target show             y -            y -                   y -       y -      y -
+        target update           y -            y -                   y -       n n      n n
+        target bind             y -            y -                   n n       n n      n n
+        target unbind           y -            y -                   n n       n n      n n
+        target stat             y -            y -                   y -       y -      y -
+        logicalunit new         y -            y -                   n n       n n      n n
+        logicalunit delete      y -            y -                   n n       n n      n n
+        logicalunit update      y -            y -                   y -       n n      n n
+        logicalunit stat        y -            y -                   y -       y -      y -
+        portal show             y y            y y                   y y       y y      y y
+        portal new              w w            n n                   n n       n n      n n
+        portal delete           w w            n n                   n n       n n      n n
+        portal update           w w            n n                   n n       n n      n n
+        account new             y -            y -                   n n       n n      n n
+        account delete          y -            y -                   n n       n n      n n
+        account show            y y            y y                   y y       y y      n n
+        account update          y -            y -                   n n       n n      n n
+        account update retire   y -            y -                   n n       n n      n n
+        account generate        y -            y -                   n n       n n      n n
+        account bind            y -            y -                   n n       n n      n n
+        account unbind          y -            y -                   n n       n n      n n
+        account bind discovery  w w            w w                   n n       n n      n n
+        session stat            y -            y -                   y -       y -      y -
+        connection show         y -            y -                   y -       y -      y -
+        connection delete       y -            y -                   y -       n n      n n
+        connection stat         y -            y -                   y -       y -      y -
+        lld show                y y            y y                   y y       y y      y y
+        lld start               w w            n n                   n n       n n      n n
+        lld stop                w w            n n                   n n       n n      n n
+        access explain          y -            y -                   y -       y -      n n
+        access show             w w            n n                   w w       w w      n n
+        access delete           w w            n n                   n n       n n      n n
+        policy explain self     y y            y y                   y y       y y      n n
+        policy explain          w w            w w                   w w       w w      n n
+        """
+
+    /// The rows of the table: what it is about, and for each role what is expected of one's own and of another's.
+    static func rows() throws -> [(what: String, expected: [(PolicyRole, own: Character, other: Character)])] {
+        let roles: [PolicyRole] = [.administrator, .tenantAdministrator, .operator, .auditor, .observer]
+        return try table.split(separator: "\n").dropFirst().map { line in
+            let words = line.split(separator: " ")
+            let letters = try words.suffix(10).map { word in try #require(word.count == 1 ? word.first : nil) }
+            return (words.dropLast(10).joined(separator: " "), roles.enumerated().map { ($1, letters[2 * $0], letters[2 * $0 + 1]) })
+        }
+    }
+
+    /// What an outcome is in the table.
+    private static func letter(_ told: String) -> Character {
+        if told.contains("has a role that may do this") { return "n" }
+        if told.contains("it is about all tenants") { return "w" }
+        return told.hasPrefix("answer 0") || told.hasPrefix("commit") || told.hasPrefix("perform") || told == "stop" ? "y" : "-"
+    }
+
+    @Test("Every role and every request, about its own tenant and another one, is as the table says; others' is as what is not there")
     func everything() throws {
         let world = try World()
-        #expect(Set(World.requests(100, sid: 100, tenant: nil).map(\.permission)) == Set(Permission.all))
+        let rows = try Self.rows()
+        let own = World.requests(100, sid: 100, tenant: nil), other = World.requests(200, sid: 200, tenant: utf8("blue"))
+        let absent = World.requests(250, sid: 200, tenant: utf8("no-such"))
+        #expect(Set(rows.map(\.what)) == Set(own.keys) && Set(own.values.map(\.permission)) == Set(Permission.all))
         var outcomes = 0
-        for role in PolicyRole.shipped {
-            for format in [OutputFormat.text, .json] {
-                let own = World.requests(100, sid: 100, tenant: nil), other = World.requests(200, sid: 200, tenant: utf8("blue"))
-                let absent = World.requests(250, sid: 200, tenant: utf8("no-such"))
-                for index in own.indices {
-                    outcomes += 1
-                    let permission = own[index].permission
-                    let told = world.outcome(own[index], role, .tenants([red]), format)
-                    // With a grant for all, it is what the daemon does without any policy.
-                    let everywhere = world.outcome(other[index], role, .all, format)
-                    guard role.permissions.contains(permission) else {
-                        #expect(told.hasPrefix("policy: ") && everywhere.hasPrefix("policy: "), "\(role.name) \(permission)")
-                        continue
-                    }
-                    #expect(everywhere == World.told(Administrator.plan(other[index], world.configuration, world.view, format: format)))
-                    for word in Self.foreign { #expect(!told.contains(word), "\(role.name) \(permission): \(told)") }
-                    let hidden = world.outcome(other[index], role, .tenants([red]), format)
-                    let nothing = world.outcome(absent[index], role, .tenants([red]), format)
-                    #expect(!hidden.hasPrefix("commit") && !hidden.hasPrefix("perform") || hidden == told, "\(role.name) \(permission): \(hidden)")
+        for (what, expected) in rows {
+            let (mine, theirs, nobodys) = try (#require(own[what]), #require(other[what]), #require(absent[what]))
+            for (role, ownLetter, otherLetter) in expected {
+                for format in [OutputFormat.text, .json] {
+                    outcomes += 3
+                    let told = world.outcome(mine, role, .tenants([red]), format)
+                    #expect(Self.letter(told) == ownLetter, "\(role.name), \(what): \(told)")
+                    for word in Self.foreign { #expect(!told.contains(word), "\(role.name), \(what): \(told)") }
+
+                    let hidden = world.outcome(theirs, role, .tenants([red]), format)
+                    // Nothing is done to what is others': what needs no object is done within one's own.
+                    #expect(Self.letter(hidden) == otherLetter || otherLetter == "y" && theirs.tenant != nil && hidden.contains("there is no tenant"), "\(role.name), \(what): \(hidden)")
+                    let nothing = world.outcome(nobodys, role, .tenants([red]), format)
                     #expect(
                         hidden.replacingOccurrences(["200", "201"], "N").replacingOccurrences(["blue"], "T")
                             == nothing.replacingOccurrences(["250", "251", "200"], "N").replacingOccurrences(["no-such", "blue"], "T"),
-                        "\(role.name) \(permission): \(hidden) / \(nothing)")
+                        "\(role.name), \(what): \(hidden) / \(nothing)")
+
+                    // With a grant for all, it is what the daemon does without any policy.
+                    let everywhere = world.outcome(theirs, role, .all, format)
+                    if ownLetter == "n" {
+                        #expect(Self.letter(everywhere) == "n", "\(role.name), \(what): \(everywhere)")
+                    } else if !what.hasPrefix("policy explain") {
+                        #expect(everywhere == World.told(Administrator.plan(theirs, world.configuration, world.view, format: format)), "\(role.name), \(what)")
+                    }
                 }
             }
         }
-        print("\(outcomes) requests of each kind")
+        print("\(outcomes) outcomes of \(rows.count) requests")
+        #expect(outcomes == 41 * 5 * 2 * 3)
     }
 
-    @Test("A tenant's administrator does what is its tenant's")
-    func own() throws {
+    @Test("Who has what is nobody's does nothing to what is a tenant's, whatever number and name are said")
+    func outside() throws {
         let world = try World()
-        for request in World.requests(100, sid: 100, tenant: nil) where PolicyRole.tenantAdministrator.permissions.contains(request.permission) {
-            // Accounts for discovery are the whole daemon's.
-            if case .bindAccount(let binding) = request.action, binding.tid == nil { continue }
-            if case .retireSecret = request.action { continue }
-            if case .unbindAccount = request.action { continue }
-            if case .explainPolicy = request.action { continue }
-            let told = world.outcome(request, .tenantAdministrator, .tenants([red]), .text)
-            #expect(told.hasPrefix("commit") || told.hasPrefix("perform") || told.hasPrefix("answer 0"), "\(request.permission): \(told)")
+        let grants = [Grant([.uid(7)], .administrator, .tenants([.default]), authenticates: false)]
+        for (tid, name) in [(250, "iqn.blue.new"), (250, "iqn.mine"), (5, "iqn.blue.new")] as [(Int32, String)] {
+            let told = world.outcome(AdminRequest(.newTarget(tid: tid, name: utf8(name))), grants)
+            #expect(told == Self.hidden && !told.contains("blue"), "\(tid) \(name): \(told)")
+            let transaction = Transaction([AdminRequest(.newTarget(tid: tid, name: utf8(name)))], sight: Sight(.tenants([.default])))
+            let refused = #expect(throws: Transaction.Refused.self) { try transaction.prepare(world.configuration, world.view) }
+            #expect(refused?.reason == "it cannot be done")
         }
+        #expect(world.outcome(AdminRequest(.newTarget(tid: 5, name: utf8("iqn.mine"))), grants).hasPrefix("commit"))
+        // The account that opens discovery is the whole daemon's matter.
+        #expect(world.outcome(AdminRequest(.deleteAccount(user: utf8("only-default"))), grants) == Self.hidden)
+        #expect(world.outcome(AdminRequest(.deleteAccount(user: utf8("user"))), grants).hasPrefix("commit"))
+    }
+
+    @Test("What a target's number says counts for who may make one, whoever has such a number from before")
+    func numberOfAnother() throws {
+        var world = try World()
+        let tenancy = world.configuration.tenancy
+        world.configuration.tenancy = Tenancy()
+        _ = try world.configuration.newTarget(#require(TargetID(rawValue: 150)), name: utf8("iqn.old"))
+        world.configuration.tenancy = tenancy
+        // Everything outside of the tenants, and looking at red's.
+        let policy = Policy([
+            Grant([.uid(7)], .administrator, .tenants([.default]), authenticates: false), Grant([.uid(7)], .observer, .tenants([red]), authenticates: false),
+        ])
+        let requests = [AdminRequest(.deleteTarget(tid: 150, force: true)), AdminRequest(.newTarget(tid: 150, name: utf8("iqn.red.mine")))]
+        do throws(Transaction.Refused) {
+            let allowances = try Allowances(requests, of: Peer(uid: 7), policy, world.configuration)
+            _ = try Transaction(allowances.resolved(world.configuration), sight: Sight(allowances.reach)).prepare(world.configuration, world.view)
+            Issue.record("it is done")
+        } catch { #expect(error.request == 1, "\(error)") }
+    }
+
+    @Test("A transaction is what all of its requests are: the first that is refused refuses it, and an empty one is for those who may do something")
+    func mixed() throws {
+        let world = try World()
+        func refused(_ requests: [AdminRequest], _ grants: [Grant], uid: UInt32 = 7) -> Transaction.Refused? {
+            do throws(Transaction.Refused) {
+                let allowances = try Allowances(requests, of: Peer(uid: uid), Policy(grants), world.configuration)
+                _ = try Transaction(allowances.resolved(world.configuration), sight: Sight(allowances.reach)).prepare(world.configuration, world.view)
+                return nil
+            } catch { return error }
+        }
+        let update = AdminRequest.Setting(name: utf8("nop_count"), value: utf8("3"))
+        func updating(_ tid: Int32) -> AdminRequest { AdminRequest(.updateTarget(tid: tid, update)) }
+        func deleting(_ tid: Int32) -> AdminRequest { AdminRequest(.deleteTarget(tid: tid, force: true)) }
+        // May change all of red's, and only update blue's.
+        let grants = [Grant([.uid(7)], .tenantAdministrator, .tenants([red]), authenticates: false), Grant([.uid(7)], .operator, .tenants([blue]), authenticates: true)]
+        #expect(refused([deleting(100), updating(200)], grants) == nil)
+        let other = refused([updating(200), deleting(200)], grants)
+        #expect(other?.request == 1 && other?.error == .noTarget && other?.reason == "there is no target 200")
+        let third = refused([updating(100), updating(1)], grants)
+        #expect(third?.request == 1 && third?.reason == "there is no target 1")
+        #expect(refused([updating(100), AdminRequest(.deleteSystem)], grants)?.error == .unsupportedOperation)
+        #expect(try Allowances([updating(100), updating(200)], of: Peer(uid: 7), Policy(grants), world.configuration).authenticates)
+        #expect(try !Allowances([updating(100), deleting(100)], of: Peer(uid: 7), Policy(grants), world.configuration).authenticates)
+        #expect(refused([], grants) == nil && refused([], grants, uid: 8)?.reason == "the policy has no grant for this user")
     }
 
     @Test("A change is made in the whole configuration, and an account of the same name elsewhere stays as it is")
     func accounts() throws {
         let world = try World()
         let request = AdminRequest(.deleteAccount(user: utf8("user")))
-        let decision = decide(Peer(uid: 7), request.question(world.configuration), Policy([Grant([.uid(7)], .tenantAdministrator, .tenants([red]), authenticates: false)]))
-        let allowance = try #require(decision.allowance)
-        guard case .commit(let new, _, _) = Sight(allowance.reach).plan(world.configuration, world.view, { Administrator.plan(request.about(allowance.tenant), $0, $1) }) else {
+        let allowances = try Allowances([request], of: Peer(uid: 7), Policy([Grant([.uid(7)], .tenantAdministrator, .tenants([red]), authenticates: false)]), world.configuration)
+        let resolved = try #require(allowances.resolved(world.configuration).first)
+        guard case .commit(let new, _, _) = Sight(allowances.reach).plan(world.configuration, world.view, { Administrator.plan(resolved, $0, $1) }) else {
             Issue.record("it is not done")
             return
         }
@@ -164,6 +301,67 @@ private struct World {
         let transaction = Transaction([AdminRequest(.newTarget(tid: 150, name: utf8("iqn.red.new")))], sight: Sight(.tenants([red])))
         let refused = #expect(throws: Transaction.Refused.self) { try transaction.prepare(world.configuration, world.view) }
         #expect(refused?.reason == "it cannot be done" && refused?.request == 0)
+    }
+
+    @Test("A tenant has as many targets, logical units and accounts as it may, and not one more, one by one and together", arguments: [0, 1, 2])
+    func limits(kind: Int) throws {
+        var world = try World()
+        // It has one target, one disk and three accounts; two more of each are allowed.
+        var limits = TenantLimits()
+        (limits.targets, limits.logicalUnits, limits.accounts) = (3, 3, 5)
+        world.configuration.tenancy = Tenancy(world.configuration.tenancy.tenants.mapValues { bounds in
+            var bounds = bounds
+            bounds.limits = limits
+            return bounds
+        })
+        func request(_ index: Int) -> AdminRequest {
+            var unit = AdminRequest.NewLogicalUnit()
+            (unit.bstype, unit.path) = (utf8("null"), utf8("/srv/x"))
+            return switch kind {
+            case 0: AdminRequest(.newTarget(tid: Int32(101 + index), name: utf8("iqn.red.\(index)")))
+            case 1: AdminRequest(.newLogicalUnit(tid: 100, lun: UInt64(2 + index), unit))
+            default: AdminRequest(tenant: utf8("red"), .newAccount(user: utf8("u\(index)"), password: utf8("secret of twelve"), allowWeak: false))
+            }
+        }
+        let name = ["targets", "logical-units", "accounts"][kind], most = [3, 3, 5][kind]
+        // Whoever asks: somebody of the tenant, and somebody for all.
+        for sight in [Sight(.tenants([red])), .everything] {
+            var configuration = world.configuration
+            for index in 0..<2 {
+                guard case .commit(let new, _, _) = sight.plan(configuration, world.view, { Administrator.plan(request(index), $0, $1) }) else {
+                    Issue.record("\(name) \(index) is refused")
+                    return
+                }
+                configuration = new
+            }
+            let above = World.told(sight.plan(configuration, world.view) { Administrator.plan(request(2), $0, $1) })
+            #expect(above.contains("tenant red may have \(most) \(name)"), "\(above)")
+            // Others have their own.
+            guard case .commit = Sight.everything.plan(configuration, world.view, { Administrator.plan(AdminRequest(.newTarget(tid: 201, name: utf8("iqn.blue.2"))), $0, $1) }) else {
+                Issue.record("another tenant is refused")
+                return
+            }
+            func together(_ count: Int) -> String? {
+                do throws(Transaction.Refused) {
+                    _ = try Transaction((0..<count).map(request), sight: sight).prepare(world.configuration, world.view)
+                    return nil
+                } catch { return error.reason }
+            }
+            #expect(together(1) == nil && together(2) == nil && together(3) == "tenant red may have \(most) \(name)")
+        }
+        // Who has more than it may from before keeps it, and gets no more.
+        limits = TenantLimits()
+        (limits.targets, limits.logicalUnits, limits.accounts) = (0, 0, 0)
+        world.configuration.tenancy = Tenancy(world.configuration.tenancy.tenants.mapValues { bounds in
+            var bounds = bounds
+            bounds.limits = limits
+            return bounds
+        })
+        #expect(World.told(Sight.everything.plan(world.configuration, world.view) { Administrator.plan(request(0), $0, $1) }).contains("may have 0 \(name)"))
+        guard case .commit = Sight.everything.plan(world.configuration, world.view, { Administrator.plan(AdminRequest(.updateTarget(tid: 100, .init(name: utf8("nop_count"), value: utf8("3")))), $0, $1) }) else {
+            Issue.record("it cannot change what it has")
+            return
+        }
     }
 
     @Test("A transaction is held to its tenant and to its limits")

@@ -1,6 +1,8 @@
 import Access
 import Foundation
+import Glibc
 import Model
+import Reactor
 import SettingsFile
 import Testing
 @testable import ControlPlane
@@ -67,6 +69,46 @@ import Testing
         #expect(example.policy.grants.count == 3 && example.tenancy.tenants.count == 1)
     }
 
+    @Test("However deep something stands, it is an error and no more", arguments: ["[", "{a: ", "- "])
+    func deep(level: String) {
+        guard case .failure(let error) = Self.read("grants: " + (level == "- " ? "\n" : "") + String(repeating: level, count: 100_000)) else {
+            Issue.record("it is taken")
+            return
+        }
+        #expect("\(error)".contains("not YAML"), "\(error)")
+    }
+
+    @Test("Names with blanks and backslashes, and users and groups that nobody has, are taken as they stand")
+    func names() throws {
+        let file = try Self.read("grants:\n  - users: ['EXAMPLE\\bob smith', \"EXAMPLE\\\\eve\", no-such-user, 4000000000]\n    groups: [no such group]\n    role: observer\n    tenant: all").get()
+        #expect(file.policy.grants[0].subjects == ["EXAMPLE\\bob smith", "EXAMPLE\\eve", "no-such-user"].map { .user(Array($0.utf8)) } + [.uid(4_000_000_000), .group(Array("no such group".utf8))])
+        let peer = Peer(uid: 5, user: Array("EXAMPLE\\bob smith".utf8))
+        #expect(decide(peer, ManagementQuestion(Permission(.target, .show), .list), file.policy).allowance != nil)
+        #expect(decide(Peer(uid: 5, user: Array("EXAMPLE\\bob".utf8)), ManagementQuestion(Permission(.target, .show), .list), file.policy) == .refused(.nobody))
+    }
+
+    @Test("A file is read whole or not at all: too long, not text, or others' to write, it is none")
+    func files() throws {
+        let path = NSTemporaryDirectory() + "policy-\(UUID().uuidString)"
+        defer { unsafe _ = unlink(path) }
+        func trouble(_ bytes: [UInt8], mode: mode_t = 0o644, owner: UInt32? = nil) -> String {
+            _ = FileManager.default.createFile(atPath: path, contents: Data(bytes))
+            unsafe _ = chmod(path, mode)
+            if let owner { unsafe _ = chown(path, owner, 0) }
+            do { return try PolicyFile.Source(path: path, isRequired: true).read() == nil ? "none" : "" } catch { return "\(error)" }
+        }
+        let right = Array("grants: []\n".utf8)
+        #expect(trouble(right) == "")
+        #expect(trouble(right + [UInt8](repeating: 0x23, count: PolicyFile.greatestLength)).contains("is larger than"))
+        #expect(trouble(right + [0x23, 0xff, 0xfe]).contains("not UTF-8"))
+        #expect(trouble(right, mode: 0o664).contains("can be written by others") && trouble(right, mode: 0o646).contains("can be written by others"))
+        if geteuid() == 0 { #expect(trouble(right, owner: 12345).contains("belongs to uid 12345")) }
+        unsafe _ = unlink(path)
+        #expect(throws: StartError.self) { try PolicyFile.Source(path: path, isRequired: true).read() }
+        #expect(try PolicyFile.Source(path: path, isRequired: false).read() == nil)
+        #expect(throws: FileError.self) { try PolicyFile.Source(path: "/", isRequired: false).read() }
+    }
+
     @Test("Nothing at all grants nothing") func empty() throws {
         for text in ["", "# nothing\n", "grants: []\n"] { #expect(try Self.read(text).get().policy.grants.isEmpty) }
     }
@@ -96,7 +138,22 @@ import Testing
         ("tenants:\n  red:\n    target-names: [\"iqn.*\"]\n    tids: 1-2\n  blue:\n    target-names: [\"*.b\"]\n    tids: 3-4", 5, "tenants red and blue overlap: the target names *.b and iqn.*"),
         ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n  blue:\n    target-names: [iqn.b]\n    tids: 2-4", 5, "the target numbers 2 to 4 and 1 to 2"),
         ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n    directories: [/srv]\n  blue:\n    target-names: [iqn.b]\n    tids: 3-4\n    directories: [/srv/blue]", 6, "the directories /srv/blue and /srv"),
-        ("grants: [\n", nil, "not YAML"), ("tenants:\n  red:\n    tids: 1-2\n    tids: 3-4", nil, "tids"),
+        ("grants: [\n", 2, "not YAML"), ("tenants:\n  red:\n    tids: 1-2\n    tids: 3-4", 3, "tids stands there twice"),
+        ("grants:\n\t- users: [a]", 2, "not YAML"), ("grants: []\n---\ngrants: []", 2, "not YAML"), ("roles: [r]", 1, "keys with values"), ("tenants: red", 1, "keys with values"),
+        ("grants:\n  - observer", 2, "keys with values"), ("grants:\n  - users: a\n    role: observer\n    tenant: all", 2, "a list"),
+        ("grants:\n  - users: [~]\n    role: observer\n    tenant: all", 2, "a name or a number"), ("grants:\n  - users: [\"\"]\n    role: observer\n    tenant: all", 2, "a name or a number"),
+        ("grants:\n  - users: [[a]]\n    role: observer\n    tenant: all", 2, "a name or a number"), ("grants:\n  - users: [a]\n    role: [observer]\n    tenant: all", 3, "there is no role"),
+        ("grants:\n  - users: [a]\n    role: observer\n    tenant: {red: 1}", 4, "there is no tenant"),
+        ("grants:\n  - users: [a]\n    role: observer\n    tenant: all\n    authenticate: [no]", 5, "yes or no"), ("grants:\n  - users: [a]\n    role: observer\n    tenant: all\n    authenticate: true", 5, "yes or no"),
+        ("grants:\n  - groups: [4294967295]\n    role: observer\n    tenant: all", 2, "nobody has the number"),
+        ("grants:\n  - groups: [g]\n    users: [a, a]\n    role: observer\n    tenant: all", 2, "user a has the role observer for all tenants already"),
+        ("tenants:\n  red:\n    target-names: iqn.a\n    tids: 1-2", 3, "a list"), ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 5", 4, "a range"),
+        ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: [1, 2]", 4, "a range"), ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n    portals: [here]", 5, "no portal"),
+        ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n    limits: 3", 5, "keys with values"), ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n    limits: {targets: many}", 5, "a number from 0"),
+        ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n    directories: [/srv/../etc]", 5, "directory"),
+        ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n    devices: [/dev/mapper/a/b]", 5, "no device"),
+        ("tenants:\n  red:\n    target-names: [iqn.a]\n    tids: 1-2\n    devices: [\"/dev/mapper/v*\"]\n  blue:\n    target-names: [iqn.b]\n    tids: 3-4\n    devices: [\"/dev/mapper/*w\"]", 6, "the devices /dev/mapper/*w and /dev/mapper/v*"),
+        ("tenants:\n  red:\n    target-names: [iqn.a, iqn.c]\n    tids: 1-2\n  blue:\n    target-names: [\"iqn.?\"]\n    tids: 3-4", 5, "the target names iqn.? and iqn."),
     ] as [(String, Int?, String)])
     func wrong(text: String, line: Int?, message: String) {
         guard case .failure(let error) = Self.read(text) else {

@@ -64,6 +64,8 @@ int linux_pidfd_reap(int pidfd, int *status);
 int linux_set_thread_name(const char *name);
 int linux_set_parent_death_signal(int signal);
 int linux_set_dumpable(bool dumpable);
+/// Makes this process the parent of its descendants whose own parents end (PR_SET_CHILD_SUBREAPER).
+int linux_keep_descendants(void);
 int linux_set_no_new_privileges(void);
 /// Takes every capability out of the bounding set; needs CAP_SETPCAP.
 int linux_drop_bounding_set(void);
@@ -186,7 +188,8 @@ int linux_try_record_lock(int fd);
 
 enum { LINUX_RESOLVE_NO_MAGICLINKS = 0x02, LINUX_RESOLVE_NO_SYMLINKS = 0x04, LINUX_RESOLVE_BENEATH = 0x08 };
 /// What the device mapper calls the block device, if it is one of its own: bytes of the name without its end, or -errno.
-ssize_t linux_mapper_name(uint64_t device, char *name, size_t capacity);
+/// `root` stands in front of /sys: "", or a tree of a test's own.
+ssize_t linux_mapper_name(const char *root, uint64_t device, char *name, size_t capacity);
 int linux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
 
 /// A lock for many readers or one writer, who waits for no reader that comes after him.
