@@ -71,6 +71,8 @@ public enum AccessDecision: Hashable, Sendable {
         case name
         /// There is no such target.
         case noTarget
+        /// The target's tenant has other portals.
+        case portal
         /// Accounts are bound to the target (or to discovery), and it has not authenticated.
         case authenticationRequired
         /// It has authenticated with an account that is not bound there, or not for this initiator.
@@ -87,7 +89,7 @@ public enum AccessDecision: Hashable, Sendable {
         /// What the initiator is told (RFC 7143 §11.13.5). Whoever is not admitted does not learn whether the target exists.
         public var loginStatus: LoginStatus {
             switch self {
-            case .noRules, .address, .name, .noTarget, .account, .tlsRequired, .otherIdentity: .notFound
+            case .noRules, .address, .name, .noTarget, .portal, .account, .tlsRequired, .otherIdentity: .notFound
             case .authenticationRequired, .mutualAuthenticationRequired: .authenticationFailure
             case .offline: .serviceUnavailable
             }
@@ -100,6 +102,7 @@ public enum AccessDecision: Hashable, Sendable {
             case .address: "no address rule of the target admits it"
             case .name: "no name rule of the target admits it"
             case .noTarget: "there is no such target"
+            case .portal: "it has come through a portal that is none of the target's tenant"
             case .authenticationRequired: "an account is bound there, and it has not authenticated"
             case .account: "the account is not bound there for this initiator"
             case .mutualAuthenticationRequired: "the target wants mutual authentication, and was asked for no proof"
@@ -143,12 +146,14 @@ public func decide(_ target: TargetConfiguration, initiator: ISCSIName, address:
 /// - Parameters:
 ///   - account: whose secret it has proved to know; nil: nobody's
 ///   - isMutual: whether it has let the target prove itself, too
+///   - local: our own address that it has reached; nil: one where the target is there
 public func decideLogin(
     _ configuration: Configuration, targetName: ISCSIName, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil,
-    isMutual: Bool = false, channel: Channel = .clear
+    isMutual: Bool = false, channel: Channel = .clear, local: PortalAddress? = nil
 ) -> AccessDecision {
     guard channel.admits(initiator) else { return .refused(.otherIdentity) }
     guard let target = configuration.target(named: targetName) else { return .refused(.noTarget) }
+    guard local.map({ configuration.tenancy.serves(target.tenant, at: $0) }) ?? true else { return .refused(.portal) }
     guard channel.isTLS || !target.requiresTLS else { return .refused(.tlsRequired) }
     let decision = decide(target, initiator: initiator, address: address)
     guard decision.isAdmitted else { return decision }
@@ -178,17 +183,20 @@ public func decideDiscovery(
 /// The targets that the initiator could log in to, by number: whose rules admit it, and whose accounts.
 ///
 /// An account that is bound to any target is an identity, and sees what that may log in to. One that is bound to discovery alone is a key
-/// to the list: behind it, as without any, an initiator sees the targets that some account is bound to for it, or none at all.
+/// to the list: behind it, as without any, an initiator sees the targets that some account is bound to for it, or none at all. An account of
+/// discovery is no tenant's: one of the same name that a tenant has is another one.
+/// - Parameter local: our own address that it has reached; nil: one where all of them are there
 public func discoverable(
-    _ configuration: Configuration, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil, channel: Channel = .clear
+    _ configuration: Configuration, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil, channel: Channel = .clear,
+    local: PortalAddress? = nil
 ) -> [TargetConfiguration] {
     guard channel.admits(initiator) else { return [] }
-    let targets = configuration.sortedTargets
-    let identity = account.flatMap { account in targets.contains { $0.accounts.admits(account) } ? account : nil }
+    let targets = configuration.sortedTargets.filter { target in local.map { configuration.tenancy.serves(target.tenant, at: $0) } ?? true }
+    let identity = account.flatMap { account in targets.contains { $0.tenant == .default && $0.accounts.admits(account) } ? account : nil }
     return targets.filter { target in
         guard channel.isTLS || !target.requiresTLS, decide(target, initiator: initiator, address: address).isAdmitted else { return false }
         if target.accounts.isEmpty { return true }
-        return identity.map { target.accounts.admits($0, initiator) } ?? target.accounts.incoming.contains { target.accounts.admits($0, initiator) }
+        return identity.map { target.tenant == .default && target.accounts.admits($0, initiator) } ?? target.accounts.incoming.contains { target.accounts.admits($0, initiator) }
     }
 }
 

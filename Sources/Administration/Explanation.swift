@@ -10,6 +10,8 @@ struct Explanation {
     private let decision: AccessDecision
     /// By which it has authenticated, and was asked to.
     private let account: AccountName?
+    /// Through which alone the target is reached; none: through all.
+    private let portals: [PortalAddress]
 
     init(_ question: AdminRequest.AccessQuestion, _ configuration: Configuration) throws(Refusal) {
         let target = try Administrator.target(question.tid, configuration)
@@ -25,6 +27,7 @@ struct Explanation {
         decision = decideLogin(configuration, targetName: target.name, initiator: initiator, address: address, account: account, isMutual: true,
             channel: question.overTLS ? .tls(.initiator(initiator)) : .clear)
         self.account = target.accounts.isEmpty ? nil : account
+        portals = configuration.tenancy.tenants[target.tenant]?.portals ?? []
     }
 
     private var rules: [AccessRule] {
@@ -41,6 +44,7 @@ struct Explanation {
             let kind = if case .address = rule { "address" } else { "name" }
             return "    by the \(kind) rule \(rule.spelling)" + (rule.mask == .all ? "" : " (LUNs \(rule.mask))")
         }
+        if reason == nil, !portals.isEmpty { lines.append("    through the portals \(portals.map(\.description).joined(separator: ", "))") }
         if reason == nil, let account { lines.append("    by the account \(account)") }
         if let mask = decision.mask, mask != .all { lines.append("    shown LUNs: \(mask)") }
         return Array((lines.joined(separator: "\n") + "\n").utf8)
@@ -57,6 +61,7 @@ struct Explanation {
                 }
                 writer.field("luns", rule.mask.description)
             }
+            writer.strings("portals", portals.map(\.description))
             writer.field("luns", decision.mask?.description)
             writer.field("account", decision.isAdmitted ? account?.description : nil)
         }

@@ -624,12 +624,12 @@ public final class Control {
     }
 
     /// Ends the sessions of these targets that the rules of today do not admit any more, and shows the others what they show.
-    private func applyRules(of changed: Set<TargetID>, _ rest: Countdown) {
+    func applyRules(of changed: Set<TargetID>, _ rest: Countdown) {
         for (tsih, record) in sessions.records where changed.contains(record.tid) {
             guard let target = configuration.targets[record.tid] else { continue }
             let decision = decideLogin(
                 configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network, account: record.account,
-                isMutual: record.proof?.isMutual ?? false, channel: record.channel)
+                isMutual: record.proof?.isMutual ?? false, channel: record.channel, local: PortalAddress(record.local))
             guard case .refused(let reason) = decision, reason != .offline else {
                 if let mask = decide(target, initiator: record.initiatorName, address: record.peer.network).mask, mask != record.mask {
                     log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record))

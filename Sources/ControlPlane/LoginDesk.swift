@@ -80,7 +80,7 @@ package struct LoginDesk {
         guard applicants.count < Self.mostApplicants else { return .refuse(.outOfResources, "too many logins at once") }
         var applicant = Applicant(phase: .proving, question: question, peer: peer, local: local, channel: channel, evidence: evidence)
         let tag = Self.portalGroupTag(at: local, configuration)
-        switch decide(question, nil, peer: peer, channel, configuration, sessions) {
+        switch decide(question, nil, peer: peer, local: local, channel, configuration, sessions) {
         case .admitted(let parameters):
             applicant.proceed(parameters)
             applicants[id] = applicant
@@ -131,7 +131,7 @@ package struct LoginDesk {
             return .refuse(.authenticationFailure, "\(incoming == nil ? "there is no account" : "a wrong response for account") “\(escaped(answer.name))”")
         }
         let proof = LoginProof(account: incoming.name, algorithm: answer.algorithm, isMutual: answer.counterdemand != nil, isInClear: !applicant.channel.isTLS)
-        switch decide(applicant.question, proof, peer: applicant.peer, applicant.channel, configuration, sessions) {
+        switch decide(applicant.question, proof, peer: applicant.peer, local: applicant.local, applicant.channel, configuration, sessions) {
         case .refused(let status, let reason): return .refuse(status, reason)
         case .admitted(let parameters):
             let ours = answer.counterdemand.map { counterdemand in outgoing.flatMap { Self.proof(of: $0, counterdemand, answer.algorithm) } }
@@ -156,7 +156,7 @@ package struct LoginDesk {
     }
 
     private func decide(
-        _ question: LoginQuestion, _ proof: LoginProof?, peer: SocketAddress, _ channel: Channel, _ configuration: Configuration,
+        _ question: LoginQuestion, _ proof: LoginProof?, peer: SocketAddress, local: SocketAddress, _ channel: Channel, _ configuration: Configuration,
         _ sessions: SessionTable
     ) -> Verdict {
         let account = proof?.account
@@ -166,7 +166,7 @@ package struct LoginDesk {
             return .admitted(SessionParameters())
         }
         let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network, account: account,
-            isMutual: proof?.isMutual ?? false, channel: channel)
+            isMutual: proof?.isMutual ?? false, channel: channel, local: PortalAddress(local))
         if let refusal = Self.refusal(decision) { return refusal }
         guard let target = configuration.target(named: name) else { return .refused(.notFound, "there is no such target") }
         if question.tsih != 0 {
@@ -207,7 +207,8 @@ package struct LoginDesk {
         guard peer == applicant.peer else { throw .outOfPhase("finish on another connection than began") }
         guard outcome.identity == applicant.question else { throw .outOfPhase("finish for somebody else than began") }
         guard let offered = applicant.offered, outcome.negotiated.isWithin(offered) else { throw .outOfPhase("finish with more than was offered") }
-        if case .refused(let status, let reason) = decide(applicant.question, applicant.proof, peer: applicant.peer, applicant.channel, configuration, sessions) {
+        if case .refused(let status, let reason) = decide(
+            applicant.question, applicant.proof, peer: applicant.peer, local: applicant.local, applicant.channel, configuration, sessions) {
             return .refuse(status, reason)
         }
         guard let name = applicant.question.targetName, let target = configuration.target(named: name),
@@ -243,7 +244,7 @@ package struct LoginDesk {
     ) -> [DiscoveredTarget] {
         let portal = configuration.portal(reachedAt: PortalAddress(local))
         let (address, tag) = (portal?.advertised?.description ?? "\(local)", portal?.groupTag ?? Portal.defaultGroupTag)
-        return discoverable(configuration, initiator: initiator, address: peer.network, account: account, channel: channel)
+        return discoverable(configuration, initiator: initiator, address: peer.network, account: account, channel: channel, local: PortalAddress(local))
             .filter { target in
                 switch scope {
                 case .all: true

@@ -158,7 +158,7 @@ final class LoginFront {
         }
         // A portal may be taken away while somebody logs in there.
         guard let portal = control.portals.portal(number: said.portal) else { return send(.drop(id), nil) }
-        guard portal.portal.endpoint.admits(local) else { throw .outOfPhase("begin at another portal than it has come to") }
+        guard portal.portal.endpoint.admits(PortalAddress(local)) else { throw .outOfPhase("begin at another portal than it has come to") }
         let (channel, evidence) = try way(said, portal)
         let party = Penalties.Party(peer, channel)
         guard !control.penalties.keepsOut(party, at: control.loop.now) || !party.isKnown else {
@@ -259,12 +259,4 @@ final class LoginFront {
 extension OpenPortal {
     /// Who serves it.
     var kind: LoginFront.Kind { portal.tls == nil ? .clear : .tls }
-}
-
-extension PortalAddress {
-    /// Whether a connection whose own end has this address may have come through it.
-    fileprivate func admits(_ local: SocketAddress) -> Bool {
-        let here = PortalAddress(local)
-        return here.port == port && here.address.family == address.family && (address.value == 0 || here.address == address)
-    }
 }

@@ -59,6 +59,8 @@ extension Control {
             case .success(let file?):
                 gate.policy = file.policy
                 configuration.tenancy = file.tenancy
+                // A tenant may have other portals now.
+                applyRules(of: Set(configuration.targets.keys), Countdown {})
                 notePolicy(file)
                 log.notice("the policy has been read again: \(file.policy.grants.count) grants, \(file.tenancy.tenants.count) tenants")
             case .success(nil): log.notice("there is no policy at \(source.path): who may administer is as it was")

@@ -130,7 +130,7 @@ public struct JSONWriter: Sendable {
 /// | `--mode portal --op show` | `portals` [portal] |
 /// | `--mode lld --op show` | `drivers` [`name`, `state`, `targets` [`tid`, `name`]] |
 /// | `--mode access --op show` | `penalties` [`source` (an IPv4 address, or an IPv6 network), `secondsLeft`] that have to wait after failures to log in |
-/// | `--mode access --op explain` | `access`: `admitted`, `reason` (why not), `rules` [`address` or `name`, `luns`] that decide, `luns` that the initiator is shown, `account` it has to have authenticated with |
+/// | `--mode access --op explain` | `access`: `admitted`, `reason` (why not), `rules` [`address` or `name`, `luns`] that decide, `luns` that the initiator is shown, `account` it has to have authenticated with, `portals` of the target's tenant: through these alone (none: through all) |
 /// | `--op stat` of system, target, logicalunit | `statistics` [statistics] |
 /// | `--mode session --op stat` | `statistics` [statistics], `connections` [traffic] |
 /// | `--mode connection --op stat` | `connections` [traffic] |

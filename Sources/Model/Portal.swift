@@ -42,6 +42,11 @@ public struct PortalAddress: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
+    /// Whether a connection whose own end has this address may have come through it.
+    public func admits(_ local: PortalAddress) -> Bool {
+        local.port == port && local.address.family == address.family && (address.value == 0 || local.address == address)
+    }
+
     /// As in TargetAddress (RFC 7143 §13.8), without the group tag.
     public var description: String {
         address.family == .ipv4 ? "\(address):\(port)" : "[\(address)]:\(port)"

@@ -93,7 +93,7 @@ public struct TenantBounds: Hashable, Sendable {
     /// The numbers of its targets, and of no other's.
     public var targetNumbers: ClosedRange<Int32>
     public var places: StorePlaces
-    /// Which portals it is shown.
+    /// Its targets are reached and listed through these alone, and these it is shown. None: they are reached through all, and it is shown none.
     public var portals: [PortalAddress]
     public var limits: TenantLimits
 
@@ -156,6 +156,12 @@ public struct Tenancy: Hashable, Sendable {
         throw ConfigurationError(.invalid, "target names and numbers are those of a tenant (\(own.joined(separator: "; ")))")
     }
 
+    /// Whether a tenant's targets are there for a connection whose own end has this address.
+    public func serves(_ tenant: Tenant, at local: PortalAddress) -> Bool {
+        guard let portals = tenants[tenant]?.portals, !portals.isEmpty else { return true }
+        return portals.contains { $0.admits(local) }
+    }
+
     /// Where the stores of a tenant may be; nil: anywhere.
     func places(of tenant: Tenant) -> StorePlaces? {
         // The stores of a tenant that is gone are nowhere.
@@ -181,7 +187,7 @@ extension Configuration {
         view.accountTable = accountTable.filter { seen.contains($0.key.tenant) }
         view.discoveryAccounts = AccountBindings()
         let shown = view.tenancy.tenants.values.flatMap(\.portals)
-        view.portals = portals.filter { shown.contains($0.endpoint) }
+        view.portals = portals.filter { portal in shown.contains { portal.endpoint.admits($0) || $0.admits(portal.endpoint) } }
         return view
     }
 

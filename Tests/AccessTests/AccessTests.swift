@@ -133,6 +133,54 @@ struct LoginTests {
         for (refusal, status) in statuses { #expect(refusal.loginStatus == status) }
     }
 
+    @Test("a tenant's target is there at the tenant's portals alone, to log in to and in the list")
+    func portals() throws {
+        var configuration = Configuration(identitySource: IdentitySource(installation: [UInt8](0..<16)))
+        func bounds(_ name: String, _ numbers: ClosedRange<Int32>, _ portals: [String]) throws -> TenantBounds {
+            TenantBounds(
+                targetNames: [try NameRule(parsing: utf8("iqn.\(name).*"))], targetNumbers: numbers, places: .nowhere,
+                portals: try portals.map { try PortalAddress(parsing: utf8($0)) })
+        }
+        configuration.tenancy = Tenancy([
+            Tenant(name: "red"): try bounds("red", 10...19, ["10.0.0.1:3260", "[::]:3261"]), Tenant(name: "blue"): try bounds("blue", 20...29, []),
+        ])
+        for (number, target) in [(1, "iqn.t"), (10, "iqn.red.t"), (20, "iqn.blue.t")] as [(Int32, String)] {
+            let id = try #require(TargetID(rawValue: number))
+            _ = try configuration.newTarget(id, name: utf8(target))
+            _ = try configuration.bind([AddressRule(parsing: utf8("ALL"))], [], to: id)
+        }
+        for (local, isThere) in [
+            ("10.0.0.1:3260", true), ("10.0.0.1:3261", false), ("10.0.0.2:3260", false), ("[::1]:3261", true), ("[2001:db8::1]:3261", true), ("[::1]:3260", false), ("0.0.0.0:3260", false),
+        ] {
+            let here = try PortalAddress(parsing: utf8(local))
+            func decide(_ target: String) throws -> AccessDecision {
+                decideLogin(configuration, targetName: try name(target), initiator: try name("iqn.i"), address: address("10.1.1.1"), local: here)
+            }
+            #expect(try decide("iqn.red.t") == (isThere ? .admitted([.address(AddressRule(parsing: utf8("ALL")))]) : .refused(.portal)), "\(local)")
+            #expect(try decide("iqn.t").isAdmitted && decide("iqn.blue.t").isAdmitted && decide("iqn.red.x") == .refused(.noTarget))
+            let listed = discoverable(configuration, initiator: try name("iqn.i"), address: address("10.1.1.1"), local: here).map(\.id.rawValue)
+            #expect(listed == (isThere ? [1, 10, 20] : [1, 20]), "\(local)")
+        }
+        #expect(AccessDecision.Refusal.portal.loginStatus == .notFound)
+        #expect(try decideLogin(configuration, targetName: name("iqn.red.t"), initiator: name("iqn.i"), address: address("10.1.1.1")).isAdmitted)
+    }
+
+    @Test("an account of discovery is nobody's of a tenant who has one of that name")
+    func discoveryAccount() throws {
+        var configuration = Configuration(identitySource: IdentitySource(installation: [UInt8](0..<16)))
+        let red = Tenant(name: "red"), user = try AccountName(utf8("u"))
+        configuration.tenancy = Tenancy([red: TenantBounds(targetNames: [try NameRule(parsing: utf8("iqn.red.*"))], targetNumbers: 10...19, places: .nowhere)])
+        for (number, target, tenant) in [(1, "iqn.t", .default), (10, "iqn.red.t", red)] as [(Int32, String, Tenant)] {
+            let id = try #require(TargetID(rawValue: number))
+            _ = try configuration.newTarget(id, name: utf8(target))
+            _ = try configuration.bind([AddressRule(parsing: utf8("ALL"))], [], to: id)
+            _ = try configuration.newAccount(user, secret: Secret(utf8("a secret of \(target)")), tenant: tenant)
+            _ = try configuration.bindAccount(user, to: id, outgoing: false)
+        }
+        let listed = discoverable(configuration, initiator: try name("iqn.i"), address: address("10.1.1.1"), account: user).map(\.id.rawValue)
+        #expect(listed == [1])
+    }
+
     @Test("an account admits to the targets it is bound to, for the initiator that it is bound for")
     func authenticated() throws {
         var configuration = try configuration(["ALL"], ["iqn.*"])
