@@ -2,121 +2,6 @@ import Foundation
 import Glibc
 import Testing
 
-private func permit(_ path: String, _ mode: mode_t) { unsafe _ = chmod(path, mode) }
-
-/// A tgtd with a policy and services of PAM's of its own, and administrators of other uids.
-private final class Administered {
-    let files: Folder
-    let daemon: Daemon
-
-    /// Users that every Debian has.
-    static let daemonUser = 1, bin = 2, games = 5, mail = 8, news = 9, webUser = 33
-    static let tenants = """
-        tenants:
-          red:
-            target-names: ["iqn.2026-11.org.example:red*"]
-            tids: 100-199
-            directories: [FOLDER/red]
-          blue:
-            target-names: ["iqn.2026-11.org.example:blue*"]
-            tids: 200-299
-            directories: [FOLDER/blue]
-
-        """
-    static let root = "grants:\n  - {users: [0], role: administrator, tenant: all, authenticate: no}\n"
-    static let letIn = "auth required pam_permit.so\naccount required pam_permit.so\n"
-
-    /// - Parameters:
-    ///   - grants: behind root's
-    ///   - pam: the service's file; FOLDER stands for the folder of these files
-    ///   - passwd: lines for /etc/passwd, and shadow's for /etc/shadow, as this daemon sees them
-    init(grants: String, pam: String = letIn, options: [String] = [], passwd: String = "", shadow: String = "", scripts: [String: String] = [:]) throws {
-        files = try Folder()
-        permit(files.path, 0o755)
-        for directory in ["pam.d", "red", "blue"] { try FileManager.default.createDirectory(atPath: files.path(directory), withIntermediateDirectories: true) }
-        try files.write("pam.d/tgtd", pam.replacingOccurrences(of: "FOLDER", with: files.path))
-        try files.write("tgtd.yaml", "pam:\n  directory: \(files.path("pam.d"))\n")
-        for (name, text) in scripts {
-            try files.write(name, text.replacingOccurrences(of: "FOLDER", with: files.path))
-            permit(files.path(name), 0o755)
-        }
-        try Self.write(grants, files)
-        var wrapper: [String] = []
-        if !passwd.isEmpty {
-            for (name, more) in [("passwd", passwd), ("shadow", shadow)] {
-                try files.write(name, String(contentsOfFile: "/etc/\(name)", encoding: .utf8) + more)
-            }
-            let folder = files.path
-            let mounts = ["passwd", "shadow"].map { "mount --bind \(folder)/\($0) /etc/\($0)" }.joined(separator: " && ")
-            wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", mounts + " && exec \"$@\"", "sh"]
-        }
-        daemon = try Daemon(options: ["--config", files.path("tgtd.yaml"), "--policy", files.path("policy.yaml")] + options, wrapper: wrapper)
-        permit(daemon.folder.path, 0o755)
-    }
-
-    private static func write(_ grants: String, _ files: Folder) throws {
-        try files.write("policy.yaml", (tenants + root + grants).replacingOccurrences(of: "FOLDER", with: files.path))
-    }
-    func rewrite(grants: String) throws { try Self.write(grants, files) }
-
-    /// A tgtadm of this user.
-    func start(_ uid: Int, _ line: String, groups: [Int] = [], answers: [String]? = nil, client: String = Subject.tgtadm) throws -> Running {
-        var words = ["setpriv", "--reuid=\(uid)", "--regid=\(uid)", groups.isEmpty ? "--clear-groups" : "--groups=\(groups.map(String.init).joined(separator: ","))", client]
-        words += ["-C", String(Daemon.controlPort), "--lld", "iscsi"] + line.split(separator: " ").map(String.init)
-        if let answers {
-            let file = daemon.folder.fresh("answers")
-            try Data(answers.joined(separator: "\n").utf8).write(to: URL(fileURLWithPath: file))
-            permit(file, 0o644)
-            words += ["--answers", file]
-        }
-        return try Running(words, environment: ["TGT_IPC_SOCKET": daemon.folder.path("socket")], folder: daemon.folder)
-    }
-    func tgtadm(_ uid: Int, _ line: String, groups: [Int] = [], answers: [String]? = nil, client: String = Subject.tgtadm, seconds: Double = 30) throws -> Finished {
-        try start(uid, line, groups: groups, answers: answers, client: client).wait(seconds: seconds)
-    }
-
-    static func target(_ tid: Int, _ name: String) -> String { "--op new --mode target --tid \(tid) -T iqn.2026-11.org.example:\(name)" }
-    static let show = "--op show --mode target"
-
-    /// Processes that know people.
-    var checks: Int { Processes.children(of: daemon.process.pid).count { Processes.arguments(of: $0).contains("administrator") } }
-
-    /// Clients that ask for something and answer no question, until they are ended: prints a line for each question.
-    func prompts(_ uid: Int, _ count: Int) throws -> Running {
-        try Running(
-            ["setpriv", "--reuid=\(uid)", "--regid=\(uid)", "--clear-groups", "/usr/bin/python3", "-u", "-c", Self.prompter, daemon.folder.path("socket.\(Daemon.controlPort)"), String(count)],
-            folder: daemon.folder)
-    }
-    private static let prompter = """
-        import socket, struct, sys, select
-        hello = b"PORTCULL" + struct.pack(">HHB", 1, 1, 1)
-        body = b"\\0" + struct.pack(">I", 0) + bytes([12])
-        waiting = []
-        for _ in range(int(sys.argv[2])):
-            client = socket.socket(socket.AF_UNIX)
-            client.connect(sys.argv[1])
-            client.sendall(hello + bytes(120 - len(hello)))
-            client.recv(16, socket.MSG_WAITALL)
-            client.sendall(bytes([1, 0, 0, 0]) + struct.pack(">I", len(body)) + body)
-            waiting.append(client)
-        asked = []
-        while waiting:
-            for client in select.select(waiting, [], [])[0]:
-                if client.recv(4096)[:1] == b"\\4": print("asked")
-                waiting.remove(client)
-                asked.append(client)
-        select.select([], [], [])
-
-        """
-}
-
-extension Folder {
-    fileprivate func write(_ name: String, _ text: String) throws {
-        try Data(text.utf8).write(to: URL(fileURLWithPath: path(name)))
-        permit(path(name), 0o644)
-    }
-}
-
 /// Who administers: real processes of other uids, a real socket, real PAM.
 @Suite(.enabled(if: Subject.isPortcullis && geteuid() == 0, "other users are root's to become")) struct AdministratorTests {
     private static let denied = "you may not administer this daemon, or have not proved who you are"
@@ -239,6 +124,19 @@ extension Folder {
         #expect(it.daemon.log.contains("can be written by others"))
     }
 
+    @Test("Root is subject to the policy as anybody is")
+    func root() throws {
+        let it = try Administered(grants: "  - {users: [mail], role: administrator, tenant: all, authenticate: no}\n")
+        try it.rewrite(grants: "  - {users: [mail], role: administrator, tenant: all, authenticate: no}\n  - {users: [root], role: observer, tenant: red, authenticate: no}\n", root: "grants:\n")
+        it.daemon.process.signal(SIGHUP)
+        #expect(eventually(within: 5) { it.daemon.log.contains("the policy has been read again") }, it.daemon.evidence)
+        let new = try it.tgtadm(0, Administered.target(1, "root"))
+        #expect(new.ending == .exited(22) && new.output.contains("no grant of this user has a role that may do this"), "\(new.evidence)")
+        #expect(try it.tgtadm(Administered.mail, Administered.target(1, "other")).succeeded, it.daemon.evidence)
+        let shown = try it.tgtadm(0, Administered.show)
+        #expect(shown.succeeded && shown.output.isEmpty, "\(shown.evidence)")
+    }
+
     @Test("Explain says who may do what, and by which line")
     func explain() throws {
         let it = try Administered(grants: """
@@ -252,7 +150,26 @@ extension Folder {
         #expect(text.contains("    target show: allowed as auditor of all tenants (line 13)\n") && text.contains("    system update: refused: no grant of this user has a role that may do this\n"), "\(text)")
         let json = try it.tgtadm(Administered.mail, "--op explain --mode policy --json").output
         #expect(try JSONSerialization.jsonObject(with: Data(json.utf8)) is [String: Any] && json.contains("\"user\": \"mail\"") || json.contains("\"user\":\"mail\""), "\(json)")
-        #expect(try it.tgtadm(0, "--op explain --mode policy --user no-such-user").output.contains("can't find the account"))
+        // By its number it is the same user, and groups and names count.
+        let byNumber = try it.tgtadm(0, "--op explain --mode policy --user 8").output
+        #expect(byNumber == text, "\(byNumber)")
+        for nobody in ["no-such-user", "54321", "nobody", "65534", "4294967295"] {
+            #expect(try it.tgtadm(0, "--op explain --mode policy --user \(nobody)").output.contains("can't find the account"), "\(nobody)")
+        }
+        // Others than oneself are for those who administer all tenants, and a tenant that is not one's own is none.
+        let other = try it.tgtadm(Administered.mail, "--op explain --mode policy --user root")
+        #expect(other.succeeded, "\(other.evidence)")
+        try it.rewrite(grants: "  - {users: [mail], role: tenant-administrator, tenant: red, authenticate: no}\n")
+        it.daemon.process.signal(SIGHUP)
+        #expect(eventually(within: 5) { it.daemon.log.contains("the policy has been read again: 2 grants, 2 tenants") }, it.daemon.evidence)
+        #expect(try it.tgtadm(Administered.mail, "--op explain --mode policy --user root").output.contains("it is about all tenants"))
+        #expect(try it.tgtadm(Administered.mail, "--op explain --mode policy --tenant red").output.contains("target new: allowed as tenant-administrator of tenant red (line 12)\n"))
+        for tenant in ["blue", "no-such"] {
+            let refused = try it.tgtadm(Administered.mail, "--op explain --mode policy --tenant \(tenant)")
+            #expect(refused.ending == .exited(22) && refused.output.contains("there is no tenant “\(tenant)”"), "\(refused.evidence)")
+        }
+        #expect(try it.tgtadm(0, "--op explain --mode policy --tenant no-such").output.contains("there is no tenant"))
+        #expect(try it.tgtadm(0, "--op explain --mode policy --tenant blue").succeeded)
     }
 
     @Test("Without a policy, our own user administers, and others hear that they may not; the socket's mode and group are as said")
@@ -406,6 +323,9 @@ extension Folder {
         #expect(try it.tgtadm(4242, Administered.show, answers: [""]).output.contains(Self.denied))
         #expect(try it.tgtadm(4244, Administered.show, answers: ["of the host"]).output.contains(Self.denied))
         #expect(it.daemon.log.contains("PAM: account ended with code 13"), it.daemon.evidence)
+        // One word outside, the exact code in the trail.
+        let trail = try String(contentsOfFile: it.daemon.folder.path("state/audit/management-00000001.jsonl"), encoding: .utf8)
+        #expect(trail.contains("\"PAM account: 13\"") && trail.contains("\"PAM authenticate: 7\""), "\(trail)")
         // Root's account is asked, too.
         #expect(try it.tgtadm(0, Administered.show).succeeded, it.daemon.evidence)
     }
@@ -432,14 +352,15 @@ extension Folder {
     func hangs() throws {
         let it = try Administered(
             grants: "  - {users: [news], role: observer, tenant: all, authenticate: no}\n", pam: Self.others("account", "pam_exec.so quiet FOLDER/hang"),
-            scripts: ["hang": "#!/bin/sh\necho $$ > FOLDER/pid\nsleep 600\n"])
+            scripts: ["hang": "#!/bin/sh\n(setsid sh -c 'echo $$ > FOLDER/orphan; exec sleep 600' &)\necho $$ > FOLDER/pid\nsleep 600\n"])
         let hanging = try it.start(Administered.news, Administered.show)
-        #expect(eventually(within: 10) { FileManager.default.fileExists(atPath: it.files.path("pid")) })
+        #expect(eventually(within: 10) { ["pid", "orphan"].allSatisfy { FileManager.default.fileExists(atPath: it.files.path($0)) } })
         for _ in 0..<5 { #expect(try it.tgtadm(0, Administered.show, seconds: 5).succeeded) }
         let finished = hanging.wait(seconds: 20)
         #expect(finished.output.contains(Self.denied) && finished.elapsed > .seconds(8) && it.daemon.log.contains("there is no answer in time"), "\(finished.evidence)")
-        let script = try #require(pid_t(String(contentsOfFile: it.files.path("pid"), encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)))
-        #expect(eventually(within: 5) { kill(script, 0) != 0 && it.checks == 0 }, "the module's script lives on")
+        // One that has left its session and its parent, too.
+        let scripts = try ["pid", "orphan"].map { try #require(pid_t(String(contentsOfFile: it.files.path($0), encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines))) }
+        #expect(eventually(within: 5) { scripts.allSatisfy { kill($0, 0) != 0 } && it.checks == 0 }, "what the module has started lives on")
     }
 
     @Test("A module that crashes takes its own process with it and no other")
