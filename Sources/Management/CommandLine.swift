@@ -580,7 +580,7 @@ public struct TgtadmCommandLine: Sendable {
         Rule(.lld, .stop, "LmoC"),
         Rule(.lld, .show, "LmoC"),
         Rule(.access, .explain, "LmotIQuC", own: [TgtadmOption.tls], .nameAndAddress),
-        Rule(.policy, .explain, "LmouC"),
+        Rule(.policy, .explain, "LmouC", own: [TgtadmOption.tenant]),
         Rule(.access, .tgt(.show), "LmoC"),
         Rule(.access, .tgt(.delete), "LmoIC", .address),
     ]
@@ -817,8 +817,9 @@ extension TgtadmCommandLine {
                 who has to wait after failures to log in, and for how many seconds more
           --mode access --op delete --initiator-address ADDRESS
                 forgets their failures: of an address, of a network (ADDRESS/LENGTH), of ALL
-          --mode policy --op explain [--user NAME]
-                what the user of this host, or who asks, may do, and by which lines of the policy
+          --mode policy --op explain [--user NAME] [--tenant NAME]
+                what the user of this host, or who asks, may do (with what is the tenant's), and by which
+                lines of the policy
           --tenant NAME         with accounts: whose it is, where it could be of several tenants
           --answers FILE        answers to what PAM asks, a line each (-: standard input), in the place of
                                 the terminal
