@@ -1,4 +1,6 @@
+import Access
 import Door
+import ISCSI
 import Model
 import Reactor
 import Testing
@@ -27,6 +29,19 @@ import Testing
         // All is forgiven after seven seconds, and counting begins anew.
         #expect(penalties.note(.guess, from: peer, at: start + 7 * second).isEmpty)
         #expect(penalties.note(.guess, from: peer, at: start + 7 * second).isEmpty)
+    }
+
+    @Test("Through one connector come many: whom TLS has proved to be somebody pays for itself alone, wherever it comes from")
+    func identities() throws {
+        var penalties = Penalties()
+        let connector = address("192.0.2.1")
+        let (one, other) = (try ISCSIName(Array("iqn.2026-11.org.example:one".utf8)), try ISCSIName(Array("iqn.2026-11.org.example:other".utf8)))
+        func party(_ name: ISCSIName) -> Penalties.Party { Penalties.Party(connector, .tls(.initiator(name))) }
+        for _ in 0..<5 { #expect(penalties.note(.guess, from: party(one), at: start).isEmpty, "no source is kept out") }
+        #expect(penalties.keepsOut(party(one), at: start) && !penalties.keepsOut(party(other), at: start) && !penalties.keepsOut(connector, at: start))
+        #expect(penalties.keepsOut(Penalties.Party(address("198.51.100.9"), .tls(.initiator(one))), at: start))
+        // Who has proved nothing answers for where it comes from.
+        for channel in [Channel.clear, .tls(.anybody), .tls(.stranger)] { #expect(Penalties.Party(connector, channel) == .source(connector)) }
     }
 
     @Test("Whoever guesses whenever it may, guesses less than once a second, and owes ten minutes at the most")

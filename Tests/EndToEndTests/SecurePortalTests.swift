@@ -311,6 +311,69 @@ import Testing
         #expect(finished.succeeded, "\(finished.evidence)\n\(rig.daemon.log.suffix(4000))")
     }
 
+    @Test("No session is resumed, none can be: no tickets, so no early data; nothing is compressed, nothing renegotiated", arguments: ["TLSv1_3", "TLSv1_2"])
+    func nothingResumed(version: String) throws {
+        let rig = try Rig(.mutual, more: ",policy=2026-11-compatible")
+        let finished = try rig.python(
+            """
+            def begin(session=None):
+                c = kept
+                s = c.wrap_socket(socket.create_connection(address, 10), server_hostname="127.0.0.1", session=session)
+                assert login(s) == (0x23, 0, 0)
+                return s
+            kept = context()
+            kept.minimum_version = kept.maximum_version = ssl.TLSVersion.\(version)
+            with begin() as s:
+                first = s.session
+                assert s.version() == "\(version == "TLSv1_3" ? "TLSv1.3" : "TLSv1.2")" and s.compression() is None
+                assert first is None or not first.has_ticket, first
+            with begin(first) as s: assert not s.session_reused
+            print("nothing")
+            """)
+        #expect(finished.succeeded && finished.output.contains("nothing"), "\(finished.evidence)\n\(rig.daemon.log.suffix(4000))")
+        guard version == "TLSv1_2" else { return }
+        let shown = "-cert \(rig.initiator.certificate) -key \(rig.initiator.key) -CAfile \(rig.authority.certificate)"
+        let again = try run(
+            "sh", "-c", "(sleep 1; echo R; sleep 2) | openssl s_client -connect 127.0.0.1:\(rig.port) -tls1_2 \(shown)", folder: rig.folder, seconds: 20)
+        #expect(again.output.contains("RENEGOTIATING") && again.output.contains("no renegotiation"), "\(again.evidence)")
+    }
+
+    @Test("A portal of the settings file serves; whom the mapping file names is who a certificate is for")
+    func settingsFile() throws {
+        let authority = try Authority()
+        let folder = authority.folder
+        let (portal, initiator) = (try authority.portal(), try authority.initiator(Self.name))
+        let print = try must("openssl", "x509", "-in", initiator.certificate, "-noout", "-fingerprint", "-sha256", folder: folder)
+        let map = try folder.write("\(print.split(separator: "=")[1].prefix(95)) \(Self.stranger)\n", to: "map")
+        let (port, clear) = (try Ports.next(), try Ports.next())
+        let settings = try folder.write(
+            """
+            portals:
+              - portal: "127.0.0.1:\(port)"
+                tls: required
+                certificate: \(portal.certificate)
+                key: \(portal.key)
+                client-ca: \(authority.certificate)
+                client-map: \(map)
+
+            """, to: "tgtd.yaml")
+        for file in [settings, map] { unsafe chmod(file, 0o600) }
+        let environment = ["TGT_IPC_SOCKET": folder.path("socket")]
+        let daemon = try Running([Subject.tgtd, "-f", "-C", "7", "--config", settings, "--state", "none"], environment: environment, folder: folder)
+        #expect(eventually(within: 10) { daemon.output.contains("is ready") && !Wire.isFree(port: port) }, "\(daemon.output)")
+        let disk = try folder.sparseFile("disk", size: 1 << 20)
+        for line in ["--op new --mode target --tid 1 -T \(Daemon.iqn("disk"))", "--op new --mode logicalunit --tid 1 --lun 1 -b \(disk)", "--op bind --mode target --tid 1 -I ALL"] {
+            let finished = try Running([Subject.tgtadm, "-C", "7", "--lld", "iscsi"] + line.split(separator: " ").map(String.init), environment: environment, folder: folder).wait(seconds: 20)
+            try #require(finished.succeeded, "\(finished.evidence)")
+        }
+        let connector = try Connector(
+            [(clear, ["connect: 127.0.0.1:\(port)", "ca: \(authority.certificate)", "certificate: \(initiator.certificate)", "key: \(initiator.key)"])], folder: folder)
+        #expect(try Initiator(port: clear).login(target: Daemon.iqn("disk"), name: Self.stranger) == 0, "\(daemon.output)\n\(connector.log)")
+        #expect(try Initiator(port: clear).login(target: Daemon.iqn("disk"), name: Self.name) == 0x0203, "\(daemon.output)")
+        daemon.signal(SIGTERM)
+        daemon.wait(seconds: 10)
+    }
+
     @Test("500 handshakes that stall hold up nobody, and end at their deadline")
     func stalled() throws {
         let rig = try Rig(.mutual)

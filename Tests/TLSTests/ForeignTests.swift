@@ -68,7 +68,7 @@ import Testing
         #expect(try talk.receive(17) == "to the initiator\n")
     }
 
-    @Test("What openssl s_client brings that a portal does not take is refused: an older version, no certificate, renegotiation, early data")
+    @Test("What openssl s_client brings that a portal does not take is refused: an older version, no certificate, a wrong key")
     func refused() throws {
         func failure(_ words: [String], _ context: ServerContext) throws -> TLSFailure? {
             let listener = try Socket.listen(on: SocketAddress("127.0.0.1:0")!)
