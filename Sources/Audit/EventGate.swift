@@ -1,12 +1,12 @@
 /// Lets events through as long as they are few, and counts the others: whoever can cause events at will fills neither the disk nor the view.
 ///
 /// Of each kind and source some are let through in a window of time; when it ends, one record says how many more there were. Sources beyond
-/// the number we keep count together, and so do events of all sources once there were very many.
+/// the number we keep count together, and so do events of a kind once there were very many of all sources: those of other kinds are not affected.
 public struct EventGate: Sendable {
     /// Of one kind and source, in one window.
-    static let perSource = 10
-    /// Of all together, in one window: with what is then counted, less than a megabyte.
-    static let inAll = 1000
+    let perSource: Int
+    /// Of one kind, of all sources together, in one window: with what is then counted, less than a megabyte.
+    let ofKind: Int
     /// Kinds and sources that are told apart.
     static let mostSources = 1024
     /// Seconds.
@@ -16,24 +16,27 @@ public struct EventGate: Sendable {
     private struct Window { let start: Timestamp; var count = 0; var suppressed = 0 }
 
     private var windows: [Key: Window] = [:]
-    private var all: Window?
+    private var kinds: [SecurityEvent.Kind: Window] = [:]
 
     /// What stands for the sources that are not told apart.
     public static let others = "others"
 
-    public init() {}
+    public init(perSource: Int = 10, ofKind: Int = 1000) {
+        self.perSource = perSource
+        self.ofKind = ofKind
+    }
 
     /// Whether this event is to be recorded; else it is counted.
     public mutating func admits(_ event: SecurityEvent, at now: Timestamp) -> Bool {
-        all = all ?? Window(start: now)
+        if event.kind.isOurs { return true }
         var key = Key(kind: event.kind, source: event.source)
         if windows[key] == nil, windows.count >= Self.mostSources { key = Key(kind: event.kind, source: Self.others) }
         windows[key, default: Window(start: now)].count += 1
-        guard windows[key]?.count ?? 0 <= Self.perSource, all?.count ?? 0 < Self.inAll else {
+        guard windows[key]?.count ?? 0 <= perSource, kinds[event.kind]?.count ?? 0 < ofKind else {
             windows[key]?.suppressed += 1
             return false
         }
-        all?.count += 1
+        kinds[event.kind, default: Window(start: now)].count += 1
         return true
     }
 
@@ -44,7 +47,7 @@ public struct EventGate: Sendable {
             // A clock that was set back ends them, too.
             everything || now >= window.start.advanced(seconds: Self.window) || now < window.start
         }
-        if let window = all, hasEnded(window) { all = nil }
+        kinds = kinds.filter { !hasEnded($0.value) }
         let ended = windows.filter { hasEnded($0.value) }
         for key in ended.keys { windows[key] = nil }
         return ended.filter { $0.value.suppressed > 0 }.sorted { ($0.value.start, $0.key.kind.rawValue, $0.key.source ?? "") < ($1.value.start, $1.key.kind.rawValue, $1.key.source ?? "") }

@@ -174,9 +174,25 @@ public struct SecurityEvent: Hashable, Sendable {
         case penalty
         case tlsFailed
         case processStarted, processEnded
-        /// A peer at the management socket that is refused before it asks anything.
-        case peerRefused
+        /// tgtd itself, and by whom it is told to end.
+        case daemonStarted, daemonStopped
+        /// It is told to read its files again.
+        case rereading
         case policyLoaded, policyRefused
+        /// The files of its portals.
+        case portalsLoaded, portalsRefused
+        /// A peer at the management socket that is refused before it has asked anything.
+        case peerRefused
+        /// Requests of somebody who may ask nothing; only ever counted as such, for those that are few are recorded as attempts.
+        case requestRefused
+
+        /// Whether it happens because of us, or of who has this host, and never because of who may merely reach a socket: all of them are recorded.
+        var isOurs: Bool {
+            switch self {
+            case .daemonStarted, .daemonStopped, .rereading, .policyLoaded, .policyRefused, .portalsLoaded, .portalsRefused: true
+            case .loginAccepted, .loginRefused, .sessionEnded, .penalty, .tlsFailed, .processStarted, .processEnded, .peerRefused, .requestRefused: false
+            }
+        }
     }
 
     public var kind: Kind

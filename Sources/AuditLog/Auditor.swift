@@ -22,7 +22,10 @@ public struct AuditOptions: Sendable {
     /// What administrators do: nothing of it is ever removed by ourselves.
     public var management = TrailOptions(name: "management")
     /// What anybody may cause who reaches a port: it has a quota, and never keeps anybody from anything.
-    public var network = TrailOptions(name: "network", fileLength: 8 << 20, mostFiles: 8, reserve: 64 << 10, checkpointRecords: 1024, refusesChanges: false)
+    public var network = TrailOptions(
+        name: "network", fileLength: 8 << 20, mostFiles: networkFiles, reserve: 64 << 10, leaves: 16 << 20, checkpointRecords: 1024, refusesChanges: false)
+    /// Files among which the network trail's quota is divided.
+    public static let networkFiles = 8
     /// Nanoseconds after which records have a checkpoint at the latest.
     public var checkpointInterval: UInt64 = 60_000_000_000
     /// Nanoseconds that anybody waits for the medium; then the change is refused. A disk that hangs keeps no administrator.
@@ -63,7 +66,8 @@ public final class Auditor {
     private let log: Logger
     private let writer: Writer
     private let patience: UInt64
-    private var gate = EventGate()
+    /// What local users can cause at will, and what the network can: neither hides anything of the other.
+    private var gates: [Writer.Which: EventGate] = [.management: EventGate(perSource: 60), .network: EventGate()]
     private var waiting: [UInt64: Waiting] = [:]
     private var lastID: UInt64 = 0
     private var whenSettled: (() -> Void)?
@@ -71,6 +75,11 @@ public final class Auditor {
     public let secretCode: SecretCode
     /// Why the management trail cannot be written as it should; nil: it can.
     public private(set) var trouble: String?
+    /// The same of the network trail, which keeps nobody from anything.
+    public private(set) var networkTrouble: String?
+    /// The medium has not answered in time, and nothing has been heard of it since: nobody else is to wait for it as long.
+    private var isSilent = false
+    private static let silence = "the medium of the audit trail does not answer"
 
     /// Goes on with both trails, or begins them. Takes as long as the medium does.
     /// - Parameters:
@@ -93,26 +102,52 @@ public final class Auditor {
     /// A request that would change something, or that was refused.
     /// - Parameter whenKept: called in a later turn; if it says `refused`, the change is not to be made
     public func attempt(_ attempt: Attempt, _ whenKept: @escaping WhenKept) {
-        guard waiting.count < AuditLimits.waiting else { return loop.mailboxLater { whenKept(.refused(reason: "the audit is behind: too many requests wait for it")) } }
-        let id = nextID()
-        let deadline = attempt.decision == .allowed ? loop.after(nanoseconds: patience) { [weak self] in self?.expire(id) } : nil
-        waiting[id] = Waiting(attempt: attempt, whenKept: whenKept, deadline: deadline)
-        writer.post(.init(id: id, trail: .management, entry: .init(.attempt(attempt), now)))
+        guard waiting.count < AuditLimits.waiting else { return turnAway(attempt, "the audit is behind: too many requests wait for it", whenKept) }
+        if isSilent { return turnAway(attempt, Self.silence, whenKept) }
+        wait(attempt, .attempt(attempt), whenKept)
+    }
+
+    /// A request of somebody who may ask nothing. Anybody on this host can make such ones: those that are too many are only counted.
+    /// - Parameters:
+    ///   - source: as that of an event
+    ///   - whenKept: called in a later turn; then the answer may go out
+    public func refusal(_ attempt: Attempt, of source: String, _ whenKept: @escaping WhenKept) {
+        guard gates[.management]?.admits(SecurityEvent(.requestRefused, source: source), at: now) == true else {
+            return loop.later { whenKept(.unrecorded(reason: "it is counted")) }
+        }
+        self.attempt(attempt, whenKept)
     }
 
     /// What became of a request.
     /// - Parameter whenKept: called in a later turn; then the answer may go out. It does not say `refused`
     public func outcome(_ outcome: Outcome, _ whenKept: @escaping WhenKept = { _ in }) {
-        let id = nextID()
-        waiting[id] = Waiting(attempt: nil, whenKept: whenKept)
-        waiting[id]?.deadline = loop.after(nanoseconds: patience) { [weak self] in self?.expire(id) }
-        writer.post(.init(id: id, trail: .management, entry: .init(.outcome(outcome), now)))
+        if isSilent {
+            writer.post(.init(id: nil, trail: .management, entry: .init(.outcome(outcome), now)))
+            return loop.later { whenKept(.unrecorded(reason: Self.silence)) }
+        }
+        wait(nil, .outcome(outcome), whenKept)
+    }
+
+    private func wait(_ attempt: Attempt?, _ record: Record, _ whenKept: @escaping WhenKept) {
+        lastID += 1
+        let id = lastID
+        waiting[id] = Waiting(attempt: attempt, whenKept: whenKept, deadline: loop.after(nanoseconds: patience) { [weak self] in self?.expire(id) })
+        writer.post(.init(id: id, trail: .management, entry: .init(record, now)))
+    }
+
+    /// Nobody waits for this one: it is recorded when that can be done, as what has become of it.
+    private func turnAway(_ attempt: Attempt, _ reason: String, _ whenKept: @escaping WhenKept) {
+        var attempt = attempt
+        let isRefused = attempt.decision == .allowed && writer.refusesChanges
+        if isRefused { (attempt.decision, attempt.reason) = (.refused, "audit: \(reason)") }
+        writer.post(.init(id: nil, trail: .management, entry: .init(.attempt(attempt), now)))
+        loop.later { whenKept(isRefused ? .refused(reason: reason) : .unrecorded(reason: reason)) }
     }
 
     /// Something that concerns security. Nobody waits for it, and what comes too often is only counted.
     public func event(_ event: SecurityEvent) {
         let now = now
-        if gate.admits(event, at: now) { writer.post(.init(id: nil, trail: event.kind.trail, entry: .init(.event(event), now))) }
+        if gates[event.kind.trail]?.admits(event, at: now) == true { writer.post(.init(id: nil, trail: event.kind.trail, entry: .init(.event(event), now))) }
     }
 
     /// Writes what there is, under a last checkpoint, and ends the thread: a process may not exit while one of its threads still computes codes.
@@ -143,11 +178,6 @@ public final class Auditor {
 
     private var now: Timestamp { Timestamp(microseconds: Host.wallClock) }
 
-    private func nextID() -> UInt64 {
-        lastID += 1
-        return lastID
-    }
-
     private func look() {
         loop.after(nanoseconds: AuditLimits.look) { [weak self] in
             self?.flushGate()
@@ -156,19 +186,19 @@ public final class Auditor {
     }
 
     private func flushGate(all: Bool = false) {
-        for record in gate.due(at: now, all: all) {
-            guard case .suppressed(let kind, _, _, _) = record else { continue }
-            writer.post(.init(id: nil, trail: kind.trail, entry: .init(record, now)))
+        for trail in [Writer.Which.management, .network] {
+            for record in gates[trail]?.due(at: now, all: all) ?? [] { writer.post(.init(id: nil, trail: trail, entry: .init(record, now))) }
         }
     }
 
     /// The medium does not answer.
     private func expire(_ id: UInt64) {
-        let reason = "the medium of the audit trail does not answer"
-        trouble(is: reason)
+        isSilent = true
+        trouble(is: Self.silence)
         guard let whenKept = waiting[id]?.whenKept else { return }
         waiting[id]?.whenKept = nil
-        whenKept(waiting[id]?.attempt == nil || !writer.refusesChanges ? .unrecorded(reason: reason) : .refused(reason: reason))
+        let isChange = waiting[id]?.attempt?.decision == .allowed
+        whenKept(isChange && writer.refusesChanges ? .refused(reason: Self.silence) : .unrecorded(reason: Self.silence))
     }
 
     private func take(_ results: [Writer.Result]) {
@@ -179,15 +209,19 @@ public final class Auditor {
                 if let deadline = waiting.deadline { loop.cancel(deadline) }
                 if let whenKept = waiting.whenKept {
                     whenKept(kept)
-                } else if let attempt = waiting.attempt, case .recorded(let number) = kept, writer.refusesChanges {
+                } else if let attempt = waiting.attempt, attempt.decision == .allowed, case .recorded(let number) = kept, writer.refusesChanges {
                     // It stands there as allowed, and has been refused meanwhile.
                     outcome(
                         Outcome(
                             of: number, attempt.actor, attempt.actions, isTransaction: attempt.isTransaction,
                             .refused(number: 1, "the audit trail was not written in time"), microseconds: Int(patience / 1000)))
                 }
-            case .trouble(let reason): trouble(is: reason)
-            case .networkTrouble(let reason): log.warning("security events cannot be recorded: \(reason)")
+            case .trouble(let reason):
+                isSilent = false
+                trouble(is: reason)
+            case .networkTrouble(let reason):
+                networkTrouble = reason
+                if let reason { log.warning("security events cannot be recorded: \(reason)") } else { log.notice("security events are recorded again") }
             case .settled:
                 whenSettled?()
                 whenSettled = nil
@@ -211,14 +245,14 @@ extension SecurityEvent.Kind {
     var trail: Writer.Which {
         switch self {
         case .loginAccepted, .loginRefused, .sessionEnded, .penalty, .tlsFailed, .processStarted, .processEnded: .network
-        case .peerRefused, .policyLoaded, .policyRefused: .management
+        case .daemonStarted, .daemonStopped, .rereading, .policyLoaded, .policyRefused, .portalsLoaded, .portalsRefused, .peerRefused, .requestRefused: .management
         }
     }
 }
 
 extension EventLoop {
     /// In a later turn of this loop.
-    fileprivate func mailboxLater(_ work: @escaping () -> Void) { after(nanoseconds: 0, work) }
+    fileprivate func later(_ work: @escaping () -> Void) { after(nanoseconds: 0, work) }
 }
 
 /// The thread that writes, and what waits for it.
@@ -234,12 +268,14 @@ final class Writer: Sendable {
     enum Result: Sendable {
         case kept(UInt64, Auditor.Kept)
         case trouble(String?)
-        case networkTrouble(String)
+        case networkTrouble(String?)
         case settled
     }
 
     private struct Queue {
         var items: [Item] = []
+        /// Those for which there was no room.
+        var lost: [Which: (count: Int, since: Timestamp)] = [:]
         var isSettling = false
         /// Somebody is on the way to take them.
         var isTaken = false
@@ -294,8 +330,11 @@ final class Writer: Sendable {
     func post(_ item: Item) {
         let isFirst = queue.withLock { queue in
             guard !queue.hasEnded else { return false }
-            // Events come from outside: they are bounded by the gate, and here.
-            if item.id == nil, queue.items.count >= AuditLimits.waiting { return false }
+            // What nobody waits for is bounded here: of each trail so many, and the others are counted.
+            if item.id == nil, queue.items.count >= AuditLimits.waiting, queue.items.count(where: { $0.trail == item.trail }) >= AuditLimits.waiting {
+                queue.lost[item.trail, default: (0, item.entry.time)].count += 1
+                return false
+            }
             queue.items.append(item)
             defer { queue.isTaken = true }
             return !queue.isTaken
@@ -318,12 +357,15 @@ final class Writer: Sendable {
     private func wake() { thread.mailbox.post { [weak self] loop in self?.work(loop) } }
 
     private func work(_ loop: EventLoop) {
-        let (items, isSettling) = queue.withLock { queue in
-            let taken = (queue.items, queue.isSettling)
-            queue = Queue(hasEnded: queue.hasEnded)
-            return taken
+        let taken = queue.withLock { queue in
+            defer { queue = Queue(hasEnded: queue.hasEnded) }
+            return queue
         }
+        let (items, isSettling) = (taken.items, taken.isSettling)
         trails.withLock { trails in
+            let behind = "the medium was behind: too many records waited for it"
+            if let lost = taken.lost[.management] { trails.management.lose(lost.count, since: lost.since, behind) }
+            if let lost = taken.lost[.network] { trails.network.lose(lost.count, since: lost.since, behind) }
             write(items, &trails)
             if isSettling { checkpoint(&trails) }
             if isSettling { results.post([.settled]) }
@@ -336,7 +378,7 @@ final class Writer: Sendable {
                     }
                 }
             }
-            if trails.management.trouble != nil || !trails.late.isEmpty, !trails.isToTryAgain {
+            if trails.management.trouble != nil || trails.network.trouble != nil || !trails.late.isEmpty, !trails.isToTryAgain {
                 trails.isToTryAgain = true
                 loop.after(nanoseconds: AuditLimits.pause) { [weak self] in
                     self?.trails.withLock { $0.isToTryAgain = false }
@@ -374,7 +416,7 @@ final class Writer: Sendable {
             }
             if let id = item?.id { answers.append(.kept(id, answer)) }
         }
-        if let lost { trails.management.lose(lost.entries, lost.error) }
+        if let lost { trails.management.lose(lost.entries.count, since: lost.entries.first?.time ?? now, lost.error.reason) }
         // Also when it has not changed: control knows of a medium that does not answer, which we do not.
         answers.insert(.trouble(trails.management.trouble.map { "\($0)" }), at: 0)
         // Nobody who waits for this waits for what the network does.
@@ -391,9 +433,9 @@ final class Writer: Sendable {
             failure = error
             return entry
         }
-        if let failure { trails.network.lose(lost, failure) }
+        if let failure { trails.network.lose(lost.count, since: lost.first?.time ?? now, failure.reason) }
         let trouble = trails.network.trouble.map { "\($0)" }
-        if let trouble, trails.networkTrouble == nil { results.post([.networkTrouble(trouble)]) }
+        if trouble != trails.networkTrouble { results.post([.networkTrouble(trouble)]) }
         trails.networkTrouble = trouble
     }
 

@@ -12,6 +12,8 @@ public protocol AuditStorage: AnyObject {
     /// Space on the medium for these bytes, also behind the end.
     /// - Returns: false if that cannot be had here
     func reserve(_ name: String, _ range: Range<Int>) throws(FileError) -> Bool
+    /// Bytes that are free on the medium, and that it has; nil: that cannot be said.
+    func room() throws(FileError) -> (free: Int, total: Int)?
     /// What is reserved behind the end is given back.
     func truncate(_ name: String, to length: Int) throws(FileError)
     /// What was written is on the medium when this returns.
@@ -64,6 +66,7 @@ public final class AuditDirectory: AuditStorage {
     public func create(_ name: String) throws(FileError) { _ = keep(name, try DataFile(place(name), .making)) }
     public func write(_ name: String, _ bytes: [UInt8], at offset: Int) throws(FileError) { try file(name).write(bytes, at: offset) }
     public func reserve(_ name: String, _ range: Range<Int>) throws(FileError) -> Bool { try file(name).reserve(range) }
+    public func room() throws(FileError) -> (free: Int, total: Int)? { try Files.room(in: path) }
     public func truncate(_ name: String, to length: Int) throws(FileError) { try file(name).truncate(to: length) }
     public func flush(_ name: String) throws(FileError) { try file(name).flush() }
     public func flushNames() throws(FileError) { try Files.flushDirectory(path) }

@@ -17,18 +17,21 @@ public struct TrailOptions: Hashable, Sendable {
     public var mostFiles: Int?
     /// Bytes that are reserved on the medium for saying that it is full. While they cannot be had, changes are refused.
     public var reserve: Int
+    /// Bytes that stay free on the medium for others, but at most a quarter of it: whoever can have this trail written fills no disk.
+    public var leaves: Int
     /// Records after which there is a checkpoint at the latest.
     public var checkpointRecords: UInt64
     /// Whether changes are refused while they cannot be recorded, or go on.
     public var refusesChanges: Bool
 
     public init(
-        name: String, fileLength: Int = 64 << 20, mostFiles: Int? = nil, reserve: Int = 1 << 20, checkpointRecords: UInt64 = 64, refusesChanges: Bool = true
+        name: String, fileLength: Int = 64 << 20, mostFiles: Int? = nil, reserve: Int = 1 << 20, leaves: Int = 0, checkpointRecords: UInt64 = 64, refusesChanges: Bool = true
     ) {
         self.name = name
         self.fileLength = fileLength
         self.mostFiles = mostFiles
         self.reserve = reserve
+        self.leaves = leaves
         self.checkpointRecords = checkpointRecords
         self.refusesChanges = refusesChanges
     }
@@ -196,7 +199,10 @@ final class Trail {
     /// Records all of these, or as much as can be done.
     func write(_ entries: [Entry], at now: Timestamp) -> [Kept] {
         written = []
-        guard !entries.isEmpty || wantsFile || recovered != nil || unrecorded != nil else { return [] }
+        guard !entries.isEmpty || wantsFile || recovered != nil || unrecorded != nil else {
+            lookAgain()
+            return []
+        }
         do throws(FileError) {
             if wantsFile || length >= options.fileLength { try beginFile(at: now) }
         } catch {
@@ -205,7 +211,10 @@ final class Trail {
             if wantsFile { return failed(entries, error) }
         }
         var (next, lines, numbers) = encode(entries, refusing: nil, now)
-        guard !lines.isEmpty else { return [] }
+        guard !lines.isEmpty else {
+            lookAgain()
+            return []
+        }
         var tight: FileError?
         do throws(FileError) {
             try makeRoom(Self.bytes(lines).count)
@@ -233,10 +242,21 @@ final class Trail {
         entries.map { $0.isChange && options.refusesChanges ? .refused(nil, error) : .failed(error) }
     }
 
-    /// These are not to be given again: only their number will be recorded.
-    func lose(_ entries: [Entry], _ reason: FileError) {
-        guard let first = entries.first else { return }
-        unrecorded = (count: (unrecorded?.count ?? 0) + entries.count, since: unrecorded?.since ?? first.time, reason: unrecorded?.reason ?? reason.reason)
+    /// So many are not to be given again: only their number will be recorded.
+    func lose(_ count: Int, since: Timestamp, _ reason: String) {
+        unrecorded = (count: (unrecorded?.count ?? 0) + count, since: unrecorded?.since ?? since, reason: unrecorded?.reason ?? reason)
+    }
+
+    /// After trouble, when there is nothing to be written: whether that could be done again.
+    private func lookAgain() {
+        guard trouble != nil, !wantsFile else { return }
+        do throws(FileError) {
+            try makeRoom(0)
+            try keepState()
+            trouble = nil
+        } catch {
+            trouble = error
+        }
     }
 
     /// Adds a checkpoint, if there is anything since the last one.
@@ -291,6 +311,9 @@ final class Trail {
     private func makeRoom(_ count: Int) throws(FileError) {
         let end = length + count + options.reserve
         guard end > reserved else { return }
+        if options.leaves > 0, let (free, total) = try storage.room(), free - (end - reserved) < min(options.leaves, total / 4) {
+            throw FileError(names.file(file), "what is left of the medium is for others")
+        }
         // More than is needed now, so that not every group asks.
         if (try? storage.reserve(names.file(file), length..<end + options.reserve)) != nil {
             reserved = end + options.reserve

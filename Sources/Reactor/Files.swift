@@ -54,6 +54,13 @@ public enum Files {
         try checkTrusted(status(of: descriptor, path), path)
     }
 
+    /// Bytes that anybody may still take of the file system that this is on, and that it has.
+    public static func room(in path: String) throws(FileError) -> (free: Int, total: Int) {
+        var status = statvfs()
+        guard unsafe statvfs(path, &status) == 0 else { throw FileError(path, errno: errno) }
+        return (Int(clamping: status.f_bavail) * Int(clamping: status.f_frsize), Int(clamping: status.f_blocks) * Int(clamping: status.f_frsize))
+    }
+
     static func status(of descriptor: borrowing FileDescriptor, _ path: String) throws(FileError) -> stat {
         var status = stat()
         guard unsafe fstat(descriptor.rawValue, &status) == 0 else { throw FileError(path, errno: errno) }

@@ -313,6 +313,7 @@ private final class HangingDisk: AuditStorage {
     func create(_ name: String) throws(FileError) { try gate.call { disk throws(FileError) in try disk.create(name) } }
     func write(_ name: String, _ bytes: [UInt8], at offset: Int) throws(FileError) { try gate.call { disk throws(FileError) in try disk.write(name, bytes, at: offset) } }
     func reserve(_ name: String, _ range: Range<Int>) throws(FileError) -> Bool { try gate.call { disk throws(FileError) in try disk.reserve(name, range) } }
+    func room() throws(FileError) -> (free: Int, total: Int)? { nil }
     func truncate(_ name: String, to length: Int) throws(FileError) { try gate.call { disk throws(FileError) in try disk.truncate(name, to: length) } }
     func flush(_ name: String) throws(FileError) {
         gate.pass()

@@ -98,6 +98,10 @@ final class SimulatedDisk: AuditStorage {
         return true
     }
 
+    func room() throws(FileError) -> (free: Int, total: Int)? {
+        capacity == .max ? nil : (capacity - files.values.reduce(0) { $0 + $1.space }, capacity)
+    }
+
     func truncate(_ name: String, to length: Int) throws(FileError) {
         try step()
         var file = try place(name)

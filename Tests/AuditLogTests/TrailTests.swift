@@ -193,7 +193,7 @@ struct TrailTests {
         #expect(!recorded.isEmpty && refusals.count > 10 && !counted.isEmpty)
         #expect(counted.allSatisfy { if case .refused(nil, _) = $0 { true } else { false } })
         #expect(trail.trouble?.reason.contains("No space left") == true)
-        trail.lose((0..<counted.count).map { entry($0) }, FileError("disk", "No space left on device"))
+        trail.lose(counted.count, since: noon, "No space left on device")
         disk.capacity = .max
         guard case .recorded = trail.write([entry(300)], at: noon)[0] else { Issue.record("still refused"); return }
         #expect(trail.trouble == nil)

@@ -138,11 +138,11 @@ struct EventGateTests {
         var gate = EventGate()
         let start = Timestamp(microseconds: 1_000_000)
         let admitted = (0..<100_000).filter { _ in gate.admits(event("192.0.2.1"), at: start) }.count
-        #expect(admitted == EventGate.perSource)
+        #expect(admitted == gate.perSource)
         let other = gate.admits(event("192.0.2.2"), at: start)
         #expect(other)
         #expect(gate.due(at: start.advanced(seconds: EventGate.window - 1)).isEmpty)
-        #expect(gate.due(at: start.advanced(seconds: EventGate.window)) == [.suppressed(.loginRefused, source: "192.0.2.1", count: 100_000 - EventGate.perSource, since: start)])
+        #expect(gate.due(at: start.advanced(seconds: EventGate.window)) == [.suppressed(.loginRefused, source: "192.0.2.1", count: 100_000 - gate.perSource, since: start)])
         let again = gate.admits(event("192.0.2.1"), at: start.advanced(seconds: EventGate.window))
         #expect(again)
     }
@@ -152,11 +152,24 @@ struct EventGateTests {
         var gate = EventGate()
         let start = Timestamp(microseconds: 0)
         let admitted = (0..<100_000).filter { gate.admits(event("source \($0)"), at: start) }.count
-        #expect(admitted <= EventGate.inAll)
+        #expect(admitted <= gate.ofKind)
         let records = gate.due(at: start.advanced(seconds: EventGate.window))
         #expect(records.count <= EventGate.mostSources + SecurityEvent.Kind.allCases.count)
         let counted = records.reduce(0) { sum, record in if case .suppressed(_, _, let count, _) = record { sum + count } else { sum } }
         #expect(admitted + counted == 100_000)
+    }
+
+    @Test("Whoever fills a kind hides nothing of another kind, and what is ours is never counted only")
+    func kinds() {
+        var gate = EventGate()
+        let start = Timestamp(microseconds: 0)
+        for number in 0..<100_000 { _ = gate.admits(event("source \(number)"), at: start) }
+        let (refused, accepted) = (gate.admits(event("192.0.2.1"), at: start), gate.admits(event("192.0.2.1", .loginAccepted), at: start))
+        #expect(!refused && accepted)
+        for kind in SecurityEvent.Kind.allCases where kind.isOurs {
+            let admitted = (0..<1000).filter { _ in gate.admits(SecurityEvent(kind, source: nil), at: start) }.count
+            #expect(admitted == 1000)
+        }
     }
 }
 
