@@ -228,6 +228,7 @@ extension RuntimeView {
         view.logicalUnits = logicalUnits.filter { configuration.targets[$0.key.target] != nil }
         view.statistics.removeAll { configuration.targets[$0.key.target] == nil }
         view.penalties = nil
+        view.audit = nil
         return view
     }
 }

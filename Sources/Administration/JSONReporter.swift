@@ -79,6 +79,13 @@ struct JSONReporter {
             writer.object("limits") { writer in
                 for (name, value) in view.limits { writer.field(name, value) }
             }
+            if let audit = view.audit {
+                writer.object("audit") { writer in
+                    writer.field("directory", audit.directory)
+                    writer.field("trouble", audit.trouble)
+                    writer.field("networkTrouble", audit.networkTrouble)
+                }
+            }
             guard let penalties = view.penalties else { return }
             writer.object("penalties") { writer in
                 writer.field("sourcesWaiting", penalties.waiting.count)

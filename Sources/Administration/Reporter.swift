@@ -81,6 +81,9 @@ struct Reporter {
         }
         report.limits = view.limits
         report.hindrance = view.hindrance
+        if let audit = view.audit {
+            report.audit = [("directory", audit.directory)] + (audit.trouble.map { [("trouble", $0)] } ?? []) + (audit.networkTrouble.map { [("network-trouble", $0)] } ?? [])
+        }
         return report.rendered()
     }
 

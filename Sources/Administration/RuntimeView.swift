@@ -18,8 +18,24 @@ public struct RuntimeView: Sendable {
 
     /// nil: nothing is known of that, and nothing said.
     public var penalties: Penalties?
+    /// nil: no audit trail is kept, or nothing is said of it.
+    public var audit: Audit?
 
     public init() {}
+
+    /// Where it is written down who did what, and whether it can be.
+    public struct Audit: Sendable {
+        public var directory: String
+        /// Why what administrators do cannot be written down as it should; nil: it can.
+        public var trouble: String?
+        /// The same of what comes from the network.
+        public var networkTrouble: String?
+        public init(directory: String, trouble: String? = nil, networkTrouble: String? = nil) {
+            self.directory = directory
+            self.trouble = trouble
+            self.networkTrouble = networkTrouble
+        }
+    }
 
     /// Who has to wait after failures to log in.
     public struct Penalties: Sendable {

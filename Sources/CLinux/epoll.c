@@ -82,11 +82,14 @@ int linux_signalfd(const int *signals, int count) {
     return RESULT(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-int linux_signalfd_read(int fd) {
+int linux_signalfd_read(int fd, int32_t *pid, uint32_t *uid) {
     struct signalfd_siginfo info;
     ssize_t result = RESULT(read(fd, &info, sizeof info));
     if (result < 0) return (int)result;
-    return result == sizeof info ? (int)info.ssi_signo : -EIO;
+    if (result != sizeof info) return -EIO;
+    *pid = (int32_t)info.ssi_pid;
+    *uid = info.ssi_uid;
+    return (int)info.ssi_signo;
 }
 
 uint64_t linux_monotonic_nanoseconds(void) {

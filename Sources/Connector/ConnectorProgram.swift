@@ -71,7 +71,7 @@ public enum ConnectorProgram {
             let connector = Connector(loop, connections: settings.connections, log: log)
             let files = try KeptFiles(loop, Array(Set(settings.portals.flatMap(\.files)))) { renew(connector, settings, $0, log) }
             let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt, Signal.hangup]) { [unowned loop] signal in
-                if signal == Signal.hangup { files.read() } else { loop.stop() }
+                if signal.number == Signal.hangup { files.read() } else { loop.stop() }
             }
             TLSLibrary.prepare()
             let plans = try plans(settings)

@@ -5,6 +5,7 @@ import AuditLog
 import Bytes
 import Crypto
 import Door
+import ISCSI
 import Logging
 import Management
 import Model
@@ -16,6 +17,10 @@ public struct AuditSettings: Sendable, Equatable {
     public var directory: String?
     /// What happens while the trail of the management cannot be written.
     public var onFailure = OnFailure.refuseChanges
+    /// Bytes of a file of that trail, after which the next one begins.
+    public var fileSize = AuditOptions().management.fileLength
+    /// Bytes that all files of the network's trail may take.
+    public var networkQuota = AuditOptions().network.fileLength * AuditOptions.networkFiles
     /// Every record goes to syslog, or the journal behind it, too.
     public var copiesToSystemLog = false
 
@@ -23,91 +28,154 @@ public struct AuditSettings: Sendable, Equatable {
         case refuseChanges = "refuse-changes"
         case goOn = "continue"
     }
+
+    static let fileSizes = 64 << 10...1 << 30
+    static let networkQuotas = 512 << 10...1 << 40
+
+    fileprivate var options: AuditOptions {
+        var options = AuditOptions()
+        options.management.refusesChanges = onFailure == .refuseChanges
+        options.management.fileLength = fileSize
+        options.network.fileLength = networkQuota / AuditOptions.networkFiles
+        // What is reserved behind the last record counts, too.
+        options.network.reserve = min(options.network.reserve, options.network.fileLength / 16)
+        options.network.fileLength -= options.network.reserve * 2
+        if copiesToSystemLog { options.copy = AuditOptions.systemLog }
+        return options
+    }
 }
 
-/// Writes down what administrators ask for and what comes of it. Changes wait for the medium, looks do not.
+/// Something that is asked for, as the trail has it.
+struct Asked {
+    let actor: Actor
+    let actions: [Action]
+    let isTransaction: Bool
+    /// Whether it does more than look.
+    let changesSomething: Bool
+    /// When it came, by the loop's clock.
+    let started: UInt64
+}
+
+/// Writes down what administrators ask for and what comes of it, and what concerns security. Changes wait for the medium, looks do not.
 final class RequestAudit {
     private let loop: EventLoop
-    private let auditor: Auditor
+    /// nil: nothing is kept, so there is no place for a trail.
+    private let auditor: Auditor?
+    private let directory: String
+    private let refusesChanges: Bool
 
-    /// - Parameter state: where the key is, under which the trails' keys are sealed
-    /// - Returns: nil where nothing is kept: then there is no place for a trail
-    static func begin(_ settings: AuditSettings, _ state: StateDirectory?, loop: EventLoop, log: Logger) throws -> RequestAudit? {
-        guard let state else {
-            log.notice("no audit trail is kept: there is no state directory")
-            return nil
-        }
-        var options = AuditOptions()
-        options.management.refusesChanges = settings.onFailure == .refuseChanges
-        if settings.copiesToSystemLog {
-            Console.openSystemLog()
-            options.copy = AuditOptions.systemLog
-        }
-        let directory = try AuditDirectory(writing: settings.directory ?? state.path + "/audit")
-        let key = HMAC.derive(Array("audit trails".utf8), from: state.key)
-        return RequestAudit(loop: loop, auditor: try Auditor(loop: loop, directory, options, sealingKey: key, log: log))
+    /// One that writes nothing.
+    init(loop: EventLoop) {
+        self.loop = loop
+        (auditor, directory, refusesChanges) = (nil, "", false)
     }
 
-    private init(loop: EventLoop, auditor: Auditor) {
+    /// - Parameter state: where the key is, under which the trails' keys are sealed; nil: nothing is kept
+    init(_ settings: AuditSettings, _ state: StateDirectory?, loop: EventLoop, log: Logger) throws {
         self.loop = loop
-        self.auditor = auditor
+        refusesChanges = settings.onFailure == .refuseChanges
+        guard let state else {
+            if let directory = settings.directory { throw StartError("audit.directory is \(directory), but without a state directory there is no key for an audit trail") }
+            log.notice("no audit trail is kept: there is no state directory")
+            (auditor, directory) = (nil, "")
+            return
+        }
+        if settings.copiesToSystemLog { Console.openSystemLog() }
+        directory = settings.directory ?? state.path + "/audit"
+        let key = HMAC.derive(Array("audit trails".utf8), from: state.key)
+        auditor = try Auditor(loop: loop, AuditDirectory(writing: directory), settings.options, sealingKey: key, log: log)
     }
 
     /// Something that concerns security; nobody waits for it.
-    func event(_ event: SecurityEvent) { auditor.event(event) }
-
-    /// Writes what there is and ends the thread.
-    func end(_ whenDone: @escaping () -> Void) { auditor.end(whenDone) }
-
-    /// A request that is not carried out: its answer waits until that is written down.
-    func refused(_ requests: [AdminRequest], by actor: Actor, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
-        refused(actions(requests), by: actor, answer, reply)
+    /// - Parameters: as those of `SecurityEvent`
+    func event(
+        _ kind: SecurityEvent.Kind, source: String? = nil, _ decision: Decision? = nil, reason: String? = nil, tenant: String? = nil, user: String? = nil,
+        initiator: String? = nil, target: String? = nil, details: KeyValuePairs<String, String> = [:]
+    ) {
+        auditor?.event(SecurityEvent(
+            kind, source: source, decision, reason: reason, tenant: tenant, user: user, initiator: initiator, target: target,
+            details: details.map { Action.Argument($0.key, $0.value) }))
     }
 
-    func refused(_ actions: [Action], by actor: Actor, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
-        let attempt = Attempt(actor, actions, isTransaction: actions.count > 1, .refused, reason: answer.reason)
-        auditor.attempt(attempt) { _ in reply(answer) }
+    /// Writes what there is and ends the thread.
+    func end(_ whenDone: @escaping () -> Void) { if let auditor { auditor.end(whenDone) } else { whenDone() } }
+
+    /// Why nothing is changed at the moment.
+    var hindrance: String? { refusesChanges ? auditor?.trouble.map { "the audit trail cannot be written: \($0)" } : nil }
+
+    /// For `show`.
+    var condition: RuntimeView.Audit? {
+        auditor.map { RuntimeView.Audit(directory: directory, trouble: $0.trouble, networkTrouble: $0.networkTrouble) }
+    }
+
+    // MARK: Requests
+
+    /// - Parameter started: when it came, by the loop's clock
+    func asked(_ requests: [AdminRequest], isTransaction: Bool, by actor: Actor, at started: UInt64) -> Asked {
+        let actions = auditor.map { auditor in
+            requests.map { Action(mode: $0.permission.mode.rawValue, operation: $0.permission.operation.rawValue, arguments: $0.arguments(auditor.secretCode)) }
+        }
+        let changesSomething = isTransaction || requests.contains { $0.permission.changesSomething }
+        return Asked(actor: actor, actions: actions ?? [], isTransaction: isTransaction, changesSomething: changesSomething, started: started)
+    }
+
+    /// One of tgt's protocol that says nothing which could be understood.
+    func asked(_ request: TgtRequest, by actor: Actor, at started: UInt64) -> Asked {
+        let arguments = auditor.map { request.arguments($0.secretCode) } ?? []
+        let action = Action(mode: "\(request.mode)".lowercased(), operation: "\(request.operation)", arguments: arguments)
+        return Asked(actor: actor, actions: [action], isTransaction: false, changesSomething: true, started: started)
+    }
+
+    /// A request that is not carried out: its answer waits until that is written down.
+    /// - Parameter reason: the exact one
+    func refused(_ asked: Asked, _ reason: String?, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
+        guard let auditor else { return reply(answer) }
+        let attempt = Attempt(asked.actor, asked.actions, isTransaction: asked.isTransaction, .refused, reason: reason)
+        if asked.actor.role == nil {
+            auditor.refusal(attempt, of: "uid \(asked.actor.uid)") { _ in reply(answer) }
+        } else {
+            auditor.attempt(attempt) { _ in reply(answer) }
+        }
+    }
+
+    /// Bytes that are no request, or none yet: nobody waits for that.
+    func unreadable(by peer: ConnectedPeer, _ reason: String) {
+        let actor = Actor(peer, AdministratorIdentity(peer: Peer(uid: peer.credentials.uid)))
+        let attempt = Attempt(actor, [Action(mode: "unreadable", operation: "request")], .refused, reason: reason)
+        auditor?.refusal(attempt, of: "uid \(actor.uid)") { _ in }
     }
 
     /// A request that is carried out: if it changes something, when it has been written down; and its answer when what became of it has been.
-    func carryOut(
-        _ requests: [AdminRequest], isTransaction: Bool, by actor: Actor, reason: String, _ reply: @escaping (Answer) -> Void,
-        _ body: @escaping (@escaping (Answer) -> Void) -> Void
-    ) {
-        let actions = actions(requests)
-        let started = loop.now
-        func outcome(of number: UInt64?, _ answer: Answer) -> Outcome {
-            let result: Outcome.Result =
-                switch (answer.reason, answer.changes.isEmpty) {
-                case (nil, _): .success
-                case (let reason?, true): .refused(number: Int(answer.response.error), reason)
-                case (let reason?, false): .incomplete(reason)
-                }
-            return Outcome(
-                of: number, actor, actions, isTransaction: isTransaction, result, changes: answer.changes, microseconds: Int((loop.now - started) / 1000))
-        }
-        guard isTransaction || requests.contains(where: { $0.permission.changesSomething }) else {
+    /// - Parameter rules: what allows it
+    func carryOut(_ asked: Asked, _ rules: String, _ reply: @escaping (Answer) -> Void, _ body: @escaping (@escaping (Answer) -> Void) -> Void) {
+        guard let auditor else { return body(reply) }
+        guard asked.changesSomething else {
             return body { [self] answer in
-                auditor.outcome(outcome(of: nil, answer))
+                auditor.outcome(outcome(of: nil, asked, answer))
                 reply(answer)
             }
         }
-        auditor.attempt(Attempt(actor, actions, isTransaction: isTransaction, .allowed, reason: reason)) { [self] kept in
+        auditor.attempt(Attempt(asked.actor, asked.actions, isTransaction: asked.isTransaction, .allowed, reason: rules)) { [self] kept in
             let number: UInt64?
             switch kept {
             case .recorded(let recorded): number = recorded
             case .unrecorded: number = nil
-            case .refused(let reason):
-                return reply(.refusal(.unknown, "nothing is changed, for the audit trail cannot be written: \(reason)"))
+            case .refused(let reason): return reply(.refusal(.unknown, "nothing is changed, for the audit trail cannot be written: \(reason)"))
             }
-            body { [self] answer in auditor.outcome(outcome(of: number, answer)) { _ in reply(answer) } }
+            body { [self] answer in auditor.outcome(outcome(of: number, asked, answer)) { _ in reply(answer) } }
         }
     }
 
-    private func actions(_ requests: [AdminRequest]) -> [Action] {
-        requests.map { request in
-            Action(mode: request.permission.mode.rawValue, operation: request.permission.operation.rawValue, arguments: request.arguments(auditor.secretCode))
-        }
+    private func outcome(of number: UInt64?, _ asked: Asked, _ answer: Answer) -> Outcome {
+        let result: Outcome.Result =
+            switch (answer.reason, answer.changes.isEmpty) {
+            case (nil, _): .success
+            case (let reason?, true): .refused(number: Int(answer.response.error), reason)
+            case (let reason?, false): .incomplete(reason)
+            }
+        return Outcome(
+            of: number, asked.actor, asked.actions, isTransaction: asked.isTransaction, result, changes: answer.changes,
+            microseconds: Int((loop.now - asked.started) / 1000))
     }
 }
 
@@ -117,28 +185,69 @@ extension Permission {
 }
 
 extension Actor {
-    init(_ asker: Asker, _ identity: AdministratorIdentity) {
-        let credentials = asker.peer.credentials
+    init(_ asker: Asker, _ identity: AdministratorIdentity) { self.init(asker.peer, identity) }
+
+    init(_ peer: ConnectedPeer, _ identity: AdministratorIdentity) {
+        let credentials = peer.credentials
         var how = identity.proof.rawValue
         if let verdict = identity.verdict, !verdict.isGranted { how = "PAM \(verdict.step): \(verdict.code)" }
         self.init(
-            uid: credentials.uid, gid: credentials.gid, pid: credentials.pid, executable: asker.peer.executable,
+            uid: credentials.uid, gid: credentials.gid, pid: credentials.pid, executable: peer.executable,
             user: identity.peer.user.map { String(decoding: $0, as: UTF8.self) }, authentication: how,
             role: identity.grants.isEmpty ? nil : Set(identity.grants.map(\.role.name)).sorted().joined(separator: ", "),
             tenant: identity.reach.flatMap { if case .tenants(let tenants) = $0 { tenants.map(\.name).sorted().joined(separator: ", ") } else { nil } })
+    }
+
+    static var ourselves: Actor {
+        let identity = Identity.current
+        return Actor(uid: identity.uid, gid: identity.gid, pid: Host.processID, authentication: "tgtd")
     }
 }
 
 private typealias AuditedArgument = Audit.Action.Argument
 
+extension Audit.Action.Argument {
+    /// As it was said. What is no UTF-8 is escaped.
+    fileprivate init(_ name: String, said value: [UInt8]) { self.init(name, String(validating: value, as: UTF8.self) ?? escaped(value, limit: .max)) }
+
+    /// A secret, if by its name it is one; else as it was said.
+    fileprivate init(_ name: String, _ value: [UInt8], _ code: SecretCode) {
+        if Self.mayBeSecret(name.utf8) { self.init(name, Secret(value), code) } else { self.init(name, said: value) }
+    }
+
+    /// Whether what has this in its name may be a secret, wherever somebody has put it. No parameter of ours is: those that are about secrets are names of files.
+    fileprivate static func mayBeSecret(_ text: some Collection<UInt8>) -> Bool {
+        let text = text.map { (0x41...0x5a).contains($0) ? $0 | 0x20 : $0 }
+        return !text.ends(withWord: "file") && ["password", "passwd", "passphrase", "secret", "psk"].contains { text.contains(Array($0.utf8)) }
+    }
+}
+
+extension [UInt8] {
+    fileprivate func ends(withWord word: String) -> Bool { suffix(word.utf8.count).elementsEqual(word.utf8) }
+}
+
+extension TgtRequest {
+    /// What stands in one that cannot be understood. Its text is not to be seen where somebody may have mistyped a secret.
+    fileprivate func arguments(_ code: SecretCode) -> [AuditedArgument] {
+        var arguments: [AuditedArgument] = []
+        if tid != -1 { arguments.append(.init("tid", "\(tid)")) }
+        if sid != 0 { arguments.append(.init("sid", "\(sid)")) }
+        if lun != .max { arguments.append(.init("lun", "\(lun)")) }
+        if cid != 0 { arguments.append(.init("cid", "\(cid)")) }
+        guard !payload.isEmpty else { return arguments }
+        let isSecret = mode == .account || AuditedArgument.mayBeSecret(payload)
+        return arguments + [isSecret ? .init("text", Secret(payload), code) : .init("text", said: payload)]
+    }
+}
+
 extension AdminRequest {
     /// What it says, for the trail.
     fileprivate func arguments(_ code: SecretCode) -> [AuditedArgument] {
         typealias Argument = AuditedArgument
-        func text(_ name: String, _ value: [UInt8]?) -> [Argument] { value.map { [Argument(name, String(decoding: $0, as: UTF8.self))] } ?? [] }
+        func text(_ name: String, _ value: [UInt8]?) -> [Argument] { value.map { [Argument(name, said: $0)] } ?? [] }
         func number(_ name: String, _ value: some BinaryInteger) -> [Argument] { [Argument(name, "\(value)")] }
         func flag(_ name: String, _ value: Bool) -> [Argument] { value ? [Argument(name, "yes")] : [] }
-        func settings(_ settings: [Setting]) -> [Argument] { settings.flatMap { text(String(decoding: $0.name, as: UTF8.self), $0.value) } }
+        func settings(_ settings: [Setting]) -> [Argument] { settings.map { Argument(escaped($0.name), $0.value, code) } }
         func secret(_ bytes: [UInt8]) -> [Argument] { [Argument("password", Secret(bytes), code)] }
         func initiators(_ initiators: Initiators) -> [Argument] { text("initiator-address", initiators.address) + text("initiator-name", initiators.name) }
         func binding(_ binding: AccountBinding) -> [Argument] {
@@ -156,11 +265,12 @@ extension AdminRequest {
             case .unbindInitiators(let tid, let who): number("tid", tid) + initiators(who)
             case .explainAccess(let question):
                 number("tid", question.tid) + text("initiator-name", question.name) + text("initiator-address", question.address) + text("user", question.user)
+                    + flag("tls", question.overTLS)
             case .explainPolicy(let question): text("user", question.user)
             case .clearPenalties(let address): text("initiator-address", address)
             case .newLogicalUnit(let tid, let lun, let unit):
                 number("tid", tid) + number("lun", lun) + text("path", unit.path) + text("bstype", unit.bstype) + text("bsopts", unit.bsopts)
-                    + text("bsoflags", unit.bsoflags) + text("blocksize", unit.blockSize)
+                    + text("bsoflags", unit.bsoflags) + text("blocksize", unit.blockSize) + (unit.deviceType == 0 ? [] : number("device-type", unit.deviceType))
             case .deleteLogicalUnit(let tid, let lun), .statLogicalUnit(let tid, let lun): number("tid", tid) + number("lun", lun)
             case .updateLogicalUnit(let tid, let lun, let more): number("tid", tid) + number("lun", lun) + settings(more)
             case .newPortal(let portal, let more): text("portal", portal) + settings(more)
@@ -175,25 +285,63 @@ extension AdminRequest {
             case .statSession(let tid, let sid), .statConnections(let tid, let sid): number("tid", tid) + number("sid", sid)
             case .deleteConnection(let tid, let sid, let cid): number("tid", tid) + number("sid", sid) + number("cid", cid)
             }
-        return own + text("tenant", tenant)
+        // There is one driver: another name is worth a word.
+        return own + text("tenant", tenant) + (lld.isEmpty || lld.elementsEqual("iscsi".utf8) ? [] : text("lld", lld))
     }
 }
 
 // MARK: What no administrator has asked for
 
+extension ReceivedSignal {
+    /// Who has sent it.
+    var details: KeyValuePairs<String, String> { ["signal": "\(number)", "pid": "\(pid)", "uid": "\(uid)"] }
+}
+
 extension Control {
-    func notePolicy(_ file: PolicyFile) {
-        audit?.event(SecurityEvent(.policyLoaded, source: nil, details: [.init("grants", "\(file.policy.grants.count)"), .init("tenants", "\(file.tenancy.tenants.count)")]))
+    func noteStart() {
+        audit.event(
+            .daemonStarted,
+            details: [
+                "version": LaunchOptions.version, "pid": "\(Host.processID)", "arguments": options.launch.words, "settings": options.launch.settings,
+                "policy": options.administration.source?.path ?? "none", "socket": options.socket,
+                "portals": configuration.portals.map { "\($0)" }.joined(separator: ", "),
+            ])
     }
 
-    func noteProcess(_ role: Role, _ isStarted: Bool) {
-        audit?.event(SecurityEvent(isStarted ? .processStarted : .processEnded, source: nil, details: [.init("process", role.rawValue)]))
+    func notePolicy(_ file: PolicyFile) {
+        audit.event(
+            .policyLoaded,
+            details: [
+                "file": options.administration.source?.path ?? "", "sha256": file.digest, "grants": "\(file.policy.grants.count)",
+                "tenants": "\(file.tenancy.tenants.count)",
+            ])
+    }
+
+    func noteStart(of role: Role, pid: Int32?) { audit.event(.processStarted, details: ["process": role.rawValue, "pid": "\(pid ?? 0)"]) }
+
+    /// - Parameter culprit: over whose bytes it has ended
+    func noteEnd(of role: Role, _ end: ChildProcess.End?, _ culprit: SocketAddress?) {
+        audit.event(
+            .processEnded, reason: end.map { "it \($0)" }, details: ["process": role.rawValue, "over": culprit.map { "\(Source($0))" } ?? "nobody's"])
     }
 
     func noteSession(_ kind: SecurityEvent.Kind, _ tsih: UInt16, _ record: SessionRecord, _ decision: Decision?, _ reason: String?) {
         let target = configuration.targets[record.tid]
-        audit?.event(SecurityEvent(
+        let proof = record.proof.map { "CHAP, \($0.algorithm)\($0.isMutual ? ", mutual" : "")\($0.isInClear ? ", in clear" : "")" }
+        audit.event(
             kind, source: "\(Source(record.peer))", decision, reason: reason, tenant: target?.tenant.name, user: record.account?.description,
-            initiator: record.initiatorName.spelling, target: target?.name.spelling, details: [.init("sid", "\(tsih)"), .init("address", "\(record.peer)")]))
+            initiator: record.initiatorName.spelling, target: target?.name.spelling ?? "target \(record.tid)",
+            details: [
+                "sid": "\(tsih)", "address": "\(record.peer)", "portal": "\(record.local)", "proof": proof ?? "none", "tls": record.evidence?.protection ?? "none",
+                "luns": "\(record.mask)",
+            ])
+    }
+
+    /// A discovery session: it has no grant, and no number.
+    func noteDiscovery(_ kind: SecurityEvent.Kind, _ applicant: (question: LoginQuestion, peer: SocketAddress, channel: Channel), _ account: AccountName?) {
+        audit.event(
+            kind, source: "\(Source(applicant.peer))", kind == .loginAccepted ? .allowed : nil, user: account?.description,
+            initiator: applicant.question.initiatorName.spelling, target: "discovery",
+            details: ["address": "\(applicant.peer)", "tls": applicant.channel.isTLS ? "yes" : "none"])
     }
 }

@@ -43,9 +43,15 @@ public struct ControlOptions: Sendable {
     public var logsToSystem: Bool
     /// Where what is configured is kept; nil: nowhere.
     let state: StateDirectory?
+    /// With what words it was started, and what settings file it has: for the record.
+    let launch: (words: String, settings: String)
 
-    init(settings: Settings, identity: IdentitySource, socket: String, administration: AdministrationOptions, user: Identity?, state: StateDirectory?, logsToSystem: Bool) {
+    init(
+        settings: Settings, identity: IdentitySource, socket: String, administration: AdministrationOptions, user: Identity?, state: StateDirectory?, logsToSystem: Bool,
+        launch: (words: String, settings: String)
+    ) {
         self.state = state
+        self.launch = launch
         self.administration = administration
         self.logsToSystem = logsToSystem
         self.settings = settings
@@ -67,8 +73,8 @@ public final class Control {
     private var managementSocket: FileDescriptor?
     private var server: ManagementServer?
     let gate: Gate
-    /// nil: nothing is kept.
-    private(set) var audit: RequestAudit?
+    /// Writes nothing before the start.
+    private(set) var audit: RequestAudit
     lazy var policyReader = PolicyReader(loop: loop)
 
     public internal(set) var configuration: Configuration
@@ -106,6 +112,7 @@ public final class Control {
         self.lock = lock
         self.options = options
         self.log = log
+        audit = RequestAudit(loop: loop)
         openings = StoreOpenings(loop: loop)
         portals = Portals(loop: loop, openings: openings, log: log)
         penalties = Penalties(exempt: options.settings.exempt)
@@ -131,7 +138,8 @@ public final class Control {
         for portal in options.settings.portals { _ = try configuration.addPortal(portals.listen(portal)) }
         startPortals = configuration.portals
         try restore()
-        audit = try RequestAudit.begin(options.settings.audit, options.state, loop: loop, log: log)
+        audit = try RequestAudit(options.settings.audit, options.state, loop: loop, log: log)
+        noteStart()
         if let policy = options.administration.policy { notePolicy(policy) }
         let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
         let settings = options.settings
@@ -144,14 +152,14 @@ public final class Control {
             .data,
             options: confinement + logins + ["--reactors", "\(reactors)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)"],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in
-                noteProcess(.data, true)
+                noteStart(of: .data, pid: data?.pid)
                 tellDataAll()
             },
             onMessage: { [unowned self] message, _ in handle(message) }, onEnd: { [unowned self] in dataEnded($0) })
         login = RoleProcess(
             .login, options: confinement + logins,
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in
-                noteProcess(.login, true)
+                noteStart(of: .login, pid: login?.pid)
                 tellLoginAll()
             },
             onMessage: { [unowned self] message, descriptors in front(.clear).handle(message, &descriptors) }, onEnd: { [unowned self] in loginEnded($0) })
@@ -193,11 +201,17 @@ public final class Control {
     }
 
     /// Reads the policy anew, and the files of all portals: if all of them are right, they are in use from now on.
-    public func reload() {
+    public func reload(_ signal: ReceivedSignal) {
+        audit.event(.rereading, details: signal.details)
         reloadPolicy()
-        portals.renewAll(isTogether: true) { [log] troubles in
-            for (portal, error) in troubles { log.error("nothing is read anew, for portal \(portal) has a file that is not right: \(error)") }
-            if troubles.isEmpty { log.notice("the files of all portals have been read anew") }
+        portals.renewAll(isTogether: true) { [log, audit] troubles in
+            for (portal, error) in troubles {
+                audit.event(.portalsRefused, .refused, reason: "\(error)", details: ["portal": "\(portal)"])
+                log.error("nothing is read anew, for portal \(portal) has a file that is not right: \(error)")
+            }
+            guard troubles.isEmpty else { return }
+            audit.event(.portalsLoaded)
+            log.notice("the files of all portals have been read anew")
         }
     }
 
@@ -208,9 +222,8 @@ public final class Control {
         server = try ManagementServer(loop: loop, listener: socket, limits: options.settings.limits, log: log) { [unowned self] request, asker, reply in
             submit(request, asker, reply)
         }
-        server?.onRefusedPeer = { [unowned self] uid, reason in
-            audit?.event(SecurityEvent(.peerRefused, source: uid.map { "uid \($0)" }, .refused, reason: reason))
-        }
+        server?.onRefusedPeer = { [unowned self] uid, reason in audit.event(.peerRefused, source: uid.map { "uid \($0)" }, .refused, reason: reason) }
+        server?.onUnreadable = { [unowned self] peer, reason in audit.unreadable(by: peer, reason) }
         beat()
     }
 
@@ -274,96 +287,28 @@ public final class Control {
     private var isStopping = false
 
     /// Ends the other processes, then the loop.
-    public func stop() {
+    /// - Parameter signal: by which it is told to
+    public func stop(_ signal: ReceivedSignal) { stop("signal \(signal.number)", signal.details) }
+
+    func stop(_ reason: String, _ details: KeyValuePairs<String, String> = [:]) {
         guard !isStopping else { return }
         isStopping = true
+        audit.event(.daemonStopped, reason: reason, details: details)
         // First: what follows may take its time, and the service manager counts it.
         ServiceManager.notify("STOPPING=1")
         log.notice("tgtd stops")
         server?.close()
         let end = { [unowned self] in
-            let ended = { [unowned self] in if let audit { audit.end { [unowned self] in loop.stop() } } else { loop.stop() } }
+            let ended = { [unowned self] in audit.end { [unowned self] in loop.stop() } }
             if let stateStore { stateStore.settle(ended) } else { ended() }
         }
         login?.stop { [unowned self] in data?.stop(end) }
     }
 
-    // MARK: Requests of administrators
-
-    private func submit(_ request: ManagementRequest, _ asker: Asker, _ reply: @escaping (Answer) -> Void) {
-        let requests: [AdminRequest]
-        var format = OutputFormat.text
-        var isTransaction = false
-        switch request {
-        case .tgt(let request):
-            // What is no request needs no view to be refused.
-            guard let understood = try? AdminRequest(request) else {
-                return carryOut(Administrator.plan(request, configuration, RuntimeView()), within: .everything, opened: nil) { [unowned self] answer in
-                    guard let audit else { return reply(answer) }
-                    let action = Action(mode: "\(request.mode)", operation: "\(request.operation)")
-                    audit.refused([action], by: Actor(asker, AdministratorIdentity(peer: Peer(uid: asker.uid))), answer, reply)
-                }
-            }
-            requests = [understood]
-        case .native(let request):
-            format = request.format
-            switch request.content {
-            case .single(let single): requests = [single]
-            case .transaction(let parts): (requests, isTransaction) = (parts, true)
-            }
-        }
-        log.debug(
-            "management request", metadata: ["uid": "\(asker.uid)", "pid": "\(asker.peer.credentials.pid)", "what": "\(requests.first?.permission.description ?? "")"])
-        gate.admit(requests, asker, configuration: { [unowned self] in configuration }) { [unowned self] result in
-            switch result {
-            case .failure(let turned):
-                guard let audit else { return reply(turned.answer) }
-                audit.refused(requests, by: Actor(asker, turned.identity), turned.answer, reply)
-            case .success(let admission):
-                guard let audit else { return carryOut(admission, isTransaction, format, reply) }
-                let rules = admission.identity.grants.map(\.description).joined(separator: ", ")
-                audit.carryOut(admission.requests, isTransaction: isTransaction, by: Actor(asker, admission.identity), reason: rules, reply) { [unowned self] reply in
-                    carryOut(admission, isTransaction, format, reply)
-                }
-            }
-        }
-    }
-
-    private func carryOut(_ admission: Admission, _ isTransaction: Bool, _ format: OutputFormat, _ reply: @escaping (Answer) -> Void) {
-        if isTransaction { return transact(admission, format, reply) }
-        guard let request = admission.requests.first else { return }
-        if case .explainPolicy(let question) = request.action {
-            explainPolicy(question, of: request.tenant, within: admission.sight, admission.identity.peer, format, reply)
-        } else {
-            submit(request, within: admission.sight, format: format, reply)
-        }
-    }
-
-    private func transact(_ admission: Admission, _ format: OutputFormat, _ reply: @escaping (Answer) -> Void) {
-        if let refusal = unkept { return carryOut(.answer(refusal), within: admission.sight, opened: nil, reply) }
-        let requests = admission.requests
-        view(isNeeded: requests.contains { $0.needsRuntimeView }) { [unowned self] view in
-            TransactionRun(Transaction(requests, sight: admission.sight), self, view) { answer in
-                var answer = answer
-                if format == .json, answer.reason == nil { answer.response = Answer.report(Transaction.report(requests.count)).response }
-                reply(answer)
-            }.start()
-        }
-    }
-
-    /// Carries out what an administrator asks for.
-    /// - Parameter sight: what there is for him
-    public func submit(_ request: AdminRequest, within sight: Sight = .everything, format: OutputFormat = .text, _ reply: @escaping (Answer) -> Void) {
-        // In JSON, one target is shown with all it has.
-        view(isNeeded: request.needsRuntimeView || format == .json) { [unowned self] view in
-            let plan = sight.plan(configuration, view) { Administrator.plan(request, $0, $1, format: format) }
-            if let unkept, plan.changesSomething { return carryOut(.answer(unkept), within: sight, opened: nil, reply) }
-            carryOut(plan, within: sight, opened: nil, reply)
-        }
-    }
+    // MARK: Changes
 
     /// While nothing can be kept, nothing is changed: the refusal.
-    private var unkept: Answer? {
+    var unkept: Answer? {
         stateStore?.trouble.map { .refusal(.unknown, "nothing is changed, for it is not certain that an earlier change is kept (\($0)); when that is mended, try again") }
     }
 
@@ -392,79 +337,9 @@ public final class Control {
     private var kept: Configuration { configuration.kept(without: startPortals, isDebugging: options.settings.logLevel == .debug) }
 
     /// What is going on now; what data knows is asked of it only if that is needed.
-    private func view(isNeeded: Bool, _ use: @escaping (RuntimeView) -> Void) {
+    func view(isNeeded: Bool, _ use: @escaping (RuntimeView) -> Void) {
         guard isNeeded, let data, data.isRunning else { return use(runtimeView(Survey())) }
         surveys.ask { [unowned self] survey in use(runtimeView(survey)) }
-    }
-
-    private func carryOut(_ plan: Plan, within sight: Sight, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
-        switch plan {
-        case .answer(let answer):
-            if let reason = answer.reason { log.notice("an administrator's request is refused: \(reason)") }
-            reply(answer)
-        case .stop(let answer):
-            reply(answer)
-            stop()
-        case .commit(let new, let changes, let answer):
-            commit(new, changes, stores: { _ in opened }, answer, reply)
-        case .perform(let effect, let continuation):
-            perform(effect) { [unowned self] outcome, opened in
-                let next = sight.plan(configuration, RuntimeView()) { configuration, _ in Administrator.resume(continuation, outcome, configuration) }
-                if case .withdrawTarget(let tid, _) = effect { withdrawn.remove(tid) }
-                if case .listening(let portal) = outcome, case .answer = next { portals.close(portal.endpoint) }
-                carryOut(next, within: sight, opened: opened, reply)
-                // What a commit has not taken.
-                portals.forget(effect, outcome)
-            }
-        }
-    }
-
-    func perform(_ effect: Effect, _ whenDone: @escaping (EffectOutcome, HeldStore?) -> Void) {
-        switch effect {
-        case .openStore(let request):
-            openings.open(request) { [unowned self] result in
-                switch result {
-                case .success((let store, let facts)):
-                    // What data cannot serve is not to be in the configuration.
-                    order({ .tryStore($0, store.description) }, passing: store.descriptor.rawValue) { refusal in
-                        if refusal == nil { whenDone(.opened(facts), store) } else { whenDone(.failed(.invalidRequest, "the data process cannot use the store"), nil) }
-                    }
-                case .failure(let error):
-                    log.warning("a store is not opened: \(error.reason)", metadata: ["path": "\(request.store.path?.description ?? "none")"])
-                    whenDone(.failed(.invalidRequest, error.reason), nil)
-                }
-            }
-        case .withdrawLogicalUnit(let key):
-            order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: false) }) { refusal in
-                whenDone(refusal == .logicalUnitActive ? .failed(.logicalUnitActive, "commands are under way") : .done, nil)
-            }
-        case .withdrawTarget(let tid, let force):
-            withdrawn.insert(tid)
-            order({ .removeTarget($0, tid: tid.rawValue, force: force) }) { refusal in
-                whenDone(refusal == .targetActive ? .failed(.targetActive, "it has sessions") : .done, nil)
-            }
-        case .endConnection(_, let tsih, _):
-            order({ .endSession($0, tsih: tsih) }) { refusal in
-                whenDone(refusal == .unknownSession ? .failed(.noConnection, "it has just ended") : .done, nil)
-            }
-        case .listen(let portal):
-            portals.make(portal) { result in
-                switch result {
-                case .success(let real): whenDone(.listening(real), nil)
-                case .failure(let error): whenDone(.failed(.invalidRequest, "\(error)"), nil)
-                }
-            }
-        case .renewPortal(let portal): portals.renew(portal) { error in whenDone(error.map { .failed(.invalidRequest, "\($0)") } ?? .done, nil) }
-        case .close(let portal):
-            portals.close(portal)
-            whenDone(.done, nil)
-        case .clearPenalties(let rule):
-            let cleared = penalties.clear(rule)
-            for source in cleared { keepOut(source, until: 0) }
-            log.notice("failures to log in are forgotten", metadata: ["address": "\(rule.spelling)", "sources": "\(cleared.count)"])
-            whenDone(cleared.isEmpty && rule.extent != .all ? .failed(.invalidRequest, "\(rule.spelling) has no failures") : .done, nil)
-        case .drawSecret(let characters): whenDone(.drawn(.printable(characters: characters)), nil)
-        }
     }
 
     // MARK: Portals
@@ -651,9 +526,11 @@ public final class Control {
     }
 
     private func dataEnded(_ culprit: Culprit?) {
-        noteProcess(.data, false)
         let hasNewcomers = portals.served.contains { $0.kind == .tls }
-        if let culprit, let peer = culprit.peer(in: sessions, hasNewcomers: hasNewcomers) { blame(peer, "data", culprit) }
+        let culpritsPeer = culprit.flatMap { $0.peer(in: sessions, hasNewcomers: hasNewcomers) }
+        noteEnd(of: .data, data?.lastEnd, culpritsPeer)
+        for (tsih, record) in sessions.served { noteSession(.sessionEnded, tsih, record, nil, "the data process has ended") }
+        if let culprit, let culpritsPeer { blame(culpritsPeer, "data", culprit) }
         secureDoor?.close()
         secureDoor = nil
         front(.tls).ended()
@@ -810,17 +687,18 @@ public final class Control {
         let wasKeptOut = penalties.keepsOut(party, at: loop.now)
         for (source, until) in penalties.note(offence, from: party, at: loop.now) {
             if !wasKeptOut {
-                audit?.event(SecurityEvent(.penalty, source: "\(source)", .refused, reason: "\(offence)"))
+                audit.event(.penalty, source: "\(source)", .refused, reason: "\(offence)", details: ["seconds": "\((until - loop.now) / 1_000_000_000)"])
                 log.notice("too many failures: nothing is accepted from there for a while", metadata: ["source": "\(source)", "seconds": "\((until - loop.now) / 1_000_000_000)"])
             }
             keepOut(source, until: until)
         }
         if case .initiator(let name) = party, !wasKeptOut, penalties.keepsOut(party, at: loop.now) {
+            audit.event(.penalty, source: "\(name)", .refused, reason: "\(offence)", initiator: name.spelling)
             log.notice("too many failures: the initiator has to wait for a while", metadata: ["initiator": "\(name)"])
         }
     }
 
-    private func keepOut(_ source: Source, until: UInt64) {
+    func keepOut(_ source: Source, until: UInt64) {
         for front in fronts { front.keepOut(source, until: until) }
     }
 
@@ -832,13 +710,15 @@ public final class Control {
         let portal = portals.portal(number: portal)
         portal?.failedHandshakes[cause, default: 0] += 1
         failedHandshakes.note(peer, source, portal?.portal.endpoint, reason, at: loop.now)
-        audit?.event(SecurityEvent(.tlsFailed, source: "\(peer.map { Source($0) } ?? source)", .refused, reason: reason))
+        audit.event(
+            .tlsFailed, source: "\(peer.map { Source($0) } ?? source)", .refused, reason: reason,
+            details: ["address": peer.map { "\($0)" } ?? "gone", "portal": portal.map { "\($0.portal.endpoint)" } ?? "closed", "cause": "\(cause)"])
         // Who stalls holds a place that others want.
         if let peer { penalise(cause == .timedOut ? .unfinished : .handshake, .source(peer)) }
     }
 
     private func loginEnded(_ culprit: Culprit?) {
-        noteProcess(.login, false)
+        noteEnd(of: .login, login?.lastEnd, culprit.flatMap(\.newcomer))
         if let culprit, let peer = culprit.newcomer { blame(peer, "login", culprit) }
         front(.clear).ended()
     }
@@ -862,7 +742,8 @@ public final class Control {
         waits.refusedConnections = fronts.reduce(0) { $0 &+ $1.refusedConnections }
         view.penalties = waits
         view.portals = portals.conditions(of: configuration.portals)
-        view.hindrance = stateStore?.trouble?.description
+        view.hindrance = stateStore?.trouble?.description ?? audit.hindrance
+        view.audit = audit.condition
         view.limits = options.settings.limits.shown(memory: options.settings.memory)
         return view
     }

@@ -1,4 +1,7 @@
 import Administration
+import Bytes
+import Crypto
+import JSON
 import Logging
 import Management
 import Model
@@ -37,16 +40,16 @@ public enum Daemon {
         _ options: LaunchOptions, isInBackground: Bool, log: Logger, setLevel: @escaping (Logger.Level) -> Void, fail: @escaping (any Error) -> Void
     ) throws -> (Control, EventLoop) {
         let demonstration = try options.demo.map(Demonstration.init)
-        let settings = try settings(options, demonstration)
+        let (settings, source) = try settings(options, demonstration)
         setLevel(settings.logLevel.level)
         // A connection is a descriptor; our own limits are what bounds them.
         let descriptors = try Host.raiseDescriptorLimit()
         if let shortage = settings.limits.shortage(of: descriptors) { log.error("\(shortage)") }
         let loop = try EventLoop()
-        var stop: () -> Void = {}
-        var reload: () -> Void = {}
+        var stop: (ReceivedSignal) -> Void = { _ in }
+        var reload: (ReceivedSignal) -> Void = { _ in }
         // Before the first child and the first thread, so that nobody takes them the default way.
-        let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt, Signal.hangup]) { $0 == Signal.hangup ? reload() : stop() }
+        let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt, Signal.hangup]) { $0.number == Signal.hangup ? reload($0) : stop($0) }
         // Before the state: a second daemon on the same socket is told of the socket.
         let lock = try ManagementSocket.lock(socketPath(options, demonstration))
         let state = try stateDirectory(options, settings, demonstration).map(StateDirectory.init)
@@ -63,21 +66,22 @@ public enum Daemon {
             loop: loop,
             options: ControlOptions(
                 settings: settings, identity: IdentitySource(installation: installation, keepsTgtDefaults: options.compatibleIdentifiers),
-                socket: socketPath(options, demonstration), administration: administration, user: try Identity.forNetwork(settings.user), state: state, logsToSystem: isInBackground),
+                socket: socketPath(options, demonstration), administration: administration, user: try Identity.forNetwork(settings.user), state: state, logsToSystem: isInBackground,
+                launch: (CommandLine.arguments.dropFirst().map { escaped($0.utf8, limit: 4096) }.joined(separator: " "), source)),
             lock: lock, log: log)
         control.setDebug = { setLevel($0 ? .debug : settings.logLevel.level) }
-        stop = { [control, signals] in
+        stop = { [control, signals] signal in
             _ = signals
-            control.stop()
+            control.stop(signal)
         }
-        reload = { [unowned control] in control.reload() }
+        reload = { [unowned control] signal in control.reload(signal) }
         try control.start { [unowned control] trouble in
             do {
                 if let trouble { throw trouble }
                 if let pidFile = options.pidFile { try Files.replace(pidFile, with: Array("\(Host.processID)\n".utf8), mode: 0o644) }
             } catch {
                 fail(error)
-                return control.stop()
+                return control.stop("it cannot start: \(error)")
             }
             if let demonstration {
                 demonstration.build(control, socketBase: socketBase(demonstration) ?? "") { Console.output($0) }
@@ -90,12 +94,15 @@ public enum Daemon {
     }
 
     /// The settings file, and what the command line puts in the place of its settings.
-    private static func settings(_ options: LaunchOptions, _ demonstration: Demonstration?) throws -> Settings {
+    /// - Returns: where they are from, as well: the file and its digest
+    private static func settings(_ options: LaunchOptions, _ demonstration: Demonstration?) throws -> (Settings, source: String) {
         var settings = Settings()
+        var source = "none"
         let path = options.config ?? defaultConfig
         if options.config != nil || demonstration == nil {
             if let bytes = try Files.readTrusted(path, limit: configLimit) {
                 settings = try Settings(yaml: String(decoding: bytes, as: UTF8.self), file: path)
+                source = "\(path), SHA-256 \(Digest.sha256.text(of: bytes))"
             } else if options.config != nil {
                 throw StartError("\(path): there is no such file")
             }
@@ -111,7 +118,7 @@ public enum Daemon {
         } else if settings.portals.isEmpty {
             settings.portals = demonstration?.portals ?? Settings.everywhere
         }
-        return settings
+        return (settings, source)
     }
 
     /// Where policy is: where the command line or the settings say, else where it always is; nowhere for a demonstration.
@@ -160,5 +167,14 @@ extension Settings.LogLevel {
         case .warning: .warning
         case .error: .error
         }
+    }
+}
+
+extension Digest {
+    /// In hexadecimal digits.
+    func text(of bytes: [UInt8]) -> String {
+        var state = DigestState(self)
+        state.update(bytes.span)
+        return JSONValue.hexadecimal(state.finish())
     }
 }

@@ -39,6 +39,8 @@ struct AdministratorIdentity {
 struct Turned: Error {
     let answer: Answer
     let identity: AdministratorIdentity
+    /// The exact reason, if it is not for whoever asks.
+    var reason: String?
 }
 
 /// Decides whether requests of the management socket are carried out: by what the kernel, the name service and PAM say of who asks, and what policy
@@ -109,7 +111,7 @@ final class Gate {
 
     private func turned(_ identity: AdministratorIdentity, _ reason: String, _ said: String = denied) -> Turned {
         log.notice("an administrator is refused: \(reason)", metadata: identity.metadata)
-        return Turned(answer: .refusal(.unsupportedOperation, said), identity: identity)
+        return Turned(answer: .refusal(.unsupportedOperation, said), identity: identity, reason: reason)
     }
 
     // MARK: What policy says

@@ -100,6 +100,10 @@ package struct LoginDesk {
         applicants[id].map { ($0.question, $0.peer, $0.channel) }
     }
 
+    /// Whether it has been let in to look for targets, and by which account.
+    func isDiscovering(_ id: ConnectionID) -> Bool { applicants[id]?.phase == .discovering }
+    func account(_ id: ConnectionID) -> AccountName? { applicants[id]?.proof?.account }
+
     /// Whether it has just authenticated so that whoever listened may try secrets at a great rate.
     func isMD5InClear(_ id: ConnectionID) -> Bool { applicants[id]?.proof?.isMD5InClear ?? false }
 

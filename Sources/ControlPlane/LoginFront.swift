@@ -1,5 +1,5 @@
 import Access
-import Audit
+import Bytes
 import Crypto
 import Door
 import ISCSI
@@ -99,7 +99,9 @@ final class LoginFront {
             case .finish(let id, let outcome): try finish(id, outcome, descriptors.take())
             case .sendTargets(let id, let scope):
                 for (page, isLast) in control.pages(desk.targets(id, scope, control.configuration)) { send(.targets(id, page, isLast: isLast), nil) }
-            case .gone(let id): desk.gone(id)
+            case .gone(let id):
+                if let applicant = desk.applicant(id), desk.isDiscovering(id) { control.noteDiscovery(.sessionEnded, applicant, desk.account(id)) }
+                desk.gone(id)
             case .failed(let offence):
                 guard let connection = descriptors.take(), let peer = try? Socket.peerAddress(connection.rawValue) else { return }
                 failed(offence, peer)
@@ -111,6 +113,9 @@ final class LoginFront {
                 guard let connection = descriptors.take() else { return }
                 control.noteFailedHandshake(try? Socket.peerAddress(connection.rawValue), source, portal, cause, reason)
             case .heartbeat(_, let refused):
+                if refused > refusedByAll.now {
+                    control.audit.event(.penalty, .refused, reason: "connections from who has to wait are not accepted", details: ["connections": "\(refused - refusedByAll.now)"])
+                }
                 refusedByAll.now = refused
                 heard()
             }
@@ -120,6 +125,7 @@ final class LoginFront {
     }
 
     private func failed(_ offence: LoginOffence, _ peer: SocketAddress) {
+        control.audit.event(.loginRefused, source: "\(Source(peer))", .refused, reason: "\(offence)", details: ["status": "closed", "address": "\(peer)"])
         switch offence {
         case .unfinished: control.penalise(.unfinished, .source(peer))
         case .nonsense: control.penalise(.nonsense, .source(peer))
@@ -167,7 +173,9 @@ final class LoginFront {
             return send(.drop(id), nil)
         }
         switch desk.begin(id, question, peer: peer, local: local, channel: channel, evidence: evidence, control.configuration, control.sessions) {
-        case .proceed(let parameters, let tag, let authentication): send(.proceed(id, parameters, portalGroupTag: tag, authentication), nil)
+        case .proceed(let parameters, let tag, let authentication):
+            if desk.isDiscovering(id) { control.noteDiscovery(.loginAccepted, (question, peer, channel), nil) }
+            send(.proceed(id, parameters, portalGroupTag: tag, authentication), nil)
         case .refuse(let status, let reason): refuse(id, question, peer, party, status, reason, offence: status == .notFound ? .notAdmitted : nil)
         }
     }
@@ -188,13 +196,14 @@ final class LoginFront {
                     "an initiator authenticates by MD5 in clear: whoever listens may try secrets at a great rate",
                     metadata: ["initiator": "\(applicant.question.initiatorName)", "address": "\(applicant.peer)"])
             }
+            if desk.isDiscovering(id) { control.noteDiscovery(.loginAccepted, applicant, desk.account(id)) }
             send(.authenticated(id, parameters, proof), nil)
         case .refuse(let status, let reason):
             refuse(
-                id, applicant.question, applicant.peer, party, status, reason,
+                id, applicant.question, applicant.peer, party, status, reason, user: answer.name,
                 offence: status == .authenticationFailure ? .guess : status == .notFound ? .notAdmitted : nil)
         case .drop(let reason):
-            logRefusal(applicant.question, applicant.peer, "closed", reason)
+            logRefusal(applicant.question, applicant.peer, "closed", reason, user: answer.name)
             control.penalise(.guess, party)
             send(.drop(id), nil)
         }
@@ -236,17 +245,19 @@ final class LoginFront {
 
     private func refuse(
         _ id: ConnectionID, _ question: LoginQuestion, _ peer: SocketAddress, _ party: Penalties.Party, _ status: LoginStatus, _ reason: String,
-        offence: Penalties.Offence? = nil
+        user: [UInt8]? = nil, offence: Penalties.Offence? = nil
     ) {
         if let offence { control.penalise(offence, party) }
-        logRefusal(question, peer, String(status.rawValue, radix: 16), reason)
+        logRefusal(question, peer, String(status.rawValue, radix: 16), reason, user: user)
         send(.refuse(id, status), nil)
     }
 
-    private func logRefusal(_ question: LoginQuestion, _ peer: SocketAddress, _ status: String, _ reason: String) {
-        control.audit?.event(SecurityEvent(
-            .loginRefused, source: "\(Source(peer))", .refused, reason: reason, initiator: question.initiatorName.spelling, target: question.targetName?.spelling,
-            details: [.init("status", status), .init("address", "\(peer)")]))
+    /// - Parameter user: the account that it claims
+    private func logRefusal(_ question: LoginQuestion, _ peer: SocketAddress, _ status: String, _ reason: String, user: [UInt8]? = nil) {
+        let target = question.targetName.flatMap { control.configuration.target(named: $0) }
+        control.audit.event(
+            .loginRefused, source: "\(Source(peer))", .refused, reason: reason, tenant: target?.tenant.name, user: user.map { escaped($0) },
+            initiator: question.initiatorName.spelling, target: question.targetName?.spelling ?? "discovery", details: ["status": status, "address": "\(peer)"])
         control.log.notice(
             "a login is refused: \(reason)",
             metadata: [

@@ -59,6 +59,8 @@ final class ManagementServer {
     fileprivate let limits: Limits
     /// Called for a peer that is not even listened to.
     var onRefusedPeer: ((_ uid: UInt32?, _ reason: String) -> Void)?
+    /// Called for one whose request could not be read.
+    var onUnreadable: ((ConnectedPeer, _ reason: String) -> Void)?
     private var listener: Listener?
     private var connections: [ObjectIdentifier: ManagementConnection] = [:]
     private var perUser: [UInt32: Int] = [:]
@@ -106,6 +108,7 @@ final class ManagementServer {
                 return
             }
             guard makeRoom(for: uid) else {
+                onRefusedPeer?(uid, "there are too many management connections")
                 log.warning("too many management connections at once: one is closed", metadata: ["uid": "\(uid)", "pid": "\(pid)"])
                 return
             }
@@ -135,7 +138,7 @@ final class ManagementServer {
             .min { ($0.isReading ? 0 : 1, $0.number) < ($1.isReading ? 0 : 1, $1.number) }
         guard let idle else { return false }
         log.warning("an idle management connection makes room", metadata: ["uid": "\(uid)", "pid": "\(idle.peer.pid)"])
-        idle.close()
+        idle.giveUp("it made room for another one")
         return true
     }
 
@@ -191,7 +194,13 @@ private final class ManagementConnection: EventHandler {
     private func expire() {
         if let deadline { server.loop.cancel(deadline) }
         let patience = UInt64(server.limits.managementIdleSeconds) * 1_000_000_000
-        deadline = server.loop.after(nanoseconds: patience) { [weak self] in self?.close() }
+        deadline = server.loop.after(nanoseconds: patience) { [weak self] in self?.giveUp("it did not come whole in time") }
+    }
+
+    /// Nobody waits for it any more.
+    func giveUp(_ reason: String) {
+        if isReading, decoder.heldBytes > 0 { server.onUnreadable?(process, reason) }
+        close()
     }
 
     /// Whether its request has not come yet.
@@ -259,6 +268,7 @@ private final class ManagementConnection: EventHandler {
         // A wrong length gets no answer, as with tgt: nobody knows where the request would end.
         case .tgt(.length), .tgt(.trailing), .native(.versions):
             server.log.warning("a management request is malformed: \(error)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            server.onUnreadable?(process, "it is malformed: \(error)")
             close()
         case .tgt(let error): refuse(.invalidRequest, "it is malformed: \(error)")
         case .native(let error): refuse(.invalidRequest, error.description)
@@ -267,6 +277,7 @@ private final class ManagementConnection: EventHandler {
 
     private func refuse(_ error: TgtError, _ reason: String) {
         server.log.warning("a management request is refused: \(reason)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+        server.onUnreadable?(process, reason)
         give(.refusal(error, reason))
     }
 

@@ -1,4 +1,5 @@
 import Access
+import Crypto
 import Door
 import Model
 import Reactor
@@ -9,6 +10,8 @@ import Yams
 public struct PolicyFile: Sendable, Equatable {
     public let policy: Policy
     public let tenancy: Tenancy
+    /// SHA-256 of its text: which one it was.
+    let digest: String
 
     /// Everything has a limit. A host serves ten thousand targets; these are far more than its administrators and tenants.
     static let mostTenants = 4096
@@ -18,6 +21,7 @@ public struct PolicyFile: Sendable, Equatable {
     /// Reads the file's text. All of it is right, or none of it counts.
     /// - Parameter file: its name, for errors
     public init(yaml text: String, file: String) throws(SettingsError) {
+        digest = Digest.sha256.text(of: Array(text.utf8))
         let root = try SettingsFile(name: file).root(of: text)
         do throws(Wrong) {
             let parts = try root?.keys(["roles", "tenants", "grants"]) ?? [:]

@@ -63,9 +63,11 @@ extension Control {
                 applyRules(of: Set(configuration.targets.keys), Countdown {})
                 notePolicy(file)
                 log.notice("the policy has been read again: \(file.policy.grants.count) grants, \(file.tenancy.tenants.count) tenants")
-            case .success(nil): log.notice("there is no policy at \(source.path): who may administer is as it was")
+            case .success(nil):
+                audit.event(.policyRefused, .refused, reason: "there is no policy at \(source.path)")
+                log.notice("there is no policy at \(source.path): who may administer is as it was")
             case .failure(let error):
-                audit?.event(SecurityEvent(.policyRefused, source: nil, .refused, reason: "\(error)"))
+                audit.event(.policyRefused, .refused, reason: "\(error)")
                 log.error("the policy is as it was: \(error)")
             }
         }

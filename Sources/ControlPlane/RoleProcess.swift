@@ -60,6 +60,8 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
     /// Whether it may still touch anything: until it is reaped, however long nobody talks to it any more.
     var isAlive: Bool { process != nil }
     var pid: Int32? { process?.pid }
+    /// How the last one ended.
+    private(set) var lastEnd: ChildProcess.End?
 
     /// - Parameters:
     ///   - heartbeat: the message that it must answer
@@ -148,6 +150,7 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
         guard let process else { return }
         self.process = nil
         isRunning = false
+        lastEnd = end
         onEnd(page?.read().culprit(of: end, hanging: hangs ? watch.earlier : nil))
         page = nil
         if isStopping {

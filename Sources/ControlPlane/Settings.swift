@@ -142,6 +142,16 @@ extension Settings {
             settings.audit.onFailure = value
             return nil
         }),
+        ("audit.file-size", { settings, node in
+            guard let value = node.scalar.flatMap({ bytes($0.string) }), AuditSettings.fileSizes.contains(value) else { return "a size from 64KiB to 1GiB is wanted" }
+            settings.audit.fileSize = value
+            return nil
+        }),
+        ("audit.network-quota", { settings, node in
+            guard let value = node.scalar.flatMap({ bytes($0.string) }), AuditSettings.networkQuotas.contains(value) else { return "a size from 512KiB to 1TiB is wanted" }
+            settings.audit.networkQuota = value
+            return nil
+        }),
         ("audit.system-log", { settings, node in
             guard let word = node.scalar?.string, let value = ["yes": true, "no": false][word] else { return "yes or no is wanted" }
             settings.audit.copiesToSystemLog = value

@@ -11,7 +11,7 @@ import Reactor
 /// Sessions are ended by force only when nothing can fail any more. Other requests do not wait meanwhile: a commit that finds
 /// the configuration changed in what matters to it is refused.
 final class TransactionRun {
-    private let transaction: Transaction
+    private let warrant: Warrant
     private let control: Control
     private let view: RuntimeView
     private let reply: (Answer) -> Void
@@ -26,15 +26,20 @@ final class TransactionRun {
     private var refusal: Transaction.Refused?
 
     /// It keeps itself until its reply.
-    init(_ transaction: Transaction, _ control: Control, _ view: RuntimeView, _ reply: @escaping (Answer) -> Void) {
-        self.transaction = transaction
+    init(_ warrant: Warrant, _ control: Control, _ view: RuntimeView, _ reply: @escaping (Answer) -> Void) {
+        self.warrant = warrant
         self.control = control
         self.view = view
         self.reply = reply
     }
 
+    /// As far as it is allowed at this moment.
+    private func transaction() throws(Transaction.Refused) -> Transaction {
+        Transaction(warrant.requests, sight: try warrant.sight().get())
+    }
+
     func start() {
-        do throws(Transaction.Refused) { needs = try transaction.prepare(control.configuration, view) } catch { return finish(error) }
+        do throws(Transaction.Refused) { needs = try transaction().prepare(control.configuration, view) } catch { return finish(error) }
         unopened = needs.openings.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }[...]
         openStores()
     }
@@ -101,7 +106,7 @@ final class TransactionRun {
     private func commit() {
         let old = control.configuration
         let commit: Transaction.Commit
-        do throws(Transaction.Refused) { commit = try transaction.commit(needs, outcomes, old, view) } catch { return finish(error) }
+        do throws(Transaction.Refused) { commit = try transaction().commit(needs, outcomes, old, view) } catch { return finish(error) }
         control.withdrawn.subtract(needs.targets.keys)
         control.commit(commit.configuration, commit.changes, stores: { key in commit.stores[key].flatMap { self.held[$0] } }, .success, reply)
         for portal in commit.closedPortals { control.portals.close(portal) }

@@ -122,7 +122,7 @@ public struct JSONWriter: Sendable {
 ///
 /// | request | members |
 /// |---|---|
-/// | `--mode system --op show` | `system`: `version`, `state` (`ready`, `offline`), `debug`, `backingStores` [string], `deviceTypes` [string], `discoveryAccounts` (accounts), `limits` {name: value as text}, `penalties`: `sourcesWaiting`, `sourcesRemembered`, `refusedConnections`, `refusedAnswers` |
+/// | `--mode system --op show` | `system`: `version`, `state` (`ready`, `offline`), `debug`, `backingStores` [string], `deviceTypes` [string], `discoveryAccounts` (accounts), `hindrance`, `limits` {name: value as text}, `audit` (there if a trail is kept): `directory`, `trouble`, `networkTrouble`; `penalties`: `sourcesWaiting`, `sourcesRemembered`, `refusedConnections`, `refusedAnswers` |
 /// | `--mode target --op show` | `targets` [target], with `--tid` the one |
 /// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `authentication` (as of a session), `address`] |
 /// | `--mode account --op show` | `accounts` [`tenant`, `name`, `secrets`: how many are live] |

@@ -216,6 +216,8 @@ public struct SystemReport: Sendable {
     public var penalties: [(name: String, value: String)] = []
     /// The daemon's limits; tgt has no such section.
     public var limits: [(name: String, value: String)] = []
+    /// Where the audit trails are, and what is wrong with them; tgt has no such section.
+    public var audit: [(name: String, value: String)] = []
     /// Why no change is taken at the moment; nil: changes are taken.
     public var hindrance: String?
 
@@ -251,6 +253,8 @@ public struct SystemReport: Sendable {
         text.line(1, "iSNSAccessControl=Off")
         if !penalties.isEmpty { text.line(0, "Penalties:") }
         for (name, value) in penalties { text.line(1, "\(name)=\(value)") }
+        if !audit.isEmpty { text.line(0, "Audit:") }
+        for (name, value) in audit { text.line(1, "\(name)=\(value)") }
         if !limits.isEmpty { text.line(0, "Limits:") }
         for (name, value) in limits { text.line(1, "\(name)=\(value)") }
         return text.bytes

@@ -86,8 +86,9 @@ public struct TargetConfiguration: Hashable, Sendable {
             try parameters.set(name: name, value: value)
             changed = parameters
         } catch {
-            let reason = error == .unknownKey ? "there is no such key" : "the value is malformed or out of range"
-            throw ConfigurationError(.invalid, "\(escaped(name))=\(escaped(value)): \(reason)")
+            // What is no key of ours may have been meant for something else: its value is nobody's business.
+            let reason = error == .unknownKey ? ": there is no such key" : "=\(escaped(value)): the value is malformed or out of range"
+            throw ConfigurationError(.invalid, "\(escaped(name))\(reason)")
         }
         guard changed.maxConnections == 1, changed.errorRecoveryLevel == 0 else {
             throw ConfigurationError(.invalid, "\(escaped(name))=\(escaped(value)): MaxConnections is 1 and ErrorRecoveryLevel 0 here")

@@ -258,6 +258,7 @@ struct JSONReportTests {
             "--op new --mode lu --tid 1 --lun 2 -b /tmp/pcx/disk2 -f sync:direct -y 4096",
         ] { #expect(try rig.call(line).code == 0) }
         rig.view.limits = [("some limit", "12")]
+        rig.view.audit = RuntimeView.Audit(directory: "/a")
         rig.view.penalties = RuntimeView.Penalties()
         rig.view.penalties?.waiting = [("192.0.2.1", 12)]
         return rig
@@ -268,7 +269,8 @@ struct JSONReportTests {
     func schema() throws {
         let rig = try Self.rig()
         let system = try Self.report(rig, .showSystem)["system"] as? [String: Any]
-        #expect(Self.members(system) == ["backingStores", "debug", "deviceTypes", "discoveryAccounts", "hindrance", "limits", "penalties", "state", "version"])
+        #expect(Self.members(system) == ["audit", "backingStores", "debug", "deviceTypes", "discoveryAccounts", "hindrance", "limits", "penalties", "state", "version"])
+        #expect(Self.members(system?["audit"]) == ["directory", "networkTrouble", "trouble"])
         #expect(Self.members(system?["penalties"]) == ["refusedAnswers", "refusedConnections", "sourcesRemembered", "sourcesWaiting"])
         let penalty = try Self.first(try Self.report(rig, .showPenalties)["penalties"])
         #expect(penalty["source"] as? String == "192.0.2.1" && penalty["secondsLeft"] as? Int == 12)

@@ -41,12 +41,15 @@ import Testing
                 policy: /p
                 socket: {mode: 0660, group: mail}
                 pam: {directory: /d}
+                audit: {directory: /a, on-failure: continue, file-size: 1MiB, network-quota: 2MiB, system-log: yes}
                 log:
                   level: warning
                 """, file: "f")
         #expect(settings.portals.last?.parameters.map { "\($0.name)=\($0.value)" } == ["tls=required", "certificate=/c", "key=/k", "tpgt=2"])
         #expect(try settings.portals.dropLast() == ["127.0.0.1:3260", "[::1]:3261"].map { try Portal(parsing: Array($0.utf8)) })
         #expect(settings.policy == "/p" && settings.socketMode == 0o660 && settings.socketGroup == "mail" && settings.pamDirectory == "/d")
+        #expect(settings.audit.directory == "/a" && settings.audit.onFailure == .goOn && settings.audit.copiesToSystemLog)
+        #expect(settings.audit.fileSize == 1 << 20 && settings.audit.networkQuota == 2 << 20)
         #expect(settings.reactors == 3 && settings.ioThreads == 5 && settings.memory == 128 << 20)
         #expect(settings.nopInterval == 7 && settings.nopCount == 4)
         #expect(settings.user == "nobody" && settings.state == "/srv/tgt" && settings.logLevel == .warning)
@@ -85,6 +88,11 @@ import Testing
             ("portals: ['127.0.0.1:1', '127.0.0.1:1']\n", 1, "portals: the portal 127.0.0.1:1 is named twice"),
             ("log:\n  level: loud\n", 2, "log.level: one of debug, info, notice, warning, error is wanted"),
             ("policy: policy.yaml\n", 1, "policy: an absolute path is wanted"), ("pam:\n  directory: pam.d\n", 2, "pam.directory: an absolute directory is wanted"),
+            ("audit:\n  directory: trails\n", 2, "audit.directory: an absolute directory is wanted"),
+            ("audit:\n  on-failure: stop\n", 2, "audit.on-failure: one of refuse-changes, continue is wanted"),
+            ("audit:\n  file-size: 1KiB\n", 2, "audit.file-size: a size from 64KiB to 1GiB is wanted"),
+            ("audit:\n  network-quota: 4KiB\n", 2, "audit.network-quota: a size from 512KiB to 1TiB is wanted"),
+            ("audit:\n  system-log: perhaps\n", 2, "audit.system-log: yes or no is wanted"),
             ("socket:\n  mode: 0888\n", 2, "socket.mode: an octal number like 0660 is wanted"), ("socket:\n  mode: 0066\n", 2, "socket.mode: an octal number like 0660 is wanted"),
             ("log:\n  colour: red\n", 2, "there is no setting log.colour"),
             ("memory: 1MiB\n", 1, "memory: a size from 64MiB to 1TiB is wanted (bytes, or with KiB, MiB, GiB)"),

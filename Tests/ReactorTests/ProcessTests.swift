@@ -110,8 +110,9 @@ func result(_ value: Int32) -> Int32 { value == -1 ? -errno : value }
             var seen: [Int32] = []
             let source = insist {
                 try SignalSource(loop, [SIGTERM, SIGHUP]) { signal in
-                    seen.append(signal)
-                    if signal == SIGTERM { loop.stop() }
+                    insist(signal.pid == getpid() && signal.uid == getuid())
+                    seen.append(signal.number)
+                    if signal.number == SIGTERM { loop.stop() }
                 }
             }
             raise(SIGHUP)

@@ -42,8 +42,8 @@ int linux_timerfd_set(int fd, uint64_t nanoseconds);
 
 /// Blocks the signals in the calling thread (threads it starts inherit that) and makes a non-blocking signalfd for them.
 int linux_signalfd(const int *signals, int count);
-/// The number of the next signal, or -EAGAIN.
-int linux_signalfd_read(int fd);
+/// The number of the next signal, or -EAGAIN; and who has sent it (0: the kernel).
+int linux_signalfd_read(int fd, int32_t *pid, uint32_t *uid);
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 uint64_t linux_monotonic_nanoseconds(void);

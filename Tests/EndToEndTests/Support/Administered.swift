@@ -30,7 +30,7 @@ final class Administered {
     ///   - pam: the service's file; FOLDER stands for the folder of these files
     ///   - passwd: lines for /etc/passwd, and shadow's for /etc/shadow, as this daemon sees them
     ///   - settings: lines of tgtd.yaml
-    init(grants: String, pam: String = letIn, settings: String = "", portals: Int = 1, options: [String] = [], passwd: String = "", shadow: String = "", scripts: [String: String] = [:]) throws {
+    init(grants: String, pam: String = letIn, settings: String = "", portals: Int = 1, options: [String] = [], passwd: String = "", shadow: String = "", scripts: [String: String] = [:], wrapper outer: [String] = []) throws {
         files = try Folder()
         permit(files.path, 0o755)
         for directory in ["pam.d", "red", "blue"] { try FileManager.default.createDirectory(atPath: files.path(directory), withIntermediateDirectories: true) }
@@ -41,14 +41,14 @@ final class Administered {
             permit(files.path(name), 0o755)
         }
         try Self.write(grants, files)
-        var wrapper: [String] = []
+        var wrapper = outer
         if !passwd.isEmpty {
             for (name, more) in [("passwd", passwd), ("shadow", shadow)] {
                 try files.writeFile(name, String(contentsOfFile: "/etc/\(name)", encoding: .utf8) + more)
             }
             let folder = files.path
             let mounts = ["passwd", "shadow"].map { "mount --bind \(folder)/\($0) /etc/\($0)" }.joined(separator: " && ")
-            wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", mounts + " && exec \"$@\"", "sh"]
+            wrapper += ["unshare", "-m", "--propagation", "private", "sh", "-c", mounts + " && exec \"$@\"", "sh"]
         }
         daemon = try Daemon(portals: portals, options: ["--config", files.path("tgtd.yaml"), "--policy", files.path("policy.yaml")] + options, wrapper: wrapper)
         permit(daemon.folder.path, 0o755)
