@@ -460,7 +460,7 @@ public final class Control {
 
     func addTarget(_ tid: TargetID, _ rest: Countdown?) {
         guard let target = configuration.targets[tid] else { return }
-        order({ .addTarget($0, tid: tid.rawValue, name: target.name, portalGroupTag: Portal.defaultGroupTag) }, mustNotRefuse("target \(tid)", rest))
+        order({ .addTarget($0, tid: tid.rawValue, name: target.name) }, mustNotRefuse("target \(tid)", rest))
         for unit in target.sortedLogicalUnits { addLogicalUnit(unit.key, rest) }
     }
 

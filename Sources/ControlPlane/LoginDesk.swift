@@ -27,6 +27,8 @@ package struct LoginDesk {
         let question: LoginQuestion
         let peer: SocketAddress
         let local: SocketAddress
+        /// Of the portal at which it has arrived: what it is told, whatever that portal is given meanwhile.
+        let portalGroupTag: UInt16
         /// Through what it has come.
         var channel: Channel
         let evidence: TLSEvidence?
@@ -78,9 +80,10 @@ package struct LoginDesk {
         _ configuration: Configuration, _ sessions: SessionTable
     ) -> Beginning {
         guard applicants.count < Self.mostApplicants else { return .refuse(.outOfResources, "too many logins at once") }
-        var applicant = Applicant(phase: .proving, question: question, peer: peer, local: local, channel: channel, evidence: evidence)
         let tag = Self.portalGroupTag(at: local, configuration)
-        switch decide(question, nil, peer: peer, local: local, channel, configuration, sessions) {
+        var applicant = Applicant(
+            phase: .proving, question: question, peer: peer, local: local, portalGroupTag: tag, channel: channel, evidence: evidence)
+        switch decide(applicant, configuration, sessions) {
         case .admitted(let parameters):
             applicant.proceed(parameters)
             applicants[id] = applicant
@@ -135,12 +138,12 @@ package struct LoginDesk {
             return .refuse(.authenticationFailure, "\(incoming == nil ? "there is no account" : "a wrong response for account") “\(escaped(answer.name))”")
         }
         let proof = LoginProof(account: incoming.name, algorithm: answer.algorithm, isMutual: answer.counterdemand != nil, isInClear: !applicant.channel.isTLS)
-        switch decide(applicant.question, proof, peer: applicant.peer, local: applicant.local, applicant.channel, configuration, sessions) {
+        applicant.proof = proof
+        switch decide(applicant, configuration, sessions) {
         case .refused(let status, let reason): return .refuse(status, reason)
         case .admitted(let parameters):
             let ours = answer.counterdemand.map { counterdemand in outgoing.flatMap { Self.proof(of: $0, counterdemand, answer.algorithm) } }
             if case .some(.none) = ours { return .refuse(.authenticationFailure, "it wants a proof from us, and no outgoing account is bound there") }
-            applicant.proof = proof
             applicant.proceed(parameters)
             applicants[id] = applicant
             return .authenticated(parameters, ours ?? nil)
@@ -159,28 +162,25 @@ package struct LoginDesk {
         case refused(LoginStatus, String)
     }
 
-    private func decide(
-        _ question: LoginQuestion, _ proof: LoginProof?, peer: SocketAddress, local: SocketAddress, _ channel: Channel, _ configuration: Configuration,
-        _ sessions: SessionTable
-    ) -> Verdict {
-        let account = proof?.account
+    private func decide(_ applicant: Applicant, _ configuration: Configuration, _ sessions: SessionTable) -> Verdict {
+        let (question, channel, tag, account) = (applicant.question, applicant.channel, applicant.portalGroupTag, applicant.proof?.account)
         guard let name = question.targetName, question.sessionType == .normal else {
             if let refusal = Self.refusal(decideDiscovery(configuration, initiator: question.initiatorName, account: account, channel: channel)) { return refusal }
             guard question.tsih == 0 else { return .refused(.sessionDoesNotExist, "a discovery session has one connection") }
             return .admitted(SessionParameters())
         }
-        let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: peer.network, account: account,
-            isMutual: proof?.isMutual ?? false, channel: channel, local: PortalAddress(local))
+        let decision = decideLogin(configuration, targetName: name, initiator: question.initiatorName, address: applicant.peer.network, account: account,
+            isMutual: applicant.proof?.isMutual ?? false, channel: channel, local: PortalAddress(applicant.local))
         if let refusal = Self.refusal(decision) { return refusal }
         guard let target = configuration.target(named: name) else { return .refused(.notFound, "there is no such target") }
         if question.tsih != 0 {
-            guard let record = sessions.continues(question, tid: target.id) else { return .refused(.sessionDoesNotExist, "there is no such session") }
+            guard let record = sessions.continues(question, tid: target.id, portalGroupTag: tag) else { return .refused(.sessionDoesNotExist, "there is no such session") }
             guard record.isOf(account, channel) else { return .refused(.sessionDoesNotExist, "the session is another identity's") }
             guard record.cid == question.cid else { return .refused(.tooManyConnections, "a session has one connection") }
         }
         // Whoever takes the place of a session (RFC 7143 §6.3.5) has to be who that session's initiator has shown to be; for others it looks
         // like a target that they may not log in to.
-        guard sessions.ofSamePort(as: question, tid: target.id).allSatisfy({ $0.isOf(account, channel) }) else {
+        guard sessions.ofSameNexus(as: question, tid: target.id, portalGroupTag: tag).allSatisfy({ $0.isOf(account, channel) }) else {
             return .refused(.notFound, "its name and ISID have a session of another identity")
         }
         return .admitted(target.parameters)
@@ -211,24 +211,23 @@ package struct LoginDesk {
         guard peer == applicant.peer else { throw .outOfPhase("finish on another connection than began") }
         guard outcome.identity == applicant.question else { throw .outOfPhase("finish for somebody else than began") }
         guard let offered = applicant.offered, outcome.negotiated.isWithin(offered) else { throw .outOfPhase("finish with more than was offered") }
-        if case .refused(let status, let reason) = decide(
-            applicant.question, applicant.proof, peer: applicant.peer, local: applicant.local, applicant.channel, configuration, sessions) {
+        if case .refused(let status, let reason) = decide(applicant, configuration, sessions) {
             return .refuse(status, reason)
         }
         guard let name = applicant.question.targetName, let target = configuration.target(named: name),
             let mask = Access.decide(target, initiator: applicant.question.initiatorName, address: peer.network).mask
         else { return .refuse(.notFound, "there is no such target") }
-        guard sessions.admits(applicant.question, tid: target.id, atMost: sessionsPerTarget) else {
+        guard sessions.admits(applicant.question, tid: target.id, portalGroupTag: applicant.portalGroupTag, atMost: sessionsPerTarget) else {
             return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
         guard let tsih = sessions.grant(
-            applicant.question, tid: target.id, peer: applicant.peer, local: applicant.local, channel: applicant.channel, evidence: applicant.evidence,
+            applicant.question, tid: target.id, portalGroupTag: applicant.portalGroupTag, peer: applicant.peer, local: applicant.local, channel: applicant.channel, evidence: applicant.evidence,
             proof: applicant.proof, mask: mask) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
         }
         let grant = SessionGrant(
             tid: target.id.rawValue, tsih: tsih, outcome: outcome, nopInterval: UInt16(clamping: target.nopInterval),
-            nopCount: UInt16(clamping: target.nopCount), mask: mask)
+            nopCount: UInt16(clamping: target.nopCount), mask: mask, portalGroupTag: applicant.portalGroupTag)
         return .grant(grant)
     }
 

@@ -14,6 +14,8 @@ package struct SessionRecord {
     /// The initiator's address, and ours that it has reached.
     var peer: SocketAddress
     var local: SocketAddress
+    /// Of the portal by which it has come.
+    let portalGroupTag: UInt16
     /// Through what it has come.
     var channel: Channel
     /// What it has shown on the way; nil in clear.
@@ -41,13 +43,15 @@ package struct SessionTable {
 
     package private(set) var records: [UInt16: SessionRecord] = [:]
     private var perTarget: [TargetID: Int] = [:]
-    /// TSIHs by initiator port and target.
-    private var perPort: [Port: Set<UInt16>] = [:]
+    /// TSIHs by I_T nexus.
+    private var perNexus: [Nexus: Set<UInt16>] = [:]
     private var lastTSIH: UInt16 = 0
     private var orders: UInt64 = 0
 
-    private struct Port: Hashable {
+    /// The names of both ends (RFC 7143 §3.4.2).
+    private struct Nexus: Hashable {
         let tid: TargetID
+        let portalGroupTag: UInt16
         let initiatorName: ISCSIName
         let isid: ISID
     }
@@ -62,28 +66,29 @@ package struct SessionTable {
     func sessions(of tid: TargetID) -> [UInt16] { records.filter { $0.value.tid == tid }.map(\.key) }
 
     /// Whether this request continues the session that it names (RFC 7143 §6.3.1).
-    func continues(_ question: LoginQuestion, tid: TargetID) -> SessionRecord? {
-        guard let record = records[question.tsih], record.tid == tid, record.isid == question.isid, record.initiatorName == question.initiatorName
+    func continues(_ question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16) -> SessionRecord? {
+        guard let record = records[question.tsih], record.tid == tid, record.portalGroupTag == portalGroupTag, record.isid == question.isid,
+            record.initiatorName == question.initiatorName
         else { return nil }
         return record
     }
 
     /// Whether the target may have this session too.
     /// - Parameter limit: sessions of one target, granted ones included
-    func admits(_ question: LoginQuestion, tid: TargetID, atMost limit: Int) -> Bool {
+    func admits(_ question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16, atMost limit: Int) -> Bool {
         guard question.tsih == 0, perTarget[tid, default: 0] >= limit else { return true }
-        // One that takes the place of its initiator port's session (RFC 7143 §6.3.5) is no more; but one at a time.
-        return ofSamePort(as: question, tid: tid).count == 1
+        // One that takes the place of its nexus's session (RFC 7143 §6.3.5) is no more; but one at a time.
+        return ofSameNexus(as: question, tid: tid, portalGroupTag: portalGroupTag).count == 1
     }
 
-    /// The sessions whose place this one would take: those of its initiator port.
-    func ofSamePort(as question: LoginQuestion, tid: TargetID) -> [SessionRecord] {
-        perPort[Port(tid: tid, initiatorName: question.initiatorName, isid: question.isid), default: []].compactMap { records[$0] }
+    /// The sessions whose place this one would take: those of its nexus.
+    func ofSameNexus(as question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16) -> [SessionRecord] {
+        perNexus[Nexus(tid: tid, portalGroupTag: portalGroupTag, initiatorName: question.initiatorName, isid: question.isid), default: []].compactMap { records[$0] }
     }
 
     /// Enters a granted session; nil if there are too many.
     package mutating func grant(
-        _ question: LoginQuestion, tid: TargetID, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear, evidence: TLSEvidence? = nil, proof: LoginProof? = nil,
+        _ question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16 = 1, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear, evidence: TLSEvidence? = nil, proof: LoginProof? = nil,
         mask: LUNMask = .all
     ) -> UInt16? {
         orders += 1
@@ -102,9 +107,9 @@ package struct SessionTable {
         repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
         records[lastTSIH] = SessionRecord(
             tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
-            peer: peer, local: local, channel: channel, evidence: evidence, proof: proof, mask: mask, order: orders)
+            peer: peer, local: local, portalGroupTag: portalGroupTag, channel: channel, evidence: evidence, proof: proof, mask: mask, order: orders)
         perTarget[tid, default: 0] += 1
-        perPort[Port(tid: tid, initiatorName: question.initiatorName, isid: question.isid), default: []].insert(lastTSIH)
+        perNexus[Nexus(tid: tid, portalGroupTag: portalGroupTag, initiatorName: question.initiatorName, isid: question.isid), default: []].insert(lastTSIH)
         return lastTSIH
     }
 
@@ -144,9 +149,9 @@ package struct SessionTable {
             records[tsih] = nil
             let left = perTarget[record.tid, default: 1] - 1
             perTarget[record.tid] = left == 0 ? nil : left
-            let port = Port(tid: record.tid, initiatorName: record.initiatorName, isid: record.isid)
-            perPort[port]?.remove(tsih)
-            if perPort[port]?.isEmpty == true { perPort[port] = nil }
+            let nexus = Nexus(tid: record.tid, portalGroupTag: record.portalGroupTag, initiatorName: record.initiatorName, isid: record.isid)
+            perNexus[nexus]?.remove(tsih)
+            if perNexus[nexus]?.isEmpty == true { perNexus[nexus] = nil }
         }
         return true
     }
@@ -155,6 +160,6 @@ package struct SessionTable {
     package mutating func removeAll() {
         records = [:]
         perTarget = [:]
-        perPort = [:]
+        perNexus = [:]
     }
 }

@@ -115,9 +115,9 @@ public final class DataProcess {
 
     private func carryOut(_ order: DataOrderMessage, _ descriptors: inout ReceivedDescriptors) {
         switch order {
-        case .addTarget(let request, let tid, let name, let tag):
+        case .addTarget(let request, let tid, let name):
             guard targets[tid] == nil else { return refuse(request, .alreadyExists) }
-            targets[tid] = ServedTarget(name: name, tid: tid, portalGroupTag: tag)
+            targets[tid] = ServedTarget(name: name, tid: tid)
             link?.send(.done(request))
         case .removeTarget(let request, let tid, let force): removeTarget(request, tid, force: force)
         case .addLogicalUnit(let request, let tid, let lun, let settings, let description, let record):
@@ -181,7 +181,7 @@ public final class DataProcess {
         guard let target = targets[tid] else { return refuse(request, .unknownTarget) }
         guard target.unit(Int(lun)) == nil else { return refuse(request, .alreadyExists) }
         guard let store = attempt(description, descriptor) else { return refuse(request, .badStore) }
-        target.add(LogicalUnit(settings, targetPort: target.port, record: record, medium: serve(store)), number: Int(lun))
+        target.add(LogicalUnit(settings, targetName: target.name.bytes, record: record, medium: serve(store)), number: Int(lun))
         link?.send(.done(request))
     }
 
@@ -305,8 +305,8 @@ public final class DataProcess {
         }
         let beginning = SessionBeginning(grant: grant, target: target, connection: connection, nexus: NexusID(rawValue: nextNexus))
         nextNexus += 1
-        // Of the logins of one initiator port the last one counts; so no more than one of them waits here.
-        for earlier in pending.values where earlier.isOfSamePort(as: beginning) { withdraw(earlier, .targetError) }
+        // Of the logins of one nexus the last one counts; so no more than one of them waits here.
+        for earlier in pending.values where earlier.isOfSameNexus(as: beginning) { withdraw(earlier, .targetError) }
         pending[beginning.nexus] = beginning
         probe(beginning)
     }
@@ -315,25 +315,25 @@ public final class DataProcess {
     /// reactor would have noticed first.
     private func probe(_ beginning: SessionBeginning) {
         let allHaveLooked = Acknowledgement(here { $0.replace(beginning) })
-        for (nexus, served) in sessions where served.beginning.target === beginning.target && served.beginning.initiator.name == beginning.initiator.name {
+        for (nexus, served) in sessions where served.beginning.target === beginning.target && served.beginning.name.initiator.name == beginning.name.initiator.name {
             reactors[served.reactor].post(.probe(nexus, allHaveLooked))
         }
     }
 
-    /// Ends the session that the initiator port has, then begins the new one (RFC 7143 §6.3.5): its login response goes out only
+    /// Ends the session that the nexus has, then begins the new one (RFC 7143 §6.3.5): its login response goes out only
     /// when nothing of the old one is left in a store.
     private func replace(_ beginning: SessionBeginning) {
         // Asked for twice, by the probe and by the old session's end: once it has begun, it would end itself.
         guard pending[beginning.nexus] != nil else { return }
-        beginning.target.reinstate(beginning.initiator, whenGone: here { $0.begin(beginning) })
+        beginning.target.reinstate(beginning.name, whenGone: here { $0.begin(beginning) })
     }
 
     private func begin(_ beginning: SessionBeginning) {
         guard pending[beginning.nexus] != nil else { return }
         // One that its reactor has not begun, or whose end it has not reported: control hears of that first. The report comes back here.
-        if let earlier = sessions.values.first(where: { $0.beginning.isOfSamePort(as: beginning) }) {
+        if let earlier = sessions.values.first(where: { $0.beginning.isOfSameNexus(as: beginning) }) {
             earlier.beginning.revoke()
-            return beginning.target.reinstate(beginning.initiator, whenGone: {})
+            return beginning.target.reinstate(beginning.name, whenGone: {})
         }
         pending[beginning.nexus] = nil
         let reactor = load.indices.min { load[$0] < load[$1] } ?? 0
@@ -364,7 +364,7 @@ public final class DataProcess {
         for index in endings.indices { endings[index].nexuses.remove(beginning.nexus) }
         for ending in endings where ending.nexuses.isEmpty { link?.send(.done(ending.request)) }
         endings.removeAll(where: \.nexuses.isEmpty)
-        for next in pending.values where next.isOfSamePort(as: beginning) { replace(next) }
+        for next in pending.values where next.isOfSameNexus(as: beginning) { replace(next) }
     }
 
     // MARK: Reports

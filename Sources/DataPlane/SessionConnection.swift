@@ -32,17 +32,11 @@ final class SessionConnection: EventHandler, TurnHandler {
     private var nexus: NexusID { beginning.nexus }
     var tsih: UInt16 { beginning.grant.tsih }
 
-    /// nil if the initiator port has a session already.
+    /// nil if its nexus has a session already.
     init?(_ beginning: SessionBeginning, reactor: SessionReactor) {
-        let outcome = beginning.grant.outcome
-        var start = SessionStart(
-            nexus: beginning.nexus, initiatorName: outcome.identity.initiatorName, isid: outcome.identity.isid, tsih: beginning.grant.tsih,
-            cid: outcome.identity.cid, parameters: outcome.negotiated, expCmdSN: outcome.expCmdSN, statSN: outcome.statSN,
-            nopInterval: UInt32(beginning.grant.nopInterval), nopCount: UInt32(beginning.grant.nopCount))
-        start.mask = beginning.currentMask
         let (mailbox, nexus) = (reactor.mailbox, beginning.nexus)
         let session = Session(
-            start, target: beginning.target, data: reactor.shared.data, answers: reactor.shared.answers, now: reactor.loop.now
+            beginning.start, target: beginning.target, data: reactor.shared.data, answers: reactor.shared.answers, now: reactor.loop.now
         ) { mailbox.post(.notification(nexus, $0)) }
         guard let session else { return nil }
         self.beginning = beginning

@@ -60,12 +60,18 @@ final class SessionBeginning: Sendable {
         mask = Mutex(grant.mask)
     }
 
-    var initiator: InitiatorPort {
-        InitiatorPort(name: grant.outcome.identity.initiatorName.bytes, isid: grant.outcome.identity.isid.rawValue)
+    /// What is to begin.
+    var start: SessionStart {
+        var start = SessionStart(
+            nexus: nexus, outcome: grant.outcome, tsih: grant.tsih, nopInterval: UInt32(grant.nopInterval), nopCount: UInt32(grant.nopCount))
+        start.mask = currentMask
+        start.portalGroupTag = grant.portalGroupTag
+        return start
     }
+    var name: NexusName { start.name }
 
-    /// Whether both are of the same initiator port and target: then there is only one of them at a time.
-    func isOfSamePort(as other: SessionBeginning) -> Bool { target === other.target && initiator == other.initiator }
+    /// Whether both are of the same nexus: then there is only one of them at a time.
+    func isOfSameNexus(as other: SessionBeginning) -> Bool { target === other.target && name == other.name }
 
     /// It is not to begin any more. Whoever revokes it ends the target's sessions next: either the reactor sees this behind its entry
     /// in the target, or the session is found there.

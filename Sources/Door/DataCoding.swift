@@ -24,12 +24,13 @@ extension SessionGrant {
         writer.write(nopInterval)
         writer.write(nopCount)
         mask.encode(into: &writer)
+        writer.write(portalGroupTag)
     }
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         self.init(
             tid: try reader.int32(), tsih: try reader.uint16(), outcome: try LoginOutcome(from: &reader),
-            nopInterval: try reader.uint16(), nopCount: try reader.uint16(), mask: try LUNMask(from: &reader))
+            nopInterval: try reader.uint16(), nopCount: try reader.uint16(), mask: try LUNMask(from: &reader), portalGroupTag: try reader.uint16())
     }
 }
 
@@ -74,11 +75,10 @@ extension DataOrderMessage: DoorMessage {
 
     public func encodeBody(into writer: inout ByteWriter) {
         switch self {
-        case .addTarget(let request, let tid, let name, let tag):
+        case .addTarget(let request, let tid, let name):
             writer.write(request.rawValue)
             writer.write(tid)
             name.encode(into: &writer)
-            writer.write(tag)
         case .removeTarget(let request, let tid, let force):
             writer.write(request.rawValue)
             writer.write(tid)
@@ -134,7 +134,7 @@ extension DataOrderMessage: DoorMessage {
     public init(code: UInt8, body reader: inout ByteReader) throws(ByteReaderError) {
         func request() throws(ByteReaderError) -> RequestID { RequestID(rawValue: try reader.uint64()) }
         switch code {
-        case 1: self = .addTarget(try request(), tid: try reader.int32(), name: try ISCSIName(from: &reader), portalGroupTag: try reader.uint16())
+        case 1: self = .addTarget(try request(), tid: try reader.int32(), name: try ISCSIName(from: &reader))
         case 2: self = .removeTarget(try request(), tid: try reader.int32(), force: try reader.bool())
         case 3:
             self = .addLogicalUnit(

@@ -114,9 +114,14 @@ public struct SessionGrant: Sendable {
     public var nopCount: UInt16
     /// The logical units it may see and write.
     public var mask: LUNMask
+    /// Of the portal by which it has come (RFC 7143 §13.9).
+    public var portalGroupTag: UInt16
 
-    public init(tid: Int32, tsih: UInt16, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16, mask: LUNMask = .all) {
+    public init(
+        tid: Int32, tsih: UInt16, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16, mask: LUNMask = .all, portalGroupTag: UInt16 = 1
+    ) {
         self.mask = mask
+        self.portalGroupTag = portalGroupTag
         self.tid = tid
         self.tsih = tsih
         self.outcome = outcome
@@ -127,7 +132,7 @@ public struct SessionGrant: Sendable {
 
 /// Said to the data process. Those with a `RequestID` are answered by `.done` or `.refused`.
 public enum DataOrderMessage: Sendable {
-    case addTarget(RequestID, tid: Int32, name: ISCSIName, portalGroupTag: UInt16)
+    case addTarget(RequestID, tid: Int32, name: ISCSIName)
     /// Refused while it has sessions, unless `force`: then they are ended first.
     case removeTarget(RequestID, tid: Int32, force: Bool)
     /// With the store's descriptor if it has one.

@@ -26,13 +26,25 @@ public struct TargetPort: Hashable, Sendable {
     /// The iSCSI name in its folded form.
     public let name: [UInt8]
     public let portalGroupTag: UInt16
-    /// RELATIVE TARGET PORT IDENTIFIER (SPC-4 §7.8.6.8).
-    public let relativeIdentifier: UInt16
+    /// RELATIVE TARGET PORT IDENTIFIER (SPC-4 §7.8.6.8): both are numbers from 1 on that tell a target's ports apart.
+    public var relativeIdentifier: UInt16 { portalGroupTag }
 
-    public init(name: [UInt8], portalGroupTag: UInt16, relativeIdentifier: UInt16) {
+    public init(name: [UInt8], portalGroupTag: UInt16) {
         self.name = name
         self.portalGroupTag = portalGroupTag
-        self.relativeIdentifier = relativeIdentifier
+    }
+}
+
+/// An I_T nexus of one target by the names of its ends (SAM-5 §4.5), whether it lives or not: there is one at a time (RFC 7143 §6.3.5), and persistent
+/// registrations are tied to it.
+public struct NexusName: Hashable, Sendable {
+    public let initiator: InitiatorPort
+    /// Of the target port; its relative identifier, too.
+    public let portalGroupTag: UInt16
+
+    public init(initiator: InitiatorPort, portalGroupTag: UInt16) {
+        self.initiator = initiator
+        self.portalGroupTag = portalGroupTag
     }
 }
 

@@ -82,14 +82,15 @@ public struct DeviceTask: Sendable {
 /// The state of one logical unit, and how it answers commands. A value: `LogicalUnit` keeps it behind a lock.
 struct DeviceServer: Sendable {
     struct Nexus: Sendable {
-        var initiator: InitiatorPort
+        let name: NexusName
         var attentions: [UnitAttention] = []
         /// Index into the registrations.
         var registration: Int?
     }
 
     var settings: LogicalUnitSettings
-    let targetPort: TargetPort
+    /// The iSCSI name of the target.
+    let targetName: [UInt8]
     var pages: ModePages
     var nexuses: [NexusID: Nexus] = [:]
     /// How many unit attentions are pending in all: with none, a command need not look for its own.
@@ -103,9 +104,9 @@ struct DeviceServer: Sendable {
     var flushFailed: Bool { keeping.flushFailed }
     var medium: (any MediumHandle)?
 
-    init(_ settings: LogicalUnitSettings, targetPort: TargetPort, record: UnitRecord) {
+    init(_ settings: LogicalUnitSettings, targetName: [UInt8], record: UnitRecord) {
         self.settings = settings.normalised
-        self.targetPort = targetPort
+        self.targetName = targetName
         keeping = Keeping(record)
         pages = ModePages(settings)
     }
@@ -122,10 +123,9 @@ struct DeviceServer: Sendable {
 
     // MARK: Nexuses and unit attentions
 
-    mutating func attach(_ nexus: NexusID, initiator: InitiatorPort) {
+    mutating func attach(_ nexus: NexusID, _ name: NexusName) {
         detach(nexus)
-        let registration = reservations.index(of: initiator, port: targetPort.relativeIdentifier)
-        nexuses[nexus] = Nexus(initiator: initiator, registration: registration)
+        nexuses[nexus] = Nexus(name: name, registration: reservations.index(of: name))
         post(.powerOnOrReset, to: .only(nexus))
     }
 
@@ -207,9 +207,9 @@ struct DeviceServer: Sendable {
         guard let change = keeping.settle(isKept: isKept) else { return }
         let reservations = reservations
         for nexus in nexuses.keys {
-            guard let initiator = nexuses[nexus]?.initiator else { continue }
-            nexuses[nexus]?.registration = reservations.index(of: initiator, port: targetPort.relativeIdentifier)
-            for attention in change.notices[initiator] ?? [] { post(attention, toOne: nexus) }
+            guard let name = nexuses[nexus]?.name else { continue }
+            nexuses[nexus]?.registration = reservations.index(of: name)
+            for attention in change.notices[name] ?? [] { post(attention, toOne: nexus) }
         }
     }
 
@@ -311,7 +311,7 @@ struct DeviceServer: Sendable {
         case .testUnitReady, .sendDiagnostic: return .done(Completion())
         case .formatUnit: return flush(&task)
         case .requestSense: return requestSense(task)
-        case .inquiry: return try inquiry(cdb)
+        case .inquiry: return try inquiry(cdb, through: nexuses[task.nexus]?.name.portalGroupTag)
         // A target's answer, not a logical unit's: `TargetLevel`.
         case .reportLUNs: throw .check(.targetFailure)
         case .reserve:

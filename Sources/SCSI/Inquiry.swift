@@ -2,14 +2,15 @@ import Bytes
 
 extension DeviceServer {
     /// INQUIRY (SPC-4 §6.6).
-    func inquiry(_ cdb: CommandDescriptorBlock) throws(Refusal) -> Step {
+    /// - Parameter tag: of the portal group through which it is asked
+    func inquiry(_ cdb: CommandDescriptorBlock, through tag: UInt16?) throws(Refusal) -> Step {
         let allocated = Int(cdb.bytes.span.uint16(at: 3))
         let page = cdb.bytes[2]
         guard cdb.bytes[1] & 0x01 != 0 else {
             guard page == 0 else { throw .check(.field(2)) }
             return .done(.data(standardInquiryData, allocated: allocated))
         }
-        guard let body = vitalProductData(page) else { throw .check(.field(2)) }
+        guard let body = vitalProductData(page, through: tag) else { throw .check(.field(2)) }
         var data: [UInt8] = [settings.deviceType.rawValue, page]
         data.append(bigEndian: UInt16(clamping: body.count))
         return .done(.data(data + body, allocated: allocated))
@@ -31,12 +32,12 @@ extension DeviceServer {
     }
 
     /// The page behind its header; nil if there is no such page. Ascending, as page 00h lists them.
-    private func vitalProductData(_ page: UInt8) -> [UInt8]? {
+    private func vitalProductData(_ page: UInt8, through tag: UInt16?) -> [UInt8]? {
         let isDisk = settings.deviceType == .disk
         switch page {
         case 0x00: return [0x00, 0x80, 0x83, 0x86] + (isDisk ? [0xb0, 0xb1, 0xb2] : [])
         case 0x80: return serialNumber
-        case 0x83: return designators
+        case 0x83: return designators(of: TargetPort(name: targetName, portalGroupTag: tag ?? 1))
         case 0x86: return extendedInquiryData
         case 0xb0 where isDisk: return blockLimits
         case 0xb1 where isDisk:
@@ -68,8 +69,8 @@ extension DeviceServer {
     }
 
     /// Device identification (SPC-4 §7.8.6): the logical unit's vendor and NAA designators; the target port's relative
-    /// identifier and name; the target device's name.
-    private var designators: [UInt8] {
+    /// identifier and name, of the port that the command has come through; the target device's name.
+    private func designators(of targetPort: TargetPort) -> [UInt8] {
         let deviceName = targetPort.name
         var portName = deviceName + Array(",t,0x".utf8)
         let digits = Array("0123456789abcdef".utf8)

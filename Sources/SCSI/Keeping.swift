@@ -7,25 +7,25 @@ struct Keeping: Sendable {
     struct Change: Sendable {
         var reservations: PersistentReservations
         /// Unit attentions for nexuses of these, when it is in force.
-        private(set) var notices: [InitiatorPort: [UnitAttention]] = [:]
+        private(set) var notices: [NexusName: [UnitAttention]] = [:]
         /// The revisions of the commands that have made it.
         fileprivate var revisions: [UInt64] = []
 
         init(_ reservations: PersistentReservations) { self.reservations = reservations }
 
-        mutating func tell(_ attention: UnitAttention, _ registrations: some Sequence<PersistentReservations.Registration>, but own: InitiatorPort) {
-            for registration in registrations where registration.initiator != own { tell(attention, registration.initiator) }
+        mutating func tell(_ attention: UnitAttention, _ registrations: some Sequence<PersistentReservations.Registration>, but own: NexusName) {
+            for registration in registrations where registration.nexus != own { tell(attention, registration.nexus) }
         }
 
-        private mutating func tell(_ attention: UnitAttention, _ initiator: InitiatorPort) {
-            if notices[initiator]?.contains(attention) != true { notices[initiator, default: []].append(attention) }
+        private mutating func tell(_ attention: UnitAttention, _ nexus: NexusName) {
+            if notices[nexus]?.contains(attention) != true { notices[nexus, default: []].append(attention) }
         }
 
         /// Another one upon this.
         fileprivate mutating func add(_ later: Change) {
             reservations = later.reservations
             revisions += later.revisions
-            for (initiator, attentions) in later.notices { for attention in attentions { tell(attention, initiator) } }
+            for (nexus, attentions) in later.notices { for attention in attentions { tell(attention, nexus) } }
         }
     }
 

@@ -12,12 +12,12 @@ public final class LogicalUnit: Sendable {
     private let commands = Atomic<Int>(0)
 
     /// - Parameters:
-    ///   - targetPort: the port through which every nexus of this process reaches the logical unit
+    ///   - targetName: the iSCSI name of its target, in its folded form
     ///   - record: what was kept of an earlier process's persistent reservations and of a failed flush
     public init(
-        _ settings: LogicalUnitSettings, targetPort: TargetPort, record: UnitRecord = UnitRecord(), medium: (any MediumHandle)? = nil
+        _ settings: LogicalUnitSettings, targetName: [UInt8], record: UnitRecord = UnitRecord(), medium: (any MediumHandle)? = nil
     ) {
-        var server = DeviceServer(settings, targetPort: targetPort, record: record)
+        var server = DeviceServer(settings, targetName: targetName, record: record)
         server.medium = medium
         self.server = Mutex(server)
     }
@@ -53,10 +53,10 @@ public final class LogicalUnit: Sendable {
     public func forgetFailedFlush() -> Bool { server.withLock { $0.forgetFailedFlush() } }
 
     /// A nexus comes to exist: unit attention 29/00 is pending for it.
-    public func attach(_ nexus: NexusID, initiator: InitiatorPort) { server.withLock { $0.attach(nexus, initiator: initiator) } }
+    public func attach(_ nexus: NexusID, _ name: NexusName) { server.withLock { $0.attach(nexus, name) } }
 
     /// A nexus ended. Its RESERVE(6), its prevention of removal and its unit attentions go; persistent registrations stay, and
-    /// a nexus of the same initiator port has them again.
+    /// a nexus of the same name has them again.
     public func detach(_ nexus: NexusID) { server.withLock { $0.detach(nexus) } }
 
     /// A nexus may only read from now on: its RESERVE(6) and its prevention of removal go.

@@ -50,23 +50,23 @@ extension DeviceServer {
         let isMove = task.cdb.bytes[1] & 0x1f == 0x07
         guard isMove ? list.count >= 24 : list.count == 24 else { throw .check(.listLength) }
         let key = list.span.uint64(at: 0), newKey = list.span.uint64(at: 8)
-        guard let initiator = nexuses[task.nexus]?.initiator else { throw .check(.targetFailure) }
+        guard let nexus = nexuses[task.nexus]?.name else { throw .check(.targetFailure) }
         var change = Keeping.Change(keeping.latest)
-        let own = change.reservations.index(of: initiator, port: targetPort.relativeIdentifier)
+        let own = change.reservations.index(of: nexus)
         switch task.cdb.bytes[1] & 0x1f {
         case 0x00:
             try requireSupportedFlags(list[20])
             guard own.map({ change.reservations.registrations[$0].key == key }) ?? (key == 0) else { throw .conflict }
-            try register(&change, own, initiator, newKey, flags: list[20])
+            try register(&change, own, nexus, newKey, flags: list[20])
         case 0x06:
             try requireSupportedFlags(list[20])
-            try register(&change, own, initiator, newKey, flags: list[20])
+            try register(&change, own, nexus, newKey, flags: list[20])
         case let action:
             guard let own, change.reservations.registrations[own].key == key else { throw .conflict }
             switch action {
             case 0x01: try reserve(&change, own, kind(task.cdb))
             case 0x02: try release(&change, own, task.cdb)
-            case 0x03: clear(&change, initiator)
+            case 0x03: clear(&change, nexus)
             case 0x07: try move(&change, own, newKey, list)
             default: try preempt(&change, own, newKey, &task, aborting: action == 0x05)
             }
@@ -95,13 +95,8 @@ extension DeviceServer {
         return kind
     }
 
-    /// Those through our target port: nobody else's nexuses are here.
-    private func here(_ registrations: [PersistentReservations.Registration]) -> [PersistentReservations.Registration] {
-        registrations.filter { $0.relativeTargetPort == targetPort.relativeIdentifier }
-    }
-
     private func register(
-        _ change: inout Keeping.Change, _ own: Int?, _ initiator: InitiatorPort, _ newKey: UInt64, flags: UInt8
+        _ change: inout Keeping.Change, _ own: Int?, _ nexus: NexusName, _ newKey: UInt64, flags: UInt8
     ) throws(Refusal) {
         // Nothing is to be done then (SPC-4 table 67).
         guard own != nil || newKey != 0 else { return }
@@ -109,11 +104,11 @@ extension DeviceServer {
         change.reservations.generation &+= 1
         change.reservations.outlivesPowerLoss = flags & 0x01 != 0
         switch own {
-        case nil: try change.reservations.append(.init(initiator: initiator, relativeTargetPort: targetPort.relativeIdentifier, key: newKey))
+        case nil: try change.reservations.append(.init(initiator: nexus.initiator, relativeTargetPort: nexus.portalGroupTag, key: newKey))
         case let own? where newKey == 0:
             change.reservations.remove { index, _ in index == own }
             if old.kind?.isRegistrantsOnly == true, change.reservations.kind == nil {
-                change.tell(.reservationsReleased, here(change.reservations.registrations), but: initiator)
+                change.tell(.reservationsReleased, change.reservations.registrations, but: nexus)
             }
         case let own?: change.reservations.registrations[own].key = newKey
         }
@@ -132,14 +127,14 @@ extension DeviceServer {
         guard let held = old.kind, old.isHolder(own) else { return }
         guard cdb.bytes[2] == held.rawValue else { throw .check(Sense(.illegalRequest, .invalidReleaseOfPersistentReservation)) }
         if held.isRegistrantsOnly || held.isAllRegistrants {
-            change.tell(.reservationsReleased, here(old.registrations), but: old.registrations[own].initiator)
+            change.tell(.reservationsReleased, old.registrations, but: old.registrations[own].nexus)
         }
         change.reservations.kind = nil
         change.reservations.holder = nil
     }
 
-    private func clear(_ change: inout Keeping.Change, _ initiator: InitiatorPort) {
-        change.tell(.reservationsPreempted, here(change.reservations.registrations), but: initiator)
+    private func clear(_ change: inout Keeping.Change, _ nexus: NexusName) {
+        change.tell(.reservationsPreempted, change.reservations.registrations, but: nexus)
         change.reservations.generation &+= 1
         change.reservations.registrations = []
         change.reservations.kind = nil
@@ -149,7 +144,7 @@ extension DeviceServer {
     /// PREEMPT and PREEMPT AND ABORT (SPC-4 §5.13.11.4): a reservation and its registrations, or registrations alone.
     private func preempt(_ change: inout Keeping.Change, _ own: Int, _ victim: UInt64, _ task: inout DeviceTask, aborting: Bool) throws(Refusal) {
         let old = change.reservations
-        let initiator = old.registrations[own].initiator
+        let nexus = old.registrations[own].nexus
         let takesReservation: Bool
         if victim == 0 {
             guard old.kind?.isAllRegistrants == true else { throw .check(.parameter(8)) }
@@ -166,16 +161,16 @@ extension DeviceServer {
         change.reservations.remove(where: goes)
         if takesReservation {
             let kind = try kind(task.cdb)
-            guard let index = change.reservations.index(of: initiator, port: targetPort.relativeIdentifier) else { throw .check(.targetFailure) }
+            guard let index = change.reservations.index(of: nexus) else { throw .check(.targetFailure) }
             change.reservations.reserve(kind, holder: index)
             if let before = old.kind, before != kind, before.isRegistrantsOnly || before.isAllRegistrants {
-                change.tell(.reservationsReleased, here(change.reservations.registrations), but: initiator)
+                change.tell(.reservationsReleased, change.reservations.registrations, but: nexus)
             }
         }
-        change.tell(.registrationsPreempted, here(gone), but: initiator)
+        change.tell(.registrationsPreempted, gone, but: nexus)
         guard aborting else { return }
-        let preempted = Set(here(gone).map(\.initiator))
-        task.abortsTasksOf = nexuses.filter { $0.key != task.nexus && preempted.contains($0.value.initiator) }.map(\.key)
+        let preempted = Set(gone.map(\.nexus))
+        task.abortsTasksOf = nexuses.filter { $0.key != task.nexus && preempted.contains($0.value.name) }.map(\.key)
     }
 
     /// REGISTER AND MOVE (SPC-4 §5.13.8).
@@ -185,13 +180,17 @@ extension DeviceServer {
         guard newKey != 0 else { throw .check(.parameter(8)) }
         try requireSupportedAPTPL(list[17], at: 17)
         let port = list.span.uint16(at: 18)
-        guard port == targetPort.relativeIdentifier else { throw .check(.parameter(18)) }
+        // The ports that there are: its own, and those of others that are here.
+        guard port == old.registrations[own].relativeTargetPort || nexuses.values.contains(where: { $0.name.portalGroupTag == port }) else {
+            throw .check(.parameter(18))
+        }
         guard list.span.uint32(at: 20) == UInt32(exactly: list.count - 24) else { throw .check(.listLength) }
-        guard let initiator = TransportID.decode(list[24...]), initiator != old.registrations[own].initiator else { throw .check(.parameter(24)) }
+        guard let initiator = TransportID.decode(list[24...]), NexusName(initiator: initiator, portalGroupTag: port) != old.registrations[own].nexus
+        else { throw .check(.parameter(24)) }
         change.reservations.generation &+= 1
         change.reservations.outlivesPowerLoss = list[17] & 0x01 != 0
         let registration = PersistentReservations.Registration(initiator: initiator, relativeTargetPort: port, key: newKey)
-        if let index = old.index(of: initiator, port: port) {
+        if let index = old.index(of: registration.nexus) {
             change.reservations.registrations[index] = registration
             change.reservations.holder = index
         } else {

@@ -50,9 +50,7 @@ extension PersistentReservations.Kind {
 }
 
 extension PersistentReservations {
-    func index(of initiator: InitiatorPort, port: UInt16) -> Int? {
-        registrations.firstIndex { $0.initiator == initiator && $0.relativeTargetPort == port }
-    }
+    func index(of nexus: NexusName) -> Int? { registrations.firstIndex { $0.nexus == nexus } }
 
     /// Whether the registration holds the reservation; each does under the all-registrants kinds (SPC-4 §5.13.10).
     func isHolder(_ index: Int) -> Bool {

@@ -24,6 +24,8 @@ public struct PersistentReservations: Hashable, Sendable {
         public var relativeTargetPort: UInt16
         /// RESERVATION KEY, never 0.
         public var key: UInt64
+        var nexus: NexusName { NexusName(initiator: initiator, portalGroupTag: relativeTargetPort) }
+
         public init(initiator: InitiatorPort, relativeTargetPort: UInt16, key: UInt64) {
             self.initiator = initiator
             self.relativeTargetPort = relativeTargetPort

@@ -55,15 +55,15 @@ public enum Notification: Sendable {
 /// How to reach a session from anywhere.
 public struct SessionHandle: Sendable {
     public let nexus: NexusID
-    public let initiator: InitiatorPort
+    public let name: NexusName
     /// What it may see and write.
     public internal(set) var mask = LUNMask.all
     /// Posts to the mailbox of the session's reactor, which calls `Session.notified`. It must not call the session itself.
     public let deliver: @Sendable (Notification) -> Void
 
-    public init(nexus: NexusID, initiator: InitiatorPort, deliver: @escaping @Sendable (Notification) -> Void) {
+    public init(nexus: NexusID, _ name: NexusName, deliver: @escaping @Sendable (Notification) -> Void) {
         self.nexus = nexus
-        self.initiator = initiator
+        self.name = name
         self.deliver = deliver
     }
 }

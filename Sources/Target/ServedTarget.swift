@@ -10,7 +10,6 @@ public final class ServedTarget: Sendable {
     public let name: ISCSIName
     /// The administrator's number of the target.
     public let tid: Int32
-    public let portalGroupTag: UInt16
 
     private let tables: Mutex<Tables>
     private let unitChanges = Atomic<UInt64>(0)
@@ -27,15 +26,11 @@ public final class ServedTarget: Sendable {
         }
     }
 
-    public init(name: ISCSIName, tid: Int32, portalGroupTag: UInt16) {
+    public init(name: ISCSIName, tid: Int32) {
         self.name = name
         self.tid = tid
-        self.portalGroupTag = portalGroupTag
         tables = Mutex(Tables())
     }
-
-    /// The SCSI target port that initiators reach this target through: logical units are made with it.
-    public var port: TargetPort { TargetPort(name: name.bytes, portalGroupTag: portalGroupTag, relativeIdentifier: 1) }
 
     // MARK: Logical units
 
@@ -46,7 +41,7 @@ public final class ServedTarget: Sendable {
             precondition(tables.units[number] == nil, "control gives every number once")
             tables.announce(number)
             tables.units[number] = unit
-            for session in tables.sessions.values where session.sees(number) { unit.attach(session.nexus, initiator: session.initiator) }
+            for session in tables.sessions.values where session.sees(number) { unit.attach(session.nexus, session.name) }
             unitChanges.add(1, ordering: .releasing)
             return Array(tables.sessions.values)
         }
@@ -89,15 +84,15 @@ public final class ServedTarget: Sendable {
     /// The sessions that there are, or that still have something in the store.
     public var sessions: [SessionHandle] { tables.withLock { Array($0.sessions.values) } }
 
-    public func sessions(of initiator: InitiatorPort) -> [SessionHandle] {
-        tables.withLock { $0.sessions.values.filter { $0.initiator == initiator } }
+    public func sessions(of name: NexusName) -> [SessionHandle] {
+        tables.withLock { $0.sessions.values.filter { $0.name == name } }
     }
 
-    /// Ends the session that `initiator` has, if it has one (RFC 7143 §6.3.5).
+    /// Ends the session that is of this nexus, if there is one (RFC 7143 §6.3.5).
     /// - Parameter whenGone: called once, from any thread, when nothing of it is left: then make the new `Session`, and come
     ///   back here should somebody else have been quicker.
-    public func reinstate(_ initiator: InitiatorPort, whenGone: @escaping @Sendable () -> Void) {
-        end(sessions(of: initiator), .reinstated, whenGone: whenGone)
+    public func reinstate(_ name: NexusName, whenGone: @escaping @Sendable () -> Void) {
+        end(sessions(of: name), .reinstated, whenGone: whenGone)
     }
 
     /// Ends all sessions, as when the target is deleted or its rules refuse them.
@@ -112,13 +107,13 @@ public final class ServedTarget: Sendable {
         for session in sessions { session.deliver(.end(reason, gone)) }
     }
 
-    /// Enters a session and its nexus, unless its initiator port has one already.
+    /// Enters a session and its nexus, unless there is one of the same name already.
     func register(_ session: SessionHandle) -> Bool {
         tables.withLock { tables in
-            guard !tables.sessions.values.contains(where: { $0.initiator == session.initiator }) else { return false }
+            guard !tables.sessions.values.contains(where: { $0.name == session.name }) else { return false }
             precondition(tables.sessions[session.nexus] == nil, "a nexus is never used again")
             tables.sessions[session.nexus] = session
-            for (number, unit) in tables.units where session.sees(number) { unit.attach(session.nexus, initiator: session.initiator) }
+            for (number, unit) in tables.units where session.sees(number) { unit.attach(session.nexus, session.name) }
             return true
         }
     }
@@ -128,7 +123,7 @@ public final class ServedTarget: Sendable {
         tables.withLock { tables in
             guard let old = tables.sessions[nexus] else { return }
             tables.sessions[nexus]?.mask = mask
-            for (number, unit) in tables.units where mask.access(to: number) != .none && !old.sees(number) { unit.attach(nexus, initiator: old.initiator) }
+            for (number, unit) in tables.units where mask.access(to: number) != .none && !old.sees(number) { unit.attach(nexus, old.name) }
         }
     }
 

@@ -20,6 +20,8 @@ public struct SessionStart: Sendable {
     public var nopCount: UInt32
     /// What it may see and write.
     public var mask = LUNMask.all
+    /// Of the portal by which it has come (RFC 7143 §13.9).
+    public var portalGroupTag: UInt16 = 1
 
     public init(
         nexus: NexusID, initiatorName: ISCSIName, isid: ISID, tsih: UInt16, cid: UInt16, parameters: NegotiatedParameters,
@@ -47,8 +49,8 @@ public struct SessionStart: Sendable {
             parameters: outcome.negotiated, expCmdSN: outcome.expCmdSN, statSN: outcome.statSN, nopInterval: nopInterval, nopCount: nopCount)
     }
 
-    /// The SCSI initiator port that the session is of (RFC 7143 §3.4.2).
-    public var initiatorPort: InitiatorPort { InitiatorPort(name: initiatorName.bytes, isid: isid.rawValue) }
+    /// The I_T nexus that the session is of (RFC 7143 §3.4.2).
+    public var name: NexusName { NexusName(initiator: InitiatorPort(name: initiatorName.bytes, isid: isid.rawValue), portalGroupTag: portalGroupTag) }
 }
 
 /// One normal session with its one connection, in full-feature phase. Confined to its reactor.
@@ -104,7 +106,7 @@ public final class Session {
 
     /// Enters the session in `target` and attaches its nexus to every logical unit that it may see.
     ///
-    /// nil if its initiator port has a session already: call `ServedTarget.reinstate` and try again when that is gone.
+    /// nil if its nexus has a session already: call `ServedTarget.reinstate` and try again when that is gone.
     /// - Parameters:
     ///   - data: memory for the data of commands, shared by all sessions of the process. An idle session holds none.
     ///   - answers: memory for small answers: `SessionLimits.unsentBeforeInputStops` and a little more for every session.
@@ -113,7 +115,7 @@ public final class Session {
         _ start: SessionStart, target: ServedTarget, data: BufferPool, answers: BufferPool, now: UInt64,
         deliver: @escaping @Sendable (Notification) -> Void
     ) {
-        var handle = SessionHandle(nexus: start.nexus, initiator: start.initiatorPort, deliver: deliver)
+        var handle = SessionHandle(nexus: start.nexus, start.name, deliver: deliver)
         handle.mask = start.mask
         guard target.register(handle) else { return nil }
         self.start = start

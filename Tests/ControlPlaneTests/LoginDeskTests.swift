@@ -127,6 +127,26 @@ private final class World {
         #expect(world.begin(world.question(isid: 2), id: 10, channel: proven) == nil)
     }
 
+    @Test("A session is of the portal group by which it came: the same initiator port through another takes nobody's place")
+    func portalGroups() throws {
+        let world = try World()
+        _ = try world.configuration.addPortal(Portal(PortalAddress(parsing: Array("127.0.0.1:3270".utf8)), [PortalParameter(name: Array("tpgt".utf8), value: Array("7".utf8))]))
+        let other = SocketAddress("127.0.0.1:3270")!
+        func grant(_ id: UInt64, at local: SocketAddress, tsih: UInt16 = 0) throws -> SessionGrant? {
+            let id = ConnectionID(rawValue: id), question = world.question(tsih: tsih)
+            guard case .proceed = world.desk.begin(id, question, peer: peer, local: local, world.configuration, world.sessions) else { return nil }
+            guard case .grant(let grant) = try world.desk.finish(id, world.outcome(question), peer: peer, world.configuration, &world.sessions) else { return nil }
+            return grant
+        }
+        let first = try #require(try grant(1, at: here)), second = try #require(try grant(2, at: other))
+        #expect(first.portalGroupTag == 1 && second.portalGroupTag == 7 && first.tsih != second.tsih)
+        func nexus(_ tag: UInt16) -> Int { world.sessions.ofSameNexus(as: world.question(), tid: world.tid, portalGroupTag: tag).count }
+        #expect(nexus(1) == 1 && nexus(7) == 1 && nexus(2) == 0)
+        // Nor is it continued by another one.
+        #expect(try grant(3, at: here, tsih: second.tsih) == nil)
+        #expect(try grant(4, at: other, tsih: second.tsih)?.tsih == second.tsih)
+    }
+
     @Test("A target that requires TLS is neither listed nor reachable in clear, and what a portal advertises is what its visitors are told")
     func portals() throws {
         let world = try World()

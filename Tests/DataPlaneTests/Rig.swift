@@ -70,7 +70,7 @@ final class Rig {
                 preconditionFailure("no data process: \(error)")
             }
         }
-        try must { .addTarget($0, tid: Self.tid, name: name("iqn.t"), portalGroupTag: 1) }
+        try must { .addTarget($0, tid: Self.tid, name: name("iqn.t")) }
         try must(passing: file("disk", blocks: Self.blocks)) {
             .addLogicalUnit($0, tid: Self.tid, lun: 1, Self.settings(Self.blocks), Self.description(Self.blocks), UnitRecord())
         }

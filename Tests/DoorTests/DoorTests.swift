@@ -102,7 +102,7 @@ private let loginAnswers: [LoginAnswerMessage] = [
     .refuse(connection, .notFound), .granted(connection), .targets(connection, targets, isLast: false), .heartbeat(2),
 ]
 private let dataOrders: [DataOrderMessage] = [
-    .addTarget(request, tid: 1, name: name("t"), portalGroupTag: 1), .removeTarget(request, tid: 1, force: true),
+    .addTarget(request, tid: 1, name: name("t")), .removeTarget(request, tid: 1, force: true),
     .addLogicalUnit(request, tid: 1, lun: 2, settings, store, record), .updateLogicalUnit(request, tid: 1, lun: 2, settings, nil, forgetsFailedFlush: true),
     .updateLogicalUnit(request, tid: 1, lun: 2, settings, store, forgetsFailedFlush: false), .tryStore(request, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
     .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),

@@ -48,6 +48,15 @@ import Testing
         #expect(try listed().contains("Portal:192.0.2.77:860,9"), daemon.evidence)
         #expect(try shown() == "Portal: 127.0.0.1:\(port),9\n    advertise: 192.0.2.77:860\nPortal: \(daemon.portal),1\n")
         #expect(try must("iscsi-ls", "iscsi://\(daemon.portal)", folder: daemon.folder).contains("Portal:\(daemon.portal),1"))
+        // The same initiator port through either portal is a nexus of its own, and INQUIRY names the port that it has come through.
+        let ports = [(daemon.port, UInt8(1)), (port, 9)]
+        let sessions = try ports.map { try Initiator.login(port: $0.0, target: Daemon.iqn("disk")) }
+        for (session, (_, tag)) in zip(sessions, ports) {
+            try session.settle()
+            let page = try session.perform(cdb: [0x12, 1, 0x83, 1, 0, 0], read: 256).data
+            let name = Array("\(Daemon.iqn("disk")),t,0x000\(tag)".utf8), relative: [UInt8] = [0x51, 0x94, 0, 4, 0, 0, 0, tag]
+            #expect(page.indices.contains { page[$0...].starts(with: name) } && page.indices.contains { page[$0...].starts(with: relative) }, "\(page)")
+        }
         try daemon.must("--op update --mode portal --param portal=127.0.0.1:\(port),advertise=[2001:db8::1]:3261")
         #expect(try listed().contains("Portal:[2001:db8::1]:3261,9"))
         let before = try shown()

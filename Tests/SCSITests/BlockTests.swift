@@ -70,7 +70,7 @@ import Testing
     func transferLimit(blockLength: Int) {
         var settings = Rig.disk(blockLength: blockLength)
         settings.blockCount = 1 << 40
-        let unit = LogicalUnit(settings, targetPort: Rig.port)
+        let unit = LogicalUnit(settings, targetName: Rig.target)
         let most = UInt32(Limits.maximumTransferBytes / blockLength)
         for code in [0x88, 0x8a, 0x8b, 0x8e, 0x8f] as [UInt8] {
             let flags: UInt8 = code == 0x8f ? 2 : 0
@@ -223,7 +223,7 @@ import Testing
         #expect(rig.run(ten(0x41, 0, 1, flags: 8), sending: one).check(5, 0x24, 0), "UNMAP, without thin provisioning")
         var large = Rig.disk()
         large.blockCount = 1 << 32
-        let unit = LogicalUnit(large, targetPort: Rig.port)
+        let unit = LogicalUnit(large, targetName: Rig.target)
         let most = UInt32(Limits.writeSameBytes / 512)
         let buffer = BufferPool(budget: 4096).allocate(512)
         for (first, count, fits) in [(0, most, true), (0, most + 1, false), (0, 0, false), ((1 << 32) - UInt64(most), 0, true), ((1 << 32) - UInt64(most) - 1, 0, false)] as [(UInt64, UInt32, Bool)] {
@@ -327,7 +327,7 @@ import Testing
 
     @Test("Runs that split blocks, overlap, or come in great number make sound status descriptors")
     func statusOfOddRuns() {
-        let unit = LogicalUnit({ var settings = Rig.disk(); settings.isThinProvisioned = true; return settings }(), targetPort: Rig.port)
+        let unit = LogicalUnit({ var settings = Rig.disk(); settings.isThinProvisioned = true; return settings }(), targetName: Rig.target)
         func runs(_ provisioned: [(UInt64, UInt64, Bool)]) -> [[UInt64]] {
             var task = DeviceTask(nexus: NexusID(rawValue: 9), cdb: cdb([0x9e, 0x12] + big(UInt64(0)) + big(UInt32.max) + [0, 0]))
             _ = unit.begin(&task, dataOut: nil)

@@ -10,11 +10,11 @@ import Testing
         var settings = Rig.disk(blockLength: seed % 2 == 0 ? 512 : 4096)
         settings.isThinProvisioned = seed != 3
         settings.isRemovable = seed > 2
-        let unit = LogicalUnit(settings, targetPort: Rig.port)
+        let unit = LogicalUnit(settings, targetName: Rig.target)
         let pool = BufferPool(budget: 1 << 26)
         let buffer = try #require(pool.allocate(1 << 20))
         let nexuses = (1...3).map { NexusID(rawValue: $0) }
-        for nexus in nexuses { unit.attach(nexus, initiator: Rig.initiator(nexus)) }
+        for nexus in nexuses { unit.attach(nexus, Rig.name(nexus)) }
         let failures: [Failure] = [.unreadable, .unwritable, .noSpace, .readOnly, .miscompare(offset: .max), .unsupported]
         var seen: Set<UInt8> = []
         for round in 0..<50_000 {
@@ -67,7 +67,7 @@ import Testing
             }
             if round % 1000 == 0 {
                 unit.detach(nexus)
-                unit.attach(nexus, initiator: Rig.initiator(nexus))
+                unit.attach(nexus, Rig.name(nexus))
             }
             if round % 977 == 0 {
                 unit.reset()

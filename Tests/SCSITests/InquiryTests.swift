@@ -70,7 +70,16 @@ import Testing
         #expect(found[4].value.prefix { $0 != 0 } == Array("iqn.2001-04.com.example:disk".utf8)[...])
         for value in [found[3].value, found[4].value] { #expect(value.count % 4 == 0 && value.last == 0) }
         #expect(designators(page(Rig.with { $0.naa = [] }, 0x83)).count == 4)
-        let long = LogicalUnit(Rig.disk(), targetPort: TargetPort(name: [UInt8](repeating: 0x61, count: 223), portalGroupTag: 0xffff, relativeIdentifier: 0xffff))
+        // Of the port that it is asked through (RFC 7143 §3.4.2), and no other.
+        let rig = Rig()
+        rig.unit.attach(rig.b, Rig.name(rig.b, through: 0xa07))
+        let there = designators(Array(rig.run([0x12, 1, 0x83, 0xff, 0xff, 0], rig.b).data.dropFirst(4)))
+        #expect(there[2].value == [0, 0, 0x0a, 0x07])
+        #expect(there[3].value.prefix { $0 != 0 } == Array("iqn.2001-04.com.example:disk,t,0x0a07".utf8)[...])
+        #expect(there[0].value == found[0].value && there[1].value == found[1].value && there[4].value == found[4].value, "the logical unit is the same")
+        #expect(designators(Array(rig.run([0x12, 1, 0x83, 0xff, 0xff, 0], rig.a).data.dropFirst(4)))[2].value == [0, 0, 0, 1])
+        let long = LogicalUnit(Rig.disk(), targetName: [UInt8](repeating: 0x61, count: 223))
+        long.attach(NexusID(rawValue: 1), Rig.name(NexusID(rawValue: 1), through: 0xffff))
         var task = DeviceTask(nexus: NexusID(rawValue: 1), cdb: cdb([0x12, 1, 0x83, 0xff, 0xff, 0]))
         guard case .done(let completion) = long.begin(&task, dataOut: nil), case .bytes(let bytes) = completion.dataIn else { return }
         #expect(designators(Array(bytes.dropFirst(4))).count == 5)

@@ -170,7 +170,7 @@ import Testing
         let rig = registered(.exclusiveAccess)
         rig.unit.detach(rig.a)
         let again = NexusID(rawValue: 50)
-        rig.unit.attach(again, initiator: Rig.initiator(rig.a))
+        rig.unit.attach(again, Rig.name(rig.a))
         #expect(attention(rig, again) == [6, 0x29, 0])
         #expect(rig.run(read10(0, 1), again).isGood)
         #expect(rig.run(read10(0, 1), rig.b).isConflict)
@@ -410,10 +410,35 @@ import Testing
         #expect(move(rig, rig.b, key: 0xbb, new: 9, to: absent, flags: 2).isGood)
         #expect(rig.unit.record.reservations.registrations.map(\.key) == [0xa, 0xc, 9] && rig.unit.record.reservations.holder == 2)
         let newcomer = NexusID(rawValue: 60)
-        rig.unit.attach(newcomer, initiator: absent)
+        rig.unit.attach(newcomer, NexusName(initiator: absent, portalGroupTag: 1))
         rig.run(testUnitReady, newcomer)
         #expect(rig.run(read10(0, 1), newcomer).isGood && rig.run(read10(0, 1), rig.b).isConflict)
         for kind in Self.kinds where kind.isAllRegistrants { #expect(move(registered(kind), rig.a, key: 0xa, new: 1, to: absent).isConflict) }
+    }
+
+    @Test("One initiator port through two target ports is two nexuses: each registers for itself, is told for itself, and one may move what it holds to the other")
+    func twoPorts() {
+        let rig = Rig()
+        let (here, there) = (rig.a, NexusID(rawValue: 70))
+        rig.unit.attach(there, Rig.name(rig.a, through: 9))
+        rig.run(testUnitReady, there)
+        #expect(out(rig, here, .register, new: 0xa).isGood && out(rig, here, .reserve, .exclusiveAccess, key: 0xa).isGood)
+        #expect(rig.run(read10(0, 1), here).isGood && rig.run(read10(0, 1), there).isConflict)
+        #expect(out(rig, there, .register, key: 0xa, new: 0xb).isConflict, "not registered there")
+        #expect(out(rig, there, .register, new: 0xb).isGood)
+        #expect(rig.unit.record.reservations.registrations.map(\.relativeTargetPort) == [1, 9])
+        #expect(rig.unit.record.reservations.registrations.map(\.initiator) == [Rig.initiator(rig.a), Rig.initiator(rig.a)])
+        #expect(move(rig, here, key: 0xa, new: 0xbb, to: Rig.initiator(rig.a), relative: 8).check(5, 0x26, 0), "there is no such port")
+        #expect(move(rig, here, key: 0xa, new: 0xbb, to: Rig.initiator(rig.a), relative: 9).isGood)
+        #expect(rig.run(read10(0, 1), there).isGood && rig.run(read10(0, 1), here).isConflict)
+        // Preempted by the other, it is told; who preempts is not.
+        #expect(out(rig, here, .preempt, .writeExclusive, key: 0xa, new: 0xbb).isGood)
+        #expect(rig.run(testUnitReady, there).code == [6, 0x2a, 5] && rig.run(testUnitReady, here).isGood)
+        // What it has comes back with the nexus, and with no other.
+        rig.unit.detach(here)
+        rig.unit.attach(here, Rig.name(rig.a, through: 9))
+        rig.run(testUnitReady, here)
+        #expect(out(rig, here, .register, key: 0xa).isConflict)
     }
 
     @Test("A parameter list of any other length is refused and changes nothing")

@@ -54,17 +54,18 @@ final class Rig {
         LogicalUnitSettings(disk: blocks, blockLength: blockLength, scsiID: "IET     00010001", serialNumber: "beaf11",
                             naa: [0x60] + [UInt8](repeating: 7, count: 15))
     }
-    static let port = TargetPort(name: Array("iqn.2001-04.com.example:disk".utf8), portalGroupTag: 1, relativeIdentifier: 1)
+    static let target = Array("iqn.2001-04.com.example:disk".utf8)
+    static func name(_ nexus: NexusID, through tag: UInt16 = 1) -> NexusName { NexusName(initiator: initiator(nexus), portalGroupTag: tag) }
     static func initiator(_ nexus: NexusID) -> InitiatorPort {
         InitiatorPort(name: Array("iqn.2001-04.com.example:host\(nexus.rawValue)".utf8), isid: 0x8000_0000_0000 + nexus.rawValue)
     }
 
     init(_ settings: LogicalUnitSettings = Rig.disk(), record: UnitRecord = UnitRecord(), quiet: Bool = true) {
-        unit = LogicalUnit(settings, targetPort: Rig.port, record: record)
+        unit = LogicalUnit(settings, targetName: Rig.target, record: record)
         medium = [UInt8](repeating: 0, count: Int(Rig.blocks) * settings.blockLength)
         mapped = [Bool](repeating: false, count: Int(Rig.blocks))
         for nexus in [a, b, c] {
-            unit.attach(nexus, initiator: Rig.initiator(nexus))
+            unit.attach(nexus, Rig.name(nexus))
             if quiet { #expect(run(testUnitReady, nexus).code == [6, 0x29, 0]) }
         }
     }

@@ -17,7 +17,7 @@ import Testing
     func attach() {
         let rig = Rig(quiet: false)
         #expect(codes(rig, rig.a) == [[6, 0x29, 0]] && codes(rig, rig.a) == [])
-        rig.unit.attach(rig.a, initiator: Rig.initiator(rig.a))
+        rig.unit.attach(rig.a, Rig.name(rig.a))
         #expect(codes(rig, rig.a) == [[6, 0x29, 0]])
     }
 

@@ -18,7 +18,7 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         world.run()
         #expect(world.connect() == nil)
         let gone = Flag()
-        world.target.reinstate(old.session.start.initiatorPort) { gone.raise() }
+        world.target.reinstate(old.session.start.name) { gone.raise() }
         world.run()
         #expect(old.closed == .reinstated)
         #expect(gone.count == 0)
@@ -40,7 +40,7 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         let world = World()
         let client = world.ready()
         let free = Flag()
-        world.target.reinstate(InitiatorPort(name: client.session.start.initiatorPort.name, isid: 2)) { free.raise() }
+        world.target.reinstate(NexusName(initiator: InitiatorPort(name: client.session.start.name.initiator.name, isid: 2), portalGroupTag: 1)) { free.raise() }
         #expect(free.count == 1)
         #expect(world.connect(isid: 2) != nil)
         #expect(world.connect("IQN.2026-01.TEST:A") == nil)

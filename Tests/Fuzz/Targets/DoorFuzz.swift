@@ -54,9 +54,9 @@ enum DoorFuzz {
 
     /// A logical unit of these settings and reservations answers what shows them.
     private static func serve(_ settings: LogicalUnitSettings, _ record: UnitRecord) {
-        let unit = LogicalUnit(settings, targetPort: TargetPort(name: Array("iqn.t".utf8), portalGroupTag: 1, relativeIdentifier: 1), record: record)
+        let unit = LogicalUnit(settings, targetName: Array("iqn.t".utf8), record: record)
         let initiators = [InitiatorPort(name: Array("iqn.a".utf8), isid: 1)] + record.reservations.registrations.prefix(2).map(\.initiator)
-        for (number, initiator) in initiators.enumerated() { unit.attach(NexusID(rawValue: UInt64(number) + 1), initiator: initiator) }
+        for (number, initiator) in initiators.enumerated() { unit.attach(NexusID(rawValue: UInt64(number) + 1), NexusName(initiator: initiator, portalGroupTag: 1)) }
         for nexus in initiators.indices {
             for cdb in questions { answer(unit, NexusID(rawValue: UInt64(nexus) + 1), cdb) }
         }

@@ -30,7 +30,7 @@ final class SessionWorld {
     private static let disks = [1, 300]
     /// Nanoseconds.
     private var now = 1000 * SessionLimits.second
-    private let target = ServedTarget(name: iscsiName("iqn.2026-01.test:t"), tid: 1, portalGroupTag: 1)
+    private let target = ServedTarget(name: iscsiName("iqn.2026-01.test:t"), tid: 1)
     /// A session's share of it is 128 KiB.
     private let data = BufferPool(budget: 4 << 20, cached: 0)
     private let answers = BufferPool(budget: 64 << 20, cached: 0)
@@ -74,7 +74,7 @@ final class SessionWorld {
         let settings = LogicalUnitSettings(
             disk: Self.blocks, blockLength: number == 1 ? 512 : 4096, scsiID: "disk\(number)", serialNumber: "sn\(number)",
             naa: [0x60] + [UInt8](repeating: 1, count: 15))
-        let unit = LogicalUnit(settings, targetPort: target.port)
+        let unit = LogicalUnit(settings, targetName: target.name.bytes)
         units.append(unit)
         media[ObjectIdentifier(unit)] = MemoryMedium(length: Int(Self.blocks) * settings.blockLength)
         target.add(unit, number: number)
@@ -93,7 +93,7 @@ final class SessionWorld {
                 peers[index].begin(session, cmdSN: start.expCmdSN)
                 return
             }
-            target.reinstate(start.initiatorPort) {}
+            target.reinstate(start.name) {}
             run()
         }
     }

@@ -5,7 +5,7 @@ import SCSI
 /// Command descriptor blocks with their parameter data, from several initiators, at one logical unit.
 enum UnitFuzz {
     private static let blocks: UInt64 = 16
-    private static let port = TargetPort(name: Array("iqn.2026-01.test:t".utf8), portalGroupTag: 1, relativeIdentifier: 1)
+    private static let target = Array("iqn.2026-01.test:t".utf8)
     private static let nexuses = (1...3).map { NexusID(rawValue: $0) }
     /// Turns that one command takes at most: UNMAP's and GET LBA STATUS's descriptors come in batches.
     private static let turns = 2000
@@ -16,7 +16,7 @@ enum UnitFuzz {
         var input = Input(bytes)
         let choices = Choices(input.byte())
         let settings = settings(choices)
-        let unit = LogicalUnit(settings, targetPort: port)
+        let unit = LogicalUnit(settings, targetName: target)
         for nexus in nexuses { attach(nexus, unit) }
         var medium = MemoryMedium(length: Int(blocks) * settings.blockLength)
         let pool = BufferPool(budget: 32 << 20, cached: 0)
@@ -45,7 +45,8 @@ enum UnitFuzz {
     }
 
     private static func attach(_ nexus: NexusID, _ unit: LogicalUnit) {
-        unit.attach(nexus, initiator: InitiatorPort(name: Array("iqn.2026-01.test:\(nexus.rawValue)".utf8), isid: nexus.rawValue))
+        let initiator = InitiatorPort(name: Array("iqn.2026-01.test:\(nexus.rawValue)".utf8), isid: nexus.rawValue)
+        unit.attach(nexus, NexusName(initiator: initiator, portalGroupTag: UInt16(nexus.rawValue)))
         // What begins every nexus is nothing new.
         var task = DeviceTask(nexus: nexus, cdb: CommandDescriptorBlock(InlineArray(repeating: 0)))
         _ = unit.begin(&task, dataOut: nil)

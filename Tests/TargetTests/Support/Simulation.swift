@@ -397,7 +397,7 @@ final class Simulation {
         guard let old = initiator.client else { return }
         count("reinstated")
         delay(old)
-        world.target.reinstate(old.session.start.initiatorPort) {}
+        world.target.reinstate(old.session.start.name) {}
         initiator.client = nil
     }
 

@@ -48,7 +48,7 @@ final class World {
     private var nextNexus: UInt64 = 1
 
     init(disks: Int = 1, blocks: Int = 1024, memory: Int = 32 << 20) {
-        target = ServedTarget(name: name("iqn.2026-01.test:disk"), tid: 1, portalGroupTag: 1)
+        target = ServedTarget(name: name("iqn.2026-01.test:disk"), tid: 1)
         data = BufferPool(budget: memory)
         for number in 1...disks { addDisk(number, blocks: blocks) }
     }
@@ -57,7 +57,7 @@ final class World {
         let settings = LogicalUnitSettings(
             disk: UInt64(blocks), blockLength: Self.blockLength, scsiID: "disk\(number)", serialNumber: "sn\(number)",
             naa: [0x60] + [UInt8](repeating: UInt8(number), count: 15))
-        let unit = LogicalUnit(settings, targetPort: target.port)
+        let unit = LogicalUnit(settings, targetName: target.name.bytes)
         stores[ObjectIdentifier(unit)] = MemoryStore(length: blocks * Self.blockLength)
         target.add(unit, number: number)
     }
