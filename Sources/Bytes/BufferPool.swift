@@ -11,6 +11,8 @@ public final class BufferPool: Sendable {
     /// All that may be handed out at once, in bytes.
     public let budget: Int
     private let state: Mutex<State>
+    /// `inUse`, for those who look without the lock.
+    private let used = Atomic<Int>(0)
 
     private struct State {
         var inUse = 0
@@ -31,6 +33,9 @@ public final class BufferPool: Sendable {
         state = Mutex(State())
     }
 
+    /// Whether less than half of the budget is handed out: then who has some may keep it a while, for the next use. No lock.
+    public var isAmple: Bool { used.load(ordering: .relaxed) < budget / 2 }
+
     /// Bytes handed out now.
     public var inUse: Int { state.withLock { $0.inUse } }
 
@@ -50,6 +55,7 @@ public final class BufferPool: Sendable {
         let (granted, reused) = state.withLock { state -> (Bool, MemoryBlock?) in
             guard capacity <= budget - state.inUse else { return (false, nil) }
             state.inUse += capacity
+            used.store(state.inUse, ordering: .relaxed)
             let size = Self.sizeClass(of: capacity)
             guard size < state.free.count, let block = state.free[size].popLast() else { return (true, nil) }
             state.cachedBytes -= capacity
@@ -67,6 +73,7 @@ public final class BufferPool: Sendable {
     func recycle(_ block: MemoryBlock, capacity: Int) {
         let waiters = state.withLock { state in
             state.inUse -= capacity
+            used.store(state.inUse, ordering: .relaxed)
             if state.cachedBytes + capacity <= cacheLimit {
                 state.cachedBytes += capacity
                 let size = Self.sizeClass(of: capacity)

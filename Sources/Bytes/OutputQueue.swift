@@ -4,8 +4,10 @@ import DequeModule
 public struct OutputQueue {
     /// A slice of a buffer that waits to be sent.
     public struct Segment {
-        public let buffer: Buffer
+        public fileprivate(set) var buffer: Buffer
         public fileprivate(set) var range: Range<Int>
+        /// Whether the buffer is one that was handed over, not one of ours for small pieces.
+        fileprivate let isHandedOver: Bool
     }
 
     private var queue: Deque<Segment> = []
@@ -14,6 +16,11 @@ public struct OutputQueue {
     private var scratch: Buffer?
     private var scratchEnd = 0
     private let pool: BufferPool
+    /// Buffers that were handed over, and have been sent: for whoever needs one like them.
+    private var spare: [Buffer] = []
+    private var spareBytes = 0
+    /// Bytes of such buffers that are kept. None of them is one that still waits.
+    public let keeps: Int
 
     /// Bytes that wait to be sent.
     public private(set) var byteCount = 0
@@ -26,7 +33,11 @@ public struct OutputQueue {
     /// - Parameter pool: where the memory for small pieces comes from. Give it a pool of its own: an answer must not fail
     ///   because the data of tasks have used up their budget. What bounds it is the reader, who stops reading requests
     ///   while too many answers wait.
-    public init(pool: BufferPool) { self.pool = pool }
+    /// - Parameter keeps: how many bytes of buffers to keep for `reuse` when they have been sent
+    public init(pool: BufferPool, keeps: Int = 0) {
+        self.pool = pool
+        self.keeps = keeps
+    }
 
     /// Queues a copy of `bytes`.
     public mutating func append(copying bytes: borrowing Span<UInt8>) {
@@ -48,7 +59,7 @@ public struct OutputQueue {
             if last >= 0, queue[last].buffer === buffer, queue[last].range.upperBound == scratchEnd {
                 queue[last].range = queue[last].range.lowerBound..<scratchEnd + count
             } else {
-                queue.append(Segment(buffer: buffer, range: scratchEnd..<scratchEnd + count))
+                queue.append(Segment(buffer: buffer, range: scratchEnd..<scratchEnd + count, isHandedOver: false))
             }
             scratchEnd += count
             done += count
@@ -59,7 +70,7 @@ public struct OutputQueue {
     /// Queues the bytes of `buffer` in `range`, which may reach into headroom and tailroom. They must not change any more.
     public mutating func append(_ buffer: Buffer, _ range: Range<Int>) {
         guard !range.isEmpty else { return }
-        queue.append(Segment(buffer: buffer, range: range))
+        queue.append(Segment(buffer: buffer, range: range, isHandedOver: true))
         byteCount += range.count
     }
 
@@ -75,9 +86,36 @@ public struct OutputQueue {
                 return
             }
             rest -= held
-            queue.removeFirst()
+            finish(queue.removeFirst())
         }
         if queue.isEmpty { scratch = nil }
+    }
+
+    private mutating func finish(_ segment: consuming Segment) {
+        guard segment.isHandedOver, spareBytes + segment.buffer.capacity <= keeps, isKnownUniquelyReferenced(&segment.buffer) else { return }
+        spareBytes += segment.buffer.capacity
+        spare.append(segment.buffer)
+    }
+
+    /// Keeps a buffer for `reuse`, if nobody else has it and there is room.
+    public mutating func keep(_ buffer: consuming Buffer?) {
+        guard let capacity = buffer?.capacity, spareBytes + capacity <= keeps, isKnownUniquelyReferenced(&buffer), let buffer else { return }
+        spareBytes += capacity
+        spare.append(buffer)
+    }
+
+    /// A buffer of exactly `capacity` bytes that has been sent and that nobody else has.
+    public mutating func reuse(_ capacity: Int) -> Buffer? {
+        // They are nearly always of one size.
+        guard let last = spare.last, last.capacity == capacity else { return nil }
+        spareBytes -= capacity
+        return spare.removeLast()
+    }
+
+    /// Gives back what is kept for `reuse`.
+    public mutating func dropSpare() {
+        spare = []
+        spareBytes = 0
     }
 
     /// Takes everything out as one array: for tests and for peers without gathered sends.

@@ -46,7 +46,7 @@ public struct FullFeature: ~Copyable {
     // Tasks.
     var tasks: [TaskSlot] = []
     var freeSlots: [Int] = []
-    var slotOfTag: [UInt32: Int] = [:]
+    var slotOfTag = TagTable()
     var liveTasks = 0
     var immediateTasks = 0
     var immediateManagement = 0
@@ -106,17 +106,18 @@ public struct FullFeature: ~Copyable {
     ///   - expCmdSN: CmdSN of the first command that is not immediate
     ///   - statSN: StatSN of the next response
     ///   - answers: memory for what is sent; see `OutputQueue`
+    ///   - keeps: bytes of the buffers of answered tasks that `output` keeps for `OutputQueue.reuse`
     public init(
-        _ negotiated: NegotiatedParameters, sessionType: SessionType, cid: UInt16, expCmdSN: UInt32, statSN: UInt32, answers: BufferPool
+        _ negotiated: NegotiatedParameters, sessionType: SessionType, cid: UInt16, expCmdSN: UInt32, statSN: UInt32, answers: BufferPool,
+        keeps: Int = 0
     ) {
-        output = OutputQueue(pool: answers)
+        output = OutputQueue(pool: answers, keeps: keeps)
         self.negotiated = negotiated
         self.sessionType = sessionType
         self.cid = cid
         self.expCmdSN = expCmdSN
         self.statSN = statSN
         maxXmitDataSegmentLength = negotiated.maxXmitDataSegmentLength
-        slotOfTag.reserveCapacity(negotiated.queueDepth)
     }
 
     /// Begins where a login has ended. The final Login Response is not part of it.

@@ -58,6 +58,7 @@ public struct Traffic: Hashable, Sendable {
 public struct TaskIndex: Hashable, Sendable {
     /// A small number; it serves another task later.
     public let rawValue: Int
+    public init(rawValue: Int) { self.rawValue = rawValue }
 }
 
 /// What a SCSI Command PDU says (RFC 7143 §11.3).

@@ -42,7 +42,7 @@ public struct DeviceTask: Sendable {
     /// The nexus may only read the logical unit. Set it before `begin`.
     public var mayOnlyRead = false
     /// The medium of the logical unit when the command began: all its operations are for that one.
-    public internal(set) var medium: (any MediumHandle)?
+    public var medium: (any MediumHandle)?
     var phase = Phase.start
 
     public init(nexus: NexusID, cdb: CommandDescriptorBlock, dataOutCount: Int = 0, expectedDataOutCount: Int? = nil) {

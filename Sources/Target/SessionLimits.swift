@@ -28,6 +28,10 @@ public enum SessionLimits {
     /// Data-In PDUs, which a peer with a small MaxRecvDataSegmentLength can make many.
     public static let unsentBeforeAnswersWait = 4 << 20
 
+    /// Bytes of buffers that a session which works keeps from one command to the next, while there is memory in plenty. It gives them back
+    /// when it has been idle from one tick to the next.
+    public static let spareMemory = 256 << 10
+
     /// Task management functions of one session that wait for tasks to leave the store. One more is rejected (RFC 7143
     /// §11.6.1, response 255). Initiators send one after the other.
     public static let pendingFunctions = 16

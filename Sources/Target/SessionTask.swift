@@ -41,22 +41,33 @@ final class ITLNexus {
     }
 }
 
-/// A SCSI command on its way through a session. An object, because many hands touch it on that way, and as a value it would be
-/// copied for each of them.
-final class SessionTask {
+/// What is to be done outside of a session, as it waits in there.
+enum Errand {
+    /// The operation of a task, as the task says.
+    case perform(Ticket)
+    case other(Action)
+}
+
+/// A SCSI command on its way through a session. It lies in the session's table, and is read and changed there field by field: as a
+/// whole it is costly to copy, for it holds on to what it works with.
+struct SessionTask {
     enum Phase {
+        /// There is no task here.
+        case vacant
         /// Data-Out is on its way.
         case collecting
         /// Earlier tasks of its task set come first, or it is about to begin.
         case ready
-        case waitsForMemory(Operation, length: Int)
+        /// For its `operation`.
+        case waitsForMemory
+        /// With its `operation`.
         case inStore
         /// What it changes is being kept.
         case keeping
-        /// Tasks that it has aborted are to leave the store first.
-        case waitsForOthers(Completion)
-        /// Done, while too many answers wait to be sent.
-        case answerWaits(Completion)
+        /// Its `verdict` is clear. Tasks that it has aborted are to leave the store first.
+        case waitsForOthers
+        /// Its `verdict` is clear, while too many answers wait to be sent.
+        case answerWaits
     }
 
     enum Fate: Equatable {
@@ -78,14 +89,17 @@ final class SessionTask {
         }
     }
 
-    let index: TaskIndex
-    let serial: UInt64
+    var serial: UInt64 = 0
     /// nil: its LUN is nobody's.
-    let nexus: ITLNexus?
+    var nexus: ITLNexus?
     var device: DeviceTask
-    var phase = Phase.collecting
+    var phase = Phase.vacant
     var fate = Fate.goesOn
-    /// The answer that was clear before its data had arrived.
+    /// What it does on its medium, or waits to do.
+    var operation = Operation.flush
+    /// Bytes of memory that it waits for.
+    var wantedMemory = 0
+    /// Its answer, where that is clear before it can be given.
     var verdict: Completion?
     var place: TaskSet.Place?
     var mayRun = true
@@ -100,28 +114,36 @@ final class SessionTask {
     /// Since when it waits for memory.
     var waitsSince: UInt64 = 0
 
-    init(index: TaskIndex, serial: UInt64, nexus: ITLNexus?, device: DeviceTask) {
-        self.index = index
+    /// Nothing: what a free place of the table holds.
+    static var vacant: SessionTask { SessionTask(device: DeviceTask(nexus: NexusID(rawValue: 0), cdb: CommandDescriptorBlock(.init(repeating: 0)))) }
+
+    var isVacant: Bool { phase == .vacant }
+
+    /// A command takes the place; its `device`, what comes of the command's length, and where it stands are still to be said.
+    mutating func enter(serial: UInt64, _ nexus: ITLNexus?, _ info: TaskInfo) {
         self.serial = serial
         self.nexus = nexus
-        self.device = device
+        phase = .collecting
+        fate = .goesOn
+        (place, mayRun, charge) = (nil, true, 0)
+        (isRead, isWrite, expectedLength) = (info.reads, info.writes, info.expectedDataTransferLength)
+    }
+
+    /// It is over, and lets go of all that it works with.
+    /// - Returns: the nexus that it was of
+    mutating func leave() -> ITLNexus? {
+        phase = .vacant
+        operation = .flush
+        verdict = nil
+        buffer = nil
+        device.medium = nil
+        return nexus.take()
     }
 
     /// Whether somebody outside works for it: it cannot be called back.
-    var isOutside: Bool {
-        switch phase {
-        case .inStore, .keeping: true
-        default: false
-        }
-    }
-
+    var isOutside: Bool { phase == .inStore || phase == .keeping }
     /// Whether all is done but its answer.
-    var isOver: Bool {
-        switch phase {
-        case .waitsForOthers, .answerWaits: true
-        default: false
-        }
-    }
+    var isOver: Bool { phase == .waitsForOthers || phase == .answerWaits }
 }
 
 /// What is done when tasks have left the store, and other sessions have let go.

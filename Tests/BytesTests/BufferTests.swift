@@ -81,6 +81,45 @@ import Bytes
         #expect(escaped([UInt8](repeating: 0x61, count: 4), limit: 4) == "aaaa")
     }
 
+    @Test("A buffer that has been sent serves again, unless somebody else has it, there are enough, or another size is wanted")
+    func reuse() {
+        let pool = BufferPool(budget: 1 << 20)
+        var queue = OutputQueue(pool: pool, keeps: 8192)
+        func send(_ buffer: consuming Buffer) {
+            queue.append(buffer, 0..<10)
+            queue.append(buffer, 10..<20)
+        }
+        send(pool.allocate(4096)!)
+        queue.consume(19)
+        #expect(queue.reuse(4096) == nil, "its last byte still waits")
+        queue.consume(1)
+        #expect(queue.reuse(8192) == nil && pool.inUse == 4096)
+        let again = queue.reuse(4096)
+        #expect(again != nil && queue.reuse(4096) == nil)
+        send(again!)
+        queue.consume(20)
+        #expect(queue.reuse(4096) == nil, "the test has it, too")
+        queue.append(copying: [1, 2, 3].span)
+        queue.consume(3)
+        #expect(queue.reuse(4096) == nil, "small pieces lie in buffers of the queue's own")
+        for _ in 0..<3 { send(pool.allocate(4096)!) }
+        queue.consume(60)
+        withExtendedLifetime(again) { #expect(pool.inUse == 3 * 4096, "two are kept, and the test has one") }
+        queue.dropSpare()
+        withExtendedLifetime(again) { #expect(pool.inUse == 4096) }
+    }
+
+    @Test("A pool is ample as long as less than half of it is handed out")
+    func ample() {
+        let pool = BufferPool(budget: 4 * 4096)
+        var held = [pool.allocate(1)]
+        #expect(pool.isAmple)
+        held.append(pool.allocate(1))
+        #expect(!pool.isAmple)
+        held.removeLast()
+        #expect(pool.isAmple)
+    }
+
     @Test("Headers between large pieces share one buffer, and an empty queue holds none")
     func headersShare() {
         let (answers, dataPool) = (BufferPool(budget: 1 << 20), BufferPool(budget: 1 << 20))

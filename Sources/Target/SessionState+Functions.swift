@@ -14,22 +14,22 @@ enum TaskManagementResponse: UInt8 {
 }
 
 /// Task management, and all else that ends tasks: an answer is given only when every affected task has left the store.
-extension Session {
-    func manage(_ request: TaskManagementRequest) {
+extension SessionState {
+    mutating func manage(_ request: TaskManagementRequest) {
         guard waits.count(where: \.then.isFunction) < SessionLimits.pendingFunctions else { return respond(request, .rejected) }
         if target.unitGeneration != unitGeneration { refreshUnits(nil) }
-        let nexus = LogicalUnitNumber(rawValue: request.lun).flat.flatMap { nexuses[$0] }
+        let nexus = nexus(request.lun)
         switch TaskManagementFunction(rawValue: request.function) {
         case .abortTask: abortTask(request)
         case .abortTaskSet, .clearTaskSet:
             // One task set per I_T nexus: clearing it touches nobody else's.
             guard let nexus else { return respond(request, .lunDoesNotExist) }
-            let (stillOutside, _) = abort { $0.nexus === nexus }
+            let (stillOutside, _) = abort { $1.nexus === nexus }
             wait(for: stillOutside, awaitsOthers: false, then: .answer(request))
         case .logicalUnitReset:
             guard let nexus else { return respond(request, .lunDoesNotExist) }
             guard !nexus.mayOnlyRead else { return respond(request, .rejected) }
-            let (stillOutside, _) = abort { $0.nexus === nexus }
+            let (stillOutside, _) = abort { $1.nexus === nexus }
             ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetUnit(request, nexus.unit)) {
                 .abortTasks(unit: nexus.unit, clearedByAnother: false, $0)
             }
@@ -40,23 +40,23 @@ extension Session {
         }
     }
 
-    private func abortTask(_ request: TaskManagementRequest) {
+    private mutating func abortTask(_ request: TaskManagementRequest) {
         let index: TaskIndex
         switch request.referenced {
         case .task(let referenced): index = referenced
         case .isOver: return respond(request, .functionComplete)
         case .none, .doesNotExist: return respond(request, .taskDoesNotExist)
         }
-        guard tasks[index.rawValue] != nil, engine.task(index).lun == request.lun else {
+        guard !tasks[index.rawValue].isVacant, engine.task(index).lun == request.lun else {
             return respond(request, .taskDoesNotExist)
         }
-        let (stillOutside, _) = abort { $0.index == index }
+        let (stillOutside, _) = abort { found, _ in found == index }
         wait(for: stillOutside, awaitsOthers: false, then: .answer(request))
     }
 
     /// Resets the logical units that it may write; the sessions of others end only if that is all of them.
-    private func resetTarget(_ request: TaskManagementRequest, cold: Bool) {
-        let (stillOutside, _) = abort { _ in true }
+    private mutating func resetTarget(_ request: TaskManagementRequest, cold: Bool) {
+        let (stillOutside, _) = abort { _, _ in true }
         let units = Set(nexuses.values.filter { !$0.mayOnlyRead }.map(\.unit))
         let endsSessions = cold && target.numbers.allSatisfy { mask.access(to: $0) == .write }
         ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetTarget(request, units, cold: cold)) {
@@ -64,7 +64,7 @@ extension Session {
         }
     }
 
-    private func respond(_ request: TaskManagementRequest, _ response: TaskManagementResponse) {
+    private mutating func respond(_ request: TaskManagementRequest, _ response: TaskManagementResponse) {
         guard endReason == nil else { return }
         engine.answer(request, response: response.rawValue)
     }
@@ -73,22 +73,23 @@ extension Session {
 
     /// Ends the tasks that `isMeant` says: those outside when they come back, the others at once.
     /// - Returns: those that are outside, and whether there were any at all.
-    func abort(fate: SessionTask.Fate = .aborted, _ isMeant: (SessionTask) -> Bool) -> (outside: Set<TaskIndex>, any: Bool) {
+    mutating func abort(fate: SessionTask.Fate = .aborted, _ isMeant: (TaskIndex, SessionTask) -> Bool) -> (outside: Set<TaskIndex>, any: Bool) {
         var stillOutside: Set<TaskIndex> = []
         var any = false
         for slot in tasks.indices {
-            guard let task = tasks[slot], isMeant(task) else { continue }
+            let index = TaskIndex(rawValue: slot)
+            guard !tasks[slot].isVacant, isMeant(index, tasks[slot]) else { continue }
             any = true
-            if task.isOutside {
-                if task.fate != .aborted { task.fate = fate }
-                stillOutside.insert(task.index)
+            if tasks[slot].isOutside {
+                if tasks[slot].fate != .aborted { tasks[slot].fate = fate }
+                stillOutside.insert(index)
             } else {
-                withdraw(task)
+                withdraw(index)
                 if let answer = fate.answer {
-                    giveAnswer(task.index, answer)
+                    giveAnswer(index, answer)
                 } else {
-                    engine.drop(task.index)
-                    vacate(task.index)
+                    engine.drop(index)
+                    vacate(index)
                 }
             }
         }
@@ -96,12 +97,12 @@ extension Session {
     }
 
     /// Takes a task out of the queue it waits in.
-    private func withdraw(_ task: SessionTask) {
-        switch task.phase {
-        case .ready: ready.removeAll { $0 == task.index }
-        case .waitsForMemory: waitsForMemory.removeAll { $0 == task.index }
-        case .answerWaits: answersWaiting.removeAll { $0 == task.index }
-        case .collecting where unaccepted == task.index: unaccepted = nil
+    private mutating func withdraw(_ index: TaskIndex) {
+        switch tasks[index.rawValue].phase {
+        case .ready: ready.removeAll { $0 == index }
+        case .waitsForMemory: waitsForMemory.removeAll { $0 == index }
+        case .answerWaits: answersWaiting.removeAll { $0 == index }
+        case .collecting where unaccepted == index: unaccepted = nil
         default: break
         }
     }
@@ -109,29 +110,30 @@ extension Session {
     /// All tasks that are outside.
     var outsideTasks: Set<TaskIndex> {
         var found: Set<TaskIndex> = []
-        for case let task? in tasks where task.isOutside { found.insert(task.index) }
+        for slot in tasks.indices where tasks[slot].isOutside { found.insert(TaskIndex(rawValue: slot)) }
         return found
     }
 
     /// Logical units came or went, or others are to be seen.
-    func refreshUnits(_ acknowledgement: Acknowledgement?) {
+    mutating func refreshUnits(_ acknowledgement: Acknowledgement?) {
         let units = visibleUnits()
+        forgetRecent()
         for (number, nexus) in nexuses where units[number] !== nexus.unit {
             nexuses[number] = nil
-            let (stillOutside, _) = abort(fate: .unitRemoved) { $0.nexus === nexus }
+            let (stillOutside, _) = abort(fate: .unitRemoved) { $1.nexus === nexus }
             wait(for: stillOutside, awaitsOthers: false, then: .letGo(nil, detaching: nexus.unit))
         }
         for (number, unit) in units where nexuses[number] == nil { nexuses[number] = ITLNexus(unit: unit, number: number, mask.access(to: number)) }
         guard let acknowledgement else { return }
         let ofUnitsGone = outsideTasks.filter { index in
-            guard let nexus = tasks[index.rawValue]?.nexus else { return false }
+            guard let nexus = tasks[index.rawValue].nexus else { return false }
             return nexuses[nexus.number] !== nexus
         }
         wait(for: ofUnitsGone, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
     }
 
     /// The logical units that the session may see, as of now.
-    func visibleUnits() -> [Int: LogicalUnit] {
+    mutating func visibleUnits() -> [Int: LogicalUnit] {
         let (units, generation) = target.units()
         unitGeneration = generation
         return mask == .all ? units : units.filter { mask.access(to: $0.key) != .none }
@@ -139,7 +141,7 @@ extension Session {
 
     /// What the session may see and write has changed: commands that it may not give any more are ended, then it is told on what it
     /// sees. What of them is in the store comes to its end there before `acknowledgement` is let go.
-    func apply(_ new: LUNMask, _ acknowledgement: Acknowledgement) {
+    mutating func apply(_ new: LUNMask, _ acknowledgement: Acknowledgement) {
         if new != mask, endReason == nil {
             mask = new
             target.setMask(new, of: start.nexus)
@@ -154,12 +156,12 @@ extension Session {
                 nexus.unit.post(.reportedLUNsDataChanged, to: .only(start.nexus))
             }
         }
-        let ended = outsideTasks.filter { tasks[$0.rawValue]?.fate != .goesOn }
+        let ended = outsideTasks.filter { tasks[$0.rawValue].fate != .goesOn }
         wait(for: ended, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
     }
 
-    private func stopWriting(_ nexus: ITLNexus) {
-        _ = abort(fate: .writeProtected) { task in
+    private mutating func stopWriting(_ nexus: ITLNexus) {
+        _ = abort(fate: .writeProtected) { _, task in
             guard task.nexus === nexus, !task.isOver else { return false }
             return !nexus.unit.isRead(task.device.cdb)
         }
@@ -168,13 +170,13 @@ extension Session {
 
     // MARK: Waiting
 
-    func wait(for tasks: Set<TaskIndex>, awaitsOthers: Bool, then: Wait.Then) {
+    mutating func wait(for tasks: Set<TaskIndex>, awaitsOthers: Bool, then: Wait.Then) {
         waitNumber += 1
         waits.append(Wait(number: waitNumber, tasks: tasks, awaitsOthers: awaitsOthers, then: then))
     }
 
     /// Asks other sessions, and waits for them and for tasks of this one.
-    func ask(
+    mutating func ask(
         _ others: [SessionHandle], thenWaitFor tasks: Set<TaskIndex>, then: Wait.Then, _ message: (Acknowledgement) -> Notification
     ) {
         wait(for: tasks, awaitsOthers: !others.isEmpty, then: then)
@@ -185,7 +187,7 @@ extension Session {
     }
 
     /// Carries out what waits for nothing any more, one at a time.
-    func carryOutNextWait() -> Bool {
+    mutating func carryOutNextWait() -> Bool {
         guard let position = waits.firstIndex(where: \.isOver) else { return false }
         switch waits.remove(at: position).then {
         case .answer(let request): respond(request, .functionComplete)
@@ -200,8 +202,9 @@ extension Session {
             engine.answer(request, response: LogoutResponse.closed.rawValue)
             close(.loggedOut, afterOutput: true)
         case .settle(let index, let serial):
-            guard let task = tasks[index.rawValue], task.serial == serial, case .waitsForOthers(let completion) = task.phase else { break }
-            giveAnswer(index, completion)
+            let slot = index.rawValue
+            guard tasks[slot].serial == serial, tasks[slot].phase == .waitsForOthers, let verdict = tasks[slot].verdict else { break }
+            giveAnswer(index, verdict)
         case .letGo(_, let unit):
             // Unless it is to be seen again.
             if let unit, !nexuses.values.contains(where: { $0.unit === unit }) { unit.detach(start.nexus) }
@@ -210,7 +213,7 @@ extension Session {
     }
 
     /// The session has ended: nothing is answered any more. What others have been told to abort is reset all the same.
-    func forgetFunctions() {
+    mutating func forgetFunctions() {
         for wait in waits {
             switch wait.then {
             case .resetUnit(_, let unit): unit.reset()

@@ -3,48 +3,50 @@ import ISCSI
 import SCSI
 
 /// Memory for data: a share of the pool, waited for with a deadline.
-extension Session {
+extension SessionState {
     /// Sees to it that a task has a buffer of `length` bytes; what is in the one it has stays.
     /// - Returns: false if there is no memory for it now.
-    func obtainBuffer(_ index: TaskIndex, _ length: Int) -> Bool {
-        guard let task = tasks[index.rawValue], length > task.buffer?.capacity ?? 0 else { return true }
+    mutating func obtainBuffer(_ index: TaskIndex, _ length: Int) -> Bool {
+        let slot = index.rawValue
+        guard !tasks[slot].isVacant, length > tasks[slot].buffer?.capacity ?? 0 else { return true }
         let charge = BufferPool.charge(for: length)
         // What holds nothing else may have one buffer of any size.
-        let others = memoryHeld - task.charge
-        guard others == 0 || others + charge <= memoryShare, let buffer = data.allocate(length) else { return false }
-        if let old = task.buffer { old.withBytes(0..<old.capacity) { buffer.copy($0, to: 0) } }
-        memoryHeld += charge - task.charge
-        task.buffer = buffer
-        task.charge = charge
+        let others = memoryHeld - tasks[slot].charge
+        guard others == 0 || others + charge <= memoryShare, let buffer = engine.output.reuse(charge) ?? data.allocate(length) else { return false }
+        if let old = tasks[slot].buffer { old.withBytes(0..<old.capacity) { buffer.copy($0, to: 0) } }
+        memoryHeld += charge - tasks[slot].charge
+        tasks[slot].buffer = buffer
+        tasks[slot].charge = charge
         return true
     }
 
     /// Asks to be told of memory, unless that has been done.
-    func awaitMemory() {
+    mutating func awaitMemory() {
         guard !memoryIsAwaited else { return }
         memoryIsAwaited = true
-        actions.append(.waitForMemory)
+        actions.append(.other(.waitForMemory))
     }
 
     /// Gives memory to who waits for it, in order; who has waited too long is answered BUSY.
-    func serveMemory() {
+    mutating func serveMemory() {
         guard unaccepted != nil || !waitsForMemory.isEmpty else { return }
-        if let index = unaccepted, let task = tasks[index.rawValue] {
+        if let index = unaccepted, !tasks[index.rawValue].isVacant {
             if clock >= unacceptedSince + SessionLimits.memoryWait {
                 refuseData(index, .busy)
             } else {
-                accept(index, wanted: min(task.expectedLength, task.dataOutLength))
+                accept(index, wanted: min(tasks[index.rawValue].expectedLength, tasks[index.rawValue].dataOutLength))
             }
         }
         while let index = waitsForMemory.first {
-            guard let task = tasks[index.rawValue], case .waitsForMemory(let operation, let length) = task.phase else {
+            let slot = index.rawValue
+            guard tasks[slot].phase == .waitsForMemory else {
                 waitsForMemory.removeFirst()
                 continue
             }
-            if obtainBuffer(index, length) {
+            if obtainBuffer(index, tasks[slot].wantedMemory) {
                 waitsForMemory.removeFirst()
-                perform(index, operation)
-            } else if clock >= task.waitsSince + SessionLimits.memoryWait {
+                perform(index, tasks[slot].operation)
+            } else if clock >= tasks[slot].waitsSince + SessionLimits.memoryWait {
                 waitsForMemory.removeFirst()
                 giveAnswer(index, Completion(status: .busy))
             } else {
@@ -56,7 +58,7 @@ extension Session {
 
     /// There is no buffer for the data of a write: reading stops until there is one – unless what is to be read next are data that
     /// hold memory themselves until they have come. Then waiting could last for ever, and the write is refused.
-    func postpone(_ index: TaskIndex) {
+    mutating func postpone(_ index: TaskIndex) {
         if unaccepted == nil {
             guard !holdsMemoryUntilRead else { return refuseData(index, .taskSetFull) }
             unaccepted = index
@@ -66,20 +68,13 @@ extension Session {
     }
 
     /// Whether tasks have buffers whose data have not all come.
-    var holdsMemoryUntilRead: Bool {
-        tasks.contains { task in
-            guard let task, task.charge > 0, case .collecting = task.phase else { return false }
-            return true
-        }
-    }
+    var holdsMemoryUntilRead: Bool { tasks.contains { $0.charge > 0 && $0.phase == .collecting } }
 
     /// Refuses who waits for memory that tasks behind it hold: those cannot run before it does, so nobody would ever.
     /// - Returns: whether there was one
-    func breakDeadlock() -> Bool {
+    mutating func breakDeadlock() -> Bool {
         guard unaccepted != nil || !waitsForMemory.isEmpty, memoryHeld > 0, outside == 0, chargesInOutput.isEmpty else { return false }
-        for case let task? in tasks where task.charge > 0 {
-            guard case .ready = task.phase, !task.mayRun else { return false }
-        }
+        guard tasks.allSatisfy({ $0.charge == 0 || $0.phase == .ready && !$0.mayRun }) else { return false }
         if let index = waitsForMemory.popFirst() {
             giveAnswer(index, Completion(status: .taskSetFull))
         } else if let index = unaccepted {
@@ -90,9 +85,9 @@ extension Session {
 
     /// There is no memory for the data of a write: they are thrown away (SAM-5 §5.3.1: TASK SET FULL where other tasks of the
     /// nexus have the resources, else BUSY).
-    private func refuseData(_ index: TaskIndex, _ status: Status) {
-        tasks[index.rawValue]!.verdict = Completion(status: status)
-        tasks[index.rawValue]!.dataOutLength = 0
+    private mutating func refuseData(_ index: TaskIndex, _ status: Status) {
+        tasks[index.rawValue].verdict = Completion(status: status)
+        tasks[index.rawValue].dataOutLength = 0
         accept(index, wanted: 0)
     }
 }
