@@ -12,6 +12,9 @@ import Target
 final class SessionConnection: EventHandler, TurnHandler {
     /// Receives of one connection before the others of its reactor have their turn.
     private static let receivesPerTurn = 4
+    /// Bytes of answers that are sent before the next command is begun: the initiator takes them meanwhile, and they are still in the
+    /// processor's cache.
+    private static let sentAtOnce = 128 << 10
     /// How long a connection that is to be closed may take to send what is left, in nanoseconds.
     private static let lastWords: UInt64 = 5_000_000_000
 
@@ -24,6 +27,8 @@ final class SessionConnection: EventHandler, TurnHandler {
     /// Received, but not yet taken by the session, which waits for memory or for its answers to leave.
     private var unread: Unread?
     private var closesAfterOutput = false
+    /// The kernel takes no more output for now; it tells when it does.
+    private var isBlocked = false
     /// Whether it goes on at the end of the turn.
     private var isInLine = false
     private var endReason: EndReason?
@@ -69,7 +74,10 @@ final class SessionConnection: EventHandler, TurnHandler {
     func ready(_ events: Readiness) { reactor.work(for: tsih) { take(events) } }
 
     private func take(_ events: Readiness) {
-        if events.contains(.writable) { send() }
+        if events.contains(.writable) {
+            isBlocked = false
+            send()
+        }
         if !events.isDisjoint(with: [.readable, .hangup, .error, .peerClosed]) { receive() }
         // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
         if !events.isDisjoint(with: [.hangup, .error]), !readsMore { close(.connectionLost) }
@@ -177,10 +185,14 @@ final class SessionConnection: EventHandler, TurnHandler {
     }
 
     private func send() {
-        guard let connection, session.unsent > 0 else { return }
+        guard let connection, !isBlocked, session.unsent > 0 else { return }
         var result = SendResult.done
         session.send(now: now) { result = connection.send(&$0) }
-        if case .closed = result { close(.connectionLost) }
+        switch result {
+        case .done: break
+        case .wouldBlock: isBlocked = true
+        case .closed: close(.connectionLost)
+        }
     }
 
     /// Carries out what the session wants done, sends what there is to send, and goes on as long as that makes it want more.
@@ -260,7 +272,9 @@ final class SessionConnection: EventHandler, TurnHandler {
             return session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
         }
         if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
-            return session.completed(ticket, outcome: outcome, now: now)
+            session.completed(ticket, outcome: outcome, now: now)
+            if session.unsent >= Self.sentAtOnce { send() }
+            return
         }
         let token = StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket)
         if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
