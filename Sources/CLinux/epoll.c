@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -49,6 +50,8 @@ int linux_epoll_wait(int epoll, linux_event *events, int capacity, int64_t nanos
     }
     return count;
 }
+
+void linux_yield(void) { sched_yield(); }
 
 int linux_eventfd(void) { return RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 

@@ -144,13 +144,16 @@ public final class Control {
         let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
         let settings = options.settings
         let reactors = settings.reactors ?? min(Host.processors, Settings.mostReactors)
+        let busyPoll = settings.busyPoll ?? (Host.processors > 1 ? Settings.usualBusyPoll : 0)
         let logins = [
             "--connections", "\(settings.limits.unauthenticatedConnections)",
             "--connections-per-source", "\(settings.limits.unauthenticatedConnectionsPerSource)",
         ]
         data = RoleProcess(
             .data,
-            options: confinement + logins + ["--reactors", "\(reactors)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)"],
+            options: confinement + logins + [
+                "--reactors", "\(reactors)", "--busy-poll", "\(busyPoll)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)",
+            ],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in
                 noteStart(of: .data, pid: data?.pid)
                 tellDataAll()

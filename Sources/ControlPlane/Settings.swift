@@ -11,6 +11,8 @@ public struct Settings: Sendable, Equatable {
     public var reactors: Int?
     /// Threads for I/O that may block.
     public var ioThreads = 16
+    /// Microseconds for which a reactor may look for the next request before it sleeps; nil: `usualBusyPoll` where there is more than one CPU.
+    public var busyPoll: Int?
     /// Bytes that the data of tasks may take in the data process.
     public var memory = 256 << 20
     /// Defaults of every target: seconds of silence before a NOP-In, and how many may stay unanswered. 0: never.
@@ -38,6 +40,7 @@ public struct Settings: Sendable, Equatable {
     public enum LogLevel: String, CaseIterable, Sendable { case debug, info, notice, warning, error }
 
     public static let mostReactors = 16
+    public static let usualBusyPoll = 50
     public static let mostPortals = 64
     public static let mostExempt = 256
 
@@ -81,6 +84,11 @@ extension Settings {
         ("io-threads", { settings, node in
             guard let value = node.int, (1...256).contains(value) else { return "a number from 1 to 256 is wanted" }
             settings.ioThreads = value
+            return nil
+        }),
+        ("busy-poll", { settings, node in
+            guard let value = node.int, (0...1000).contains(value) else { return "microseconds from 0 (never) to 1000 are wanted" }
+            settings.busyPoll = value
             return nil
         }),
         ("memory", { settings, node in

@@ -11,6 +11,7 @@ import Target
 public struct DataOptions: Sendable {
     public var reactors: Int
     public var ioThreads: Int
+    var busyPoll: UInt64
     /// Bytes for the data of commands, and for input that a session does not take at once.
     public var memory: Int
     /// Which part of it is for such input: what waits there keeps nothing from commands, without which nothing would be taken.
@@ -20,8 +21,10 @@ public struct DataOptions: Sendable {
     /// Puts a store in front of each that is served: tests give it one that misbehaves.
     var decorate: @Sendable (any BackingStore) -> any BackingStore = { $0 }
 
-    public init(reactors: Int, ioThreads: Int, memory: Int) {
+    /// - Parameter busyPoll: for how long a reactor may look for events before it sleeps, in nanoseconds
+    public init(reactors: Int, ioThreads: Int, memory: Int, busyPoll: UInt64 = 0) {
         self.reactors = reactors
+        self.busyPoll = busyPoll
         self.ioThreads = ioThreads
         self.memory = memory
     }
@@ -93,9 +96,10 @@ public final class DataProcess {
         load = [Int](repeating: 0, count: options.reactors)
         try loop.receive(reports) { [unowned self] report in handle(report) }
         for (number, mailbox) in mailboxes.enumerated() {
-            let shared = shared
+            let (shared, busyPoll) = (shared, options.busyPoll)
             threads.append(
                 try LoopThread(name: "reactor \(number)") { loop in
+                    loop.pollBusily(atMost: busyPoll)
                     do {
                         try SessionReactor(number: number, loop: loop, mailbox: mailbox, shared: shared).start()
                     } catch {

@@ -47,6 +47,7 @@ public final class EventLoop {
     private var endingHandlers: [any TurnHandler] = []
     private var events = [linux_event](repeating: linux_event(), count: EventLoop.eventsPerTurn)
     private var isStopping = false
+    private var busyPolling = BusyPolling(most: 0)
 
     /// Runs what other threads hand over, on the loop's thread, in the order of posting.
     public let mailbox: Mailbox<@Sendable (EventLoop) -> Void>
@@ -122,6 +123,10 @@ public final class EventLoop {
 
     // MARK: Running
 
+    /// Looks for events for up to so many nanoseconds before it sleeps, as long as events come that soon. Others that want the
+    /// processor meanwhile get it.
+    public func pollBusily(atMost nanoseconds: UInt64) { busyPolling = BusyPolling(most: nanoseconds) }
+
     /// Runs until `stop`.
     public func run() {
         isStopping = false
@@ -160,6 +165,29 @@ public final class EventLoop {
             let clock = linux_monotonic_nanoseconds()
             wait = min(wait ?? .max, next > clock ? next - clock : 0)
         }
+        guard busyPolling.most > 0, wait != 0 else { return take(within: wait) }
+        let begin = linux_monotonic_nanoseconds()
+        let end = begin + min(busyPolling.window, wait ?? .max)
+        var clock = begin
+        while clock < end {
+            let count = take(within: 0)
+            if count == 0 { linux_yield() }
+            let last = clock
+            clock = linux_monotonic_nanoseconds()
+            if clock - last > busyPolling.most { busyPolling.lostProcessor(now: clock) }
+            guard count == 0 else {
+                busyPolling.waited(clock - begin, now: clock)
+                return count
+            }
+        }
+        let count = take(within: wait)
+        clock = linux_monotonic_nanoseconds()
+        busyPolling.waited(clock - begin, now: clock)
+        return count
+    }
+
+    /// Asks the kernel for what is ready; nil: waits for it.
+    private func take(within wait: UInt64?) -> Int {
         let nanoseconds = wait.map { Int64(clamping: $0) } ?? -1
         let count = unsafe linux_epoll_wait(epoll.rawValue, &events, Int32(events.count), nanoseconds)
         precondition(count >= 0 || count == -EINTR, "epoll_wait fails only for a descriptor that is no epoll")

@@ -29,6 +29,9 @@ int linux_epoll_remove(int epoll, int fd);
 /// Waits up to `nanoseconds` (< 0: for ever) and fills at most `capacity` (<= 256) events; returns how many. -EINTR is returned.
 int linux_epoll_wait(int epoll, linux_event *events, int capacity, int64_t nanoseconds);
 
+/// Lets others have the processor that want it.
+void linux_yield(void);
+
 int linux_eventfd(void);
 /// Makes the descriptor readable; never blocks.
 int linux_eventfd_signal(int fd);
