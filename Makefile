@@ -4,6 +4,7 @@
 # make fuzz   every fuzzer for FUZZ_SECONDS (60), two at a time; what crashes one is left in .build-fuzz/crashes
 # make bench  measures beside Debian's tgt and the machine's limit, prints a table; options: BENCH_DIR=/srv (/dev/shm), ROUNDS=7 (5),
 #             CASES=r4k-qd32,w4k-qd32 (all), RESULT=name (.build-bench/latest) for name.json and name.svg
+# make bench-check  measures the same, and fails if a ratio is more than 10 % worse than in the committed table; BASELINE=file names another one
 # make build  release build in .build/release
 # make manual the manual pages of tgt-connect and tgt-audit, from the programs themselves, in .build/manual
 # make setup  only installs what the others need
@@ -19,7 +20,7 @@ DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
 # What Debian's tgtd is linked with.
 TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1
 TEST_PACKAGES  := $(DEMO_PACKAGES) python3 qemu-system-x86 libpam-modules libpam-wrapper openssl stunnel4 shellcheck $(TGT_LIBRARIES)
-BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc openssl stunnel4 $(TGT_LIBRARIES)
+BENCH_PACKAGES := qemu-utils qemu-block-extra python3 gcc openssl stunnel4 linux-perf $(TGT_LIBRARIES)
 
 VM := Tests/EndToEndTests/vm/linux-initiator.sh
 VM_CACHE := $(CURDIR)/.build-vm
@@ -32,6 +33,8 @@ DEBIAN_TGTD := $(CLIENTS)/usr/sbin/tgtd
 BENCH_DIR ?= /dev/shm
 ROUNDS ?= 5
 RESULT ?= .build-bench/latest
+# The newest table that is committed.
+BASELINE ?= $(lastword $(sort $(wildcard Tests/Benchmark/results/*.json)))
 
 # $(call install,PACKAGES): installs those that are missing; nothing is asked of the network when none is.
 define install
@@ -42,7 +45,7 @@ define install
 		{ $(SUDO) apt-get -qq update && $(SUDO) apt-get -qq install -y --no-install-recommends $$missing; }; }
 endef
 
-.PHONY: run build manual test soak fuzz fuzz-build fuzz-keep bench setup setup-build setup-demo setup-test setup-bench setup-tgt clean
+.PHONY: run build manual test soak fuzz fuzz-build fuzz-keep bench bench-check setup setup-build setup-demo setup-test setup-bench setup-tgt clean
 
 run: setup-demo build
 	@.build/release/tgtd -f --demo .demo
@@ -89,7 +92,11 @@ test soak: setup-test build
 soak: export PORTCULLIS_SOAK := 1
 
 bench: setup-bench build
+	PORTCULLIS_BENCHMARK=1 $(SWIFT) build -c release --product micro-benchmark
 	@Tests/Benchmark/bench.py --peer $(CLIENTS)/usr/sbin --dir $(BENCH_DIR) --rounds $(ROUNDS) --result $(RESULT) $(if $(CASES),--cases $(CASES))
+
+bench-check: bench
+	@Tests/Benchmark/check.py $(BASELINE) $(RESULT).json
 
 # libFuzzer and AddressSanitizer come with the Swift toolchain. Inputs worth keeping gather in .build-fuzz/corpus;
 # `make fuzz-keep` makes the fewest that reach as much code the committed corpus.

@@ -128,8 +128,12 @@ if Context.environment["PORTCULLIS_FUZZ"] != nil {
     package.targets.append(.executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Program", swiftSettings: house))
 }
 
-/// Measures connections alone; nobody else needs it.
+/// Measure connections alone, and single steps; nobody else needs them.
 if Context.environment["PORTCULLIS_BENCHMARK"] != nil {
-    package.targets.append(
-        .executableTarget(name: "tls-benchmark", dependencies: ["TLS", "Crypto", "Reactor", "Bytes"], path: "Tests/Benchmark/TLS", swiftSettings: house))
+    package.targets += [
+        .executableTarget(name: "tls-benchmark", dependencies: ["TLS", "Crypto", "Reactor", "Bytes"], path: "Tests/Benchmark/TLS", swiftSettings: house),
+        .executableTarget(
+            name: "micro-benchmark", dependencies: ["Bytes", "Crypto", "ISCSI", "Medium", "SCSI", "Target"], path: "Tests/Benchmark/Micro",
+            swiftSettings: house),
+    ]
 }

@@ -1,6 +1,10 @@
 import Bytes
 
 /// Bounds of what one session may hold and make others wait for.
+///
+/// All of it together: the `shareOfMemory` of the memory for data, or what one command needs if that is more, and 8 MiB beside: answers and headers
+/// (`unsentBeforeAnswersWait`, `unsentBeforeInputStops`), PDUs out of order (`FullFeatureLimits.heldBytes`), input that cannot be worked on yet,
+/// text, pings, and what each task takes. An idle one holds some 10 KiB.
 public enum SessionLimits {
     /// Nanoseconds in a second: the unit of `now` everywhere in this room.
     public static let second: UInt64 = 1_000_000_000

@@ -91,17 +91,56 @@ import Testing
         let before = daemon.residentBytes
         let alone = try numbers(load("io --depth 32 --seconds 1", daemon))["rate"]!
         // Its standard input is a pipe that the shell holds open.
-        let line = words("idle --sessions \(count)", daemon).joined(separator: " ")
+        let line = words("idle --sessions \(count) --first-isid 1000", daemon).joined(separator: " ")
         let crowd = try Running(["sh", "-c", "sleep 600 | \(line)"], folder: daemon.folder)
         #expect(eventually(within: 60) { crowd.output.contains("\n") }, "\(crowd.output)")
         #expect(try numbers(Finished(name: line, ending: .exited(0), output: crowd.output, elapsed: .zero))["sessions"] == Double(count))
         let each = (daemon.residentBytes - before) / count
         let beside = try numbers(load("io --depth 32 --seconds 1", daemon))["rate"]!
         #expect(each < Self.idleBytes)
-        #expect(crowd.poll() == nil, "they have stayed: \(crowd.output)")
+        #expect(crowd.poll() == nil && !crowd.output.contains("iscsi-load:"), "they have stayed: \(crowd.output)")
         print("an idle session costs \(each) bytes; one busy session beside \(count) idle ones has \(String(format: "%.2f", beside / alone)) of its rate alone")
         crowd.kill()
         #expect(eventually(within: 30) { (try? daemon.must("--op show --mode conn --tid 1"))?.contains("Session: ") == false }, "all sessions have ended")
         _ = try numbers(load("io --requests 100 --seconds 30", daemon))
+    }
+
+    /// What one session may make tgtd hold (README, Limits): a 32nd of the memory for data, 256 MiB by default, and 8 MiB beside.
+    private static let sessionBytes = (256 << 20) / 32 + (8 << 20)
+
+    /// How a session tries to make tgtd hold memory for it, and does not let go.
+    enum Greed: String, CaseIterable {
+        case readsWithoutTaking, writesWithoutData, halfOfTheData, outOfOrder
+    }
+
+    @Test("One session holds no more than its bound, whatever it asks for", arguments: Greed.allCases)
+    func bound(greed: Greed) throws {
+        let daemon = try Daemon.serving(size: 64 << 20)
+        let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"), isid: 9)
+        try initiator.settle()
+        let before = daemon.residentBytes
+        var sent = 0
+        for _ in 0..<128 {
+            // 1 MiB each: four times what one PDU may bring.
+            var request =
+                switch greed {
+                case .readsWithoutTaking: initiator.command(cdb: [0x28, 0, 0, 0, 0, 0, 0, 8, 0, 0], read: 1 << 20)
+                case .writesWithoutData: initiator.command(cdb: [0x2a, 0, 0, 0, 0, 0, 0, 8, 0, 0], write: 1 << 20)
+                case .halfOfTheData, .outOfOrder:
+                    initiator.command(cdb: [0x2a, 0, 0, 0, 0, 0, 0, 8, 0, 0], write: 1 << 20, data: [UInt8](repeating: 1, count: 128 << 10))
+                }
+            // The first one in order never comes.
+            if greed == .outOfOrder { request.put(request.number(at: 24) + 1, at: 24) }
+            sent += initiator.wire.sendNow(request.bytes)
+        }
+        // It grows to what it may have within moments, and no more.
+        let grown = (0..<10).map { _ in
+            pause(seconds: 0.1)
+            return daemon.residentBytes - before
+        }.max() ?? 0
+        print("a session (\(greed)) that has sent \(sent >> 10) KiB makes tgtd hold \(grown >> 10) KiB")
+        #expect(sent > 0 && grown < Self.sessionBytes, "\(grown >> 10) KiB\n\(daemon.log.suffix(1000))")
+        initiator.wire.reset()
+        try QemuIO(daemon).check("read 0 4096")
     }
 }

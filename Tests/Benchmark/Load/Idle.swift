@@ -60,7 +60,7 @@ final class Crowd: InitiatorOwner {
 
     private func next() {
         guard sessions.count < options.sessions else { return }
-        sessions.append(Initiator(client, isid: UInt32(sessions.count + 1), owner: self))
+        sessions.append(Initiator(client, isid: options.place.firstISID &+ UInt32(sessions.count), owner: self))
     }
 }
 

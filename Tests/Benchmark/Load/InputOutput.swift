@@ -88,7 +88,7 @@ final class Transfers: InitiatorOwner {
         self.options = options
         left = options.requests ?? .max
         latencies.reserveCapacity(1 << 20)
-        sessions = (0..<options.sessions).map { Initiator(client, isid: UInt32($0 + 1), depth: options.depth, owner: self) }
+        sessions = (0..<options.sessions).map { Initiator(client, isid: options.place.firstISID &+ UInt32($0), depth: options.depth, owner: self) }
     }
 
     func loggedIn(_ session: Initiator) { session.explore() }

@@ -22,6 +22,8 @@ struct Place: ParsableArguments {
     var target: String
     @Option(help: ArgumentHelp("What the initiator calls itself.", valueName: "iqn"))
     var initiator = "iqn.2026-11.org.example:client"
+    @Option(help: ArgumentHelp("The ISID of the first session: of two clients with one name and the same, one takes the place of the other.", valueName: "n"))
+    var firstISID: UInt32 = 1
     @Option(help: "CHAP's algorithm: \(Proof.algorithms.keys.sorted().joined(separator: ", ")).")
     var chap: String?
     @Option(help: ArgumentHelp("CHAP's name.", valueName: "name"))

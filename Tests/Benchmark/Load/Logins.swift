@@ -59,8 +59,8 @@ final class Visits: InitiatorOwner {
     /// Each has an ISID of its own, so that none takes the place of another.
     private func next() {
         guard Double(ended - begun) < options.seconds * 1e9, Int(count) < options.requests ?? .max else { return }
+        let session = Initiator(client, isid: options.place.firstISID &+ count, owner: self)
         count += 1
-        let session = Initiator(client, isid: count, owner: self)
         underWay[ObjectIdentifier(session)] = (session, linux_monotonic_nanoseconds())
     }
 }
