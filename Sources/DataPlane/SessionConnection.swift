@@ -10,8 +10,9 @@ import Target
 
 /// A connection in full-feature phase: carries bytes between its socket and its session, and the session's actions out.
 final class SessionConnection: EventHandler, TurnHandler {
-    /// Receives of one connection before the others of its reactor have their turn.
-    private static let receivesPerTurn = 4
+    /// Bytes of operations that are done at once before the others of the reactor have their turn: some 100 µs, which another's small
+    /// request can wait. What is received in a turn is bounded by one receive.
+    private static let bytesPerTurn: Int = 256 << 10
     /// Bytes of answers that are sent before the next command is begun: the initiator takes them meanwhile, and they are still in the
     /// processor's cache.
     private static let sentAtOnce = 128 << 10
@@ -31,6 +32,8 @@ final class SessionConnection: EventHandler, TurnHandler {
     private var isBlocked = false
     /// Whether it goes on at the end of the turn.
     private var isInLine = false
+    /// Bytes of operations that may still be done at once in this turn.
+    private var allowance = SessionConnection.bytesPerTurn
     private var endReason: EndReason?
 
     private var now: UInt64 { reactor.loop.now }
@@ -71,7 +74,10 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     // MARK: What happens
 
-    func ready(_ events: Readiness) { reactor.work(for: tsih) { take(events) } }
+    func ready(_ events: Readiness) {
+        if !isInLine { allowance = Self.bytesPerTurn }
+        reactor.work(for: tsih) { take(events) }
+    }
 
     private func take(_ events: Readiness) {
         if events.contains(.writable) {
@@ -87,7 +93,14 @@ final class SessionConnection: EventHandler, TurnHandler {
     /// The others have had their turn.
     func endOfTurn() {
         isInLine = false
-        if connection?.holdsInput == true { ready(.readable) }
+        allowance = Self.bytesPerTurn
+        reactor.work(for: tsih) { if connection?.holdsInput == true { take(.readable) } else { settle() } }
+    }
+
+    private func standInLine() {
+        guard !isInLine else { return }
+        isInLine = true
+        reactor.loop.whenTurnEnds(self)
     }
 
     /// What a portal with TLS accepts has been replaced.
@@ -139,26 +152,24 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     // MARK: Bytes
 
+    /// Once in a turn; the loop tells of what is left.
     private func receive() {
-        for _ in 0..<Self.receivesPerTurn {
-            guard let connection, session.wantsInput, unread == nil else { return }
-            // Without room for what the session may leave, that stays in the socket: nothing is received but what is taken.
-            let leavesRest = !reactor.canPutAside
-            let all = 0..<reactor.input.count
-            switch leavesRest ? connection.peek(into: &reactor.input, all) : connection.receive(into: &reactor.input, all) {
-            case .received(let count):
-                let input = reactor.input
-                let used = session.receive(input.span.extracting(0..<count), now: now)
-                if leavesRest {
-                    discard(used, connection)
-                } else if used < count {
-                    unread = reactor.putAside(used..<count)
-                }
-                carryOut()
-                if count < input.count, !connection.holdsInput { return }
-            case .wouldBlock: return
-            case .closed: return close(.connectionLost)
+        guard let connection, session.wantsInput, unread == nil else { return }
+        // Without room for what the session may leave, that stays in the socket: nothing is received but what is taken.
+        let leavesRest = !reactor.canPutAside
+        let all = 0..<reactor.input.count
+        switch leavesRest ? connection.peek(into: &reactor.input, all) : connection.receive(into: &reactor.input, all) {
+        case .received(let count):
+            let input = reactor.input
+            let used = session.receive(input.span.extracting(0..<count), now: now)
+            if leavesRest {
+                discard(used, connection)
+            } else if used < count {
+                unread = reactor.putAside(used..<count)
             }
+            carryOut()
+        case .wouldBlock: break
+        case .closed: close(.connectionLost)
         }
     }
 
@@ -204,10 +215,7 @@ final class SessionConnection: EventHandler, TurnHandler {
             again = !closesAfterOutput && feedUnread()
         }
         // Epoll does not tell of input that has left the socket.
-        if let connection, readsMore, connection.holdsInput, !isInLine {
-            isInLine = true
-            reactor.loop.whenTurnEnds(self)
-        }
+        if let connection, readsMore, connection.holdsInput { standInLine() }
         carryOut()
         if closesAfterOutput, session.unsent == 0 { close(endReason ?? .connectionLost) }
         if let endReason, connection == nil, session.isQuiet { return reactor.forget(beginning, endReason) }
@@ -237,6 +245,7 @@ final class SessionConnection: EventHandler, TurnHandler {
     // MARK: Actions
 
     private func carryOut() {
+        guard allowance > 0 else { return standInLine() }
         while let action = session.nextAction() {
             switch action {
             case .perform(let ticket, _, let operation, let buffer): perform(ticket, operation, buffer)
@@ -260,6 +269,7 @@ final class SessionConnection: EventHandler, TurnHandler {
                     close(reason)
                 }
             }
+            if allowance <= 0 { return standInLine() }
         }
     }
 
@@ -272,6 +282,7 @@ final class SessionConnection: EventHandler, TurnHandler {
             return session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
         }
         if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
+            allowance -= buffer?.capacity ?? 0
             session.completed(ticket, outcome: outcome, now: now)
             if session.unsent >= Self.sentAtOnce { send() }
             return

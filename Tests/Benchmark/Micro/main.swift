@@ -82,9 +82,9 @@ func name(_ text: String) -> ISCSIName {
 
 /// Commands through a session, from their bytes to those of their answers. The medium does nothing.
 func command() -> Double {
-    let target = ServedTarget(name: name("iqn.2026-11.org.example:t"), tid: 1, portalGroupTag: 1)
+    let target = ServedTarget(name: name("iqn.2026-11.org.example:t"), tid: 1)
     let settings = LogicalUnitSettings(disk: 1 << 20, blockLength: 512, scsiID: "id", serialNumber: "sn", naa: [0x60] + [UInt8](repeating: 1, count: 15))
-    target.add(LogicalUnit(settings, targetPort: target.port), number: 1)
+    target.add(LogicalUnit(settings, targetName: target.name.bytes), number: 1)
     var negotiated = NegotiatedParameters()
     (negotiated.maxRecvDataSegmentLength, negotiated.maxXmitDataSegmentLength) = (262_144, 262_144)
     let start = SessionStart(
