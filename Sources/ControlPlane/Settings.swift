@@ -40,7 +40,7 @@ public struct Settings: Sendable, Equatable {
     public enum LogLevel: String, CaseIterable, Sendable { case debug, info, notice, warning, error }
 
     public static let mostReactors = 16
-    public static let usualBusyPoll = 50
+    public static let usualBusyPoll = 200
     public static let mostPortals = 64
     public static let mostExempt = 256
 

@@ -11,11 +11,9 @@ import Target
 /// A connection in full-feature phase: carries bytes between its socket and its session, and the session's actions out.
 final class SessionConnection: EventHandler, TurnHandler {
     /// Bytes of operations that are done at once before the others of the reactor have their turn: some 100 µs, which another's small
-    /// request can wait. What is received in a turn is bounded by one receive.
-    private static let bytesPerTurn: Int = 256 << 10
-    /// Bytes of answers that are sent before the next command is begun: the initiator takes them meanwhile, and they are still in the
-    /// processor's cache.
-    private static let sentAtOnce = 128 << 10
+    /// request can wait. Who is alone there does more: fewer and larger sends cost both ends less. What is received in a turn is bounded
+    /// by one receive.
+    private static let bytesPerTurn = (alone: 1 << 20, among: 256 << 10)
     /// How long a connection that is to be closed may take to send what is left, in nanoseconds.
     private static let lastWords: UInt64 = 5_000_000_000
 
@@ -33,7 +31,7 @@ final class SessionConnection: EventHandler, TurnHandler {
     /// Whether it goes on at the end of the turn.
     private var isInLine = false
     /// Bytes of operations that may still be done at once in this turn.
-    private var allowance = SessionConnection.bytesPerTurn
+    private var allowance = SessionConnection.bytesPerTurn.among
     private var endReason: EndReason?
 
     private var now: UInt64 { reactor.loop.now }
@@ -75,8 +73,10 @@ final class SessionConnection: EventHandler, TurnHandler {
     // MARK: What happens
 
     func ready(_ events: Readiness) {
-        if !isInLine { allowance = Self.bytesPerTurn }
-        reactor.work(for: tsih) { take(events) }
+        reactor.work(for: tsih) {
+            if !isInLine { beginTurn() }
+            take(events)
+        }
     }
 
     private func take(_ events: Readiness) {
@@ -93,9 +93,13 @@ final class SessionConnection: EventHandler, TurnHandler {
     /// The others have had their turn.
     func endOfTurn() {
         isInLine = false
-        allowance = Self.bytesPerTurn
-        reactor.work(for: tsih) { if connection?.holdsInput == true { take(.readable) } else { settle() } }
+        reactor.work(for: tsih) {
+            beginTurn()
+            if connection?.holdsInput == true { take(.readable) } else { settle() }
+        }
     }
+
+    private func beginTurn() { allowance = reactor.servesOne ? Self.bytesPerTurn.alone : Self.bytesPerTurn.among }
 
     private func standInLine() {
         guard !isInLine else { return }
@@ -283,9 +287,7 @@ final class SessionConnection: EventHandler, TurnHandler {
         }
         if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
             allowance -= buffer?.capacity ?? 0
-            session.completed(ticket, outcome: outcome, now: now)
-            if session.unsent >= Self.sentAtOnce { send() }
-            return
+            return session.completed(ticket, outcome: outcome, now: now)
         }
         let token = StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket)
         if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {

@@ -140,8 +140,17 @@ final class SessionReactor {
         self.shared = shared
     }
 
+    /// The session that it worked for last, and since when for none but that.
+    private var last: (tsih: UInt16, since: UInt64) = (0, 0)
+    /// How long a session has to be the only one that works to count as alone, in nanoseconds.
+    private static let solitude: UInt64 = 10_000_000
+
+    /// Whether the session that is worked for has been the only one for a while.
+    var servesOne: Bool { loop.now >= last.since + Self.solitude }
+
     /// Works for one session. If this process crashes or hangs meanwhile, control knows over whose.
     func work(for tsih: UInt16, _ body: () -> Void) {
+        if tsih != last.tsih { last = (tsih, loop.now) }
         Work.note(UInt64(tsih))
         body()
         Work.note(0)

@@ -3,7 +3,8 @@
 ///
 /// The window follows what waiting has come to, as that of Linux's halt polling does (Documentation/virt/kvm/halt-polling.rst): it grows
 /// while the waits are shorter than `most`, and is given up at the first that is longer. Where the processor was taken away meanwhile, it is
-/// wanted elsewhere: who looks then is served worse than who sleeps, and the looking ends for a while.
+/// wanted elsewhere: who looks then is served worse than who sleeps, and the looking ends for a while. And only turns with little work are
+/// worth it: after others being woken is a small part of the whole, and more comes together while it lasts.
 struct BusyPolling {
     /// What the window may grow to, in nanoseconds; 0: never look, always sleep.
     let most: UInt64
@@ -14,6 +15,8 @@ struct BusyPolling {
 
     /// What a window begins with, in nanoseconds.
     static let first: UInt64 = 10_000
+    /// The work of a turn after which looking pays, in nanoseconds: about as much as being woken costs.
+    static let longestWork: UInt64 = 30_000
     /// How long it only sleeps when the processor was taken away, in nanoseconds.
     static let rest: UInt64 = 1_000_000_000
 

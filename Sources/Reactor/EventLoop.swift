@@ -167,6 +167,7 @@ public final class EventLoop {
         }
         guard busyPolling.most > 0, wait != 0 else { return take(within: wait) }
         let begin = linux_monotonic_nanoseconds()
+        guard begin - now <= BusyPolling.longestWork else { return take(within: wait) }
         let end = begin + min(busyPolling.window, wait ?? .max)
         var clock = begin
         while clock < end {
