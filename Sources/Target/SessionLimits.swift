@@ -33,7 +33,7 @@ public enum SessionLimits {
     public static let unsentBeforeAnswersWait = 4 << 20
 
     /// Bytes of buffers that a session which works keeps from one command to the next, while there is memory in plenty. It gives them back
-    /// when it has been idle from one tick to the next.
+    /// at the first tick at which it has been idle for a second, or memory is not in plenty any more.
     public static let spareMemory = 256 << 10
 
     /// Task management functions of one session that wait for tasks to leave the store. One more is rejected (RFC 7143

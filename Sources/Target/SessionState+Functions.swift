@@ -117,7 +117,6 @@ extension SessionState {
     /// Logical units came or went, or others are to be seen.
     mutating func refreshUnits(_ acknowledgement: Acknowledgement?) {
         let units = visibleUnits()
-        forgetRecent()
         for (number, nexus) in nexuses where units[number] !== nexus.unit {
             nexuses[number] = nil
             let (stillOutside, _) = abort(fate: .unitRemoved) { $1.nexus === nexus }

@@ -21,7 +21,7 @@ struct SessionState: ~Copyable {
     var ready: Deque<TaskIndex> = []
     var answersWaiting: Deque<TaskIndex> = []
     /// Those that it may see.
-    var nexuses: [Int: ITLNexus] = [:]
+    var nexuses: [Int: ITLNexus] = [:] { didSet { recent = nil } }
     /// The LUN field of the last command, and whose it is: most commands are for the same one.
     private var recent: (lun: UInt64, nexus: ITLNexus)?
     var mask: LUNMask
@@ -79,9 +79,6 @@ struct SessionState: ~Copyable {
         recent = (lun, nexus)
         return nexus
     }
-
-    /// `nexuses` changes.
-    mutating func forgetRecent() { recent = nil }
 
     var wantsInput: Bool {
         takesInput && unaccepted == nil && answersWaiting.isEmpty && engine.output.byteCount < SessionLimits.unsentBeforeInputStops
@@ -197,7 +194,7 @@ struct SessionState: ~Copyable {
         clock = now
         guard endReason == nil else { return }
         if engine.output.isEmpty { lastSent = now }
-        if engine.isIdle, engine.output.isEmpty, now >= lastHeard + SessionLimits.second { engine.output.dropSpare() }
+        if !data.isAmple || engine.isIdle && engine.output.isEmpty && now >= lastHeard + SessionLimits.second { engine.output.dropSpare() }
         let unreadIsCostly = !chargesInOutput.isEmpty || engine.output.byteCount >= SessionLimits.unsentBeforeInputStops
         if unreadIsCostly && now >= lastSent + SessionLimits.outputStall { return close(.outputStalled, afterOutput: false) }
         // While it is not read, its silence says nothing.
