@@ -88,6 +88,15 @@ private struct World {
         }
     }
 
+    /// Who refuses a transaction, and why; nil: nobody.
+    func refusal(_ requests: [AdminRequest], _ grants: [Grant], uid: UInt32 = 7) -> Transaction.Refused? {
+        do throws(Transaction.Refused) {
+            let allowances = try Allowances(requests, of: Peer(uid: uid), Policy(grants), configuration)
+            _ = try Transaction(allowances.resolved(configuration), sight: Sight(allowances.reach)).prepare(configuration, view)
+            return nil
+        } catch { return error }
+    }
+
     static func told(_ plan: Plan) -> String {
         switch plan {
         case .answer(let answer): "answer \(answer.response.error) \(answer.reason ?? "") \(text(answer.response.text))"
@@ -231,41 +240,30 @@ private struct World {
         _ = try world.configuration.newTarget(#require(TargetID(rawValue: 150)), name: utf8("iqn.old"))
         world.configuration.tenancy = tenancy
         // Everything outside of the tenants, and looking at red's.
-        let policy = Policy([
+        let grants = [
             Grant([.uid(7)], .administrator, .tenants([.default]), authenticates: false), Grant([.uid(7)], .observer, .tenants([red]), authenticates: false),
-        ])
+        ]
         let requests = [AdminRequest(.deleteTarget(tid: 150, force: true)), AdminRequest(.newTarget(tid: 150, name: utf8("iqn.red.mine")))]
-        do throws(Transaction.Refused) {
-            let allowances = try Allowances(requests, of: Peer(uid: 7), policy, world.configuration)
-            _ = try Transaction(allowances.resolved(world.configuration), sight: Sight(allowances.reach)).prepare(world.configuration, world.view)
-            Issue.record("it is done")
-        } catch { #expect(error.request == 1, "\(error)") }
+        #expect(world.refusal(requests, grants)?.request == 1)
     }
 
     @Test("A transaction is what all of its requests are: the first that is refused refuses it, and an empty one is for those who may do something")
     func mixed() throws {
         let world = try World()
-        func refused(_ requests: [AdminRequest], _ grants: [Grant], uid: UInt32 = 7) -> Transaction.Refused? {
-            do throws(Transaction.Refused) {
-                let allowances = try Allowances(requests, of: Peer(uid: uid), Policy(grants), world.configuration)
-                _ = try Transaction(allowances.resolved(world.configuration), sight: Sight(allowances.reach)).prepare(world.configuration, world.view)
-                return nil
-            } catch { return error }
-        }
         let update = AdminRequest.Setting(name: utf8("nop_count"), value: utf8("3"))
         func updating(_ tid: Int32) -> AdminRequest { AdminRequest(.updateTarget(tid: tid, update)) }
         func deleting(_ tid: Int32) -> AdminRequest { AdminRequest(.deleteTarget(tid: tid, force: true)) }
         // May change all of red's, and only update blue's.
         let grants = [Grant([.uid(7)], .tenantAdministrator, .tenants([red]), authenticates: false), Grant([.uid(7)], .operator, .tenants([blue]), authenticates: true)]
-        #expect(refused([deleting(100), updating(200)], grants) == nil)
-        let other = refused([updating(200), deleting(200)], grants)
+        #expect(world.refusal([deleting(100), updating(200)], grants) == nil)
+        let other = world.refusal([updating(200), deleting(200)], grants)
         #expect(other?.request == 1 && other?.error == .noTarget && other?.reason == "there is no target 200")
-        let third = refused([updating(100), updating(1)], grants)
+        let third = world.refusal([updating(100), updating(1)], grants)
         #expect(third?.request == 1 && third?.reason == "there is no target 1")
-        #expect(refused([updating(100), AdminRequest(.deleteSystem)], grants)?.error == .unsupportedOperation)
+        #expect(world.refusal([updating(100), AdminRequest(.deleteSystem)], grants)?.error == .unsupportedOperation)
         #expect(try Allowances([updating(100), updating(200)], of: Peer(uid: 7), Policy(grants), world.configuration).authenticates)
         #expect(try !Allowances([updating(100), deleting(100)], of: Peer(uid: 7), Policy(grants), world.configuration).authenticates)
-        #expect(refused([], grants) == nil && refused([], grants, uid: 8)?.reason == "the policy has no grant for this user")
+        #expect(world.refusal([], grants) == nil && world.refusal([], grants, uid: 8)?.reason == "the policy has no grant for this user")
     }
 
     @Test("A change is made in the whole configuration, and an account of the same name elsewhere stays as it is")
