@@ -272,6 +272,11 @@ ssize_t linux_send_gathered(int fd, const struct iovec *pieces, int count) {
 }
 
 ssize_t linux_receive(int fd, void *bytes, size_t count) { return RESULT(recv(fd, bytes, count, MSG_DONTWAIT)); }
+ssize_t linux_receive_both(int fd, void *bytes, size_t count, void *behind, size_t behind_count) {
+    struct iovec pieces[2] = {{bytes, count}, {behind, behind_count}};
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
+    return RESULT(recvmsg(fd, &message, MSG_DONTWAIT));
+}
 ssize_t linux_peek(int fd, void *bytes, size_t count) { return RESULT(recv(fd, bytes, count, MSG_DONTWAIT | MSG_PEEK)); }
 
 union control {

@@ -36,6 +36,11 @@ final class ByteStream: Sendable {
         secure?.receive(into: &array, range) ?? Socket.receive(number, into: &array, range)
     }
 
+    /// Receives into the bytes of `buffer` in `range`, and what comes behind them perhaps into `array` at `behind`.
+    func receive(into buffer: Buffer, _ range: Range<Int>, then array: inout [UInt8], _ behind: Range<Int>) -> ReceiveResult {
+        secure?.receive(into: buffer, range) ?? Socket.receive(number, into: buffer, range, then: &array, behind)
+    }
+
     /// What `receive` would give; it stays to be received.
     func peek(into array: inout [UInt8], _ range: Range<Int>) -> ReceiveResult {
         secure?.peek(into: &array, range) ?? Socket.peek(number, into: &array, range)

@@ -14,6 +14,8 @@ final class SessionConnection: EventHandler, TurnHandler {
     /// request can wait. Who is alone there does more: fewer and larger sends cost both ends less. What is received in a turn is bounded
     /// by one receive.
     private static let bytesPerTurn = (alone: 1 << 20, among: 256 << 10)
+    /// Bytes received as input behind a large write's data: the next header, and not much that has to be copied.
+    private static let betweenBulks = 8 << 10
     /// How long a connection that is to be closed may take to send what is left, in nanoseconds.
     private static let lastWords: UInt64 = 5_000_000_000
 
@@ -159,18 +161,41 @@ final class SessionConnection: EventHandler, TurnHandler {
     /// Once in a turn; the loop tells of what is left.
     private func receive() {
         guard let connection, session.wantsInput, unread == nil else { return }
-        // Without room for what the session may leave, that stays in the socket: nothing is received but what is taken.
-        let leavesRest = !reactor.canPutAside
-        let all = 0..<reactor.input.count
-        switch leavesRest ? connection.peek(into: &reactor.input, all) : connection.receive(into: &reactor.input, all) {
+        guard reactor.canPutAside else { return receiveWhatIsTaken(connection) }
+        // Where large writes follow each other, a header comes as input with little behind it, and the data go to their place.
+        guard session.isInBulk else { return _ = take(connection.receive(into: &reactor.input, 0..<reactor.input.count)) }
+        let most = 0..<Self.betweenBulks
+        if session.landing == nil { guard take(connection.receive(into: &reactor.input, most)) == most.count else { return } }
+        guard connection === self.connection, let landing = session.landing else { return }
+        let result = connection.receive(into: landing.buffer, landing.range, then: &reactor.input, most)
+        if case .received(let count) = result { session.landed(min(count, landing.range.count), of: landing, now: now) }
+        take(result, past: landing.range.count)
+    }
+
+    /// Gives the session what `reactor.input` has received, but for the bytes that did not go there.
+    /// - Returns: how many bytes were received
+    @discardableResult
+    private func take(_ result: ReceiveResult, past landed: Int = 0) -> Int {
+        switch result {
+        case .received(let all):
+            let input = reactor.input
+            let count = max(0, all - landed)
+            let used = session.receive(input.span.extracting(0..<count), now: now)
+            if used < count { unread = reactor.putAside(used..<count) }
+            carryOut()
+            return all
+        case .wouldBlock: break
+        case .closed: close(.connectionLost)
+        }
+        return 0
+    }
+
+    /// Without room for what the session may leave, that stays in the socket: nothing is received but what is taken.
+    private func receiveWhatIsTaken(_ connection: ByteStream) {
+        switch connection.peek(into: &reactor.input, 0..<reactor.input.count) {
         case .received(let count):
             let input = reactor.input
-            let used = session.receive(input.span.extracting(0..<count), now: now)
-            if leavesRest {
-                discard(used, connection)
-            } else if used < count {
-                unread = reactor.putAside(used..<count)
-            }
+            discard(session.receive(input.span.extracting(0..<count), now: now), connection)
             carryOut()
         case .wouldBlock: break
         case .closed: close(.connectionLost)

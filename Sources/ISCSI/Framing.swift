@@ -65,12 +65,8 @@ package struct Framing: Sendable {
                 guard count > 0 else { return .needsInput }
                 let range = offset..<offset + count
                 let position = taken
-                if dataDigest { crc.update(input.extracting(range)) }
-                taken += count
+                take(input.extracting(range), dataDigest: dataDigest)
                 offset += count
-                if taken == dataSegmentLength {
-                    if PDU.padding(dataSegmentLength) > 0 { enter(.padding) } else { enter(dataDigest ? .dataDigest : .end) }
-                }
                 return .data(range, position: position)
             case .padding:
                 let count = min(PDU.padding(dataSegmentLength) - taken, input.count - offset)
@@ -89,6 +85,18 @@ package struct Framing: Sendable {
                 return .end
             }
         }
+    }
+
+    /// Where in the data segment the next bytes belong, and where it ends; nil while none are due.
+    var dataDue: Range<Int>? { phase == .data ? taken..<dataSegmentLength : nil }
+
+    /// Takes the next bytes of the data segment, which need not be in an input.
+    mutating func take(_ data: borrowing Span<UInt8>, dataDigest: Bool) {
+        precondition(phase == .data && data.count <= dataSegmentLength - taken)
+        if dataDigest { crc.update(data) }
+        taken += data.count
+        guard taken == dataSegmentLength else { return }
+        if PDU.padding(dataSegmentLength) > 0 { enter(.padding) } else { enter(dataDigest ? .dataDigest : .end) }
     }
 
     private mutating func enter(_ next: Phase) {

@@ -32,6 +32,8 @@ public struct FullFeature: ~Copyable {
     public let cid: UInt16
 
     public internal(set) var traffic = Traffic()
+    /// Whether the last data that came were worth a `landing`: then it pays to receive a header without much of what follows.
+    public private(set) var isInBulk = false
     /// NOP-Ins of ours that the initiator has not answered.
     public internal(set) var unansweredPings = 0
     /// The initiator's limit for our data segments, which a Text Request may change.
@@ -167,6 +169,24 @@ public struct FullFeature: ~Copyable {
         }
     }
 
+    // MARK: Data past the input
+
+    /// Where the next bytes from the peer may be received straight to, because they are data of a task and many; then tell `landed`.
+    /// Asked for between calls of `next` that have used up their input. They may as well come as input.
+    public var landing: Landing? {
+        guard replay.isEmpty, let due = framing.dataDue, case .task(let slot, let start) = destination, let buffer = tasks[slot].buffer else { return nil }
+        let end = min(start + due.upperBound, tasks[slot].wanted)
+        let begin = start + due.lowerBound
+        return end - begin >= FullFeatureLimits.landing ? Landing(buffer: buffer, range: begin..<end) : nil
+    }
+
+    /// The first `count` bytes of `landing` have been received.
+    public mutating func landed(_ count: Int, of landing: Landing) {
+        traffic.receivedOctets &+= UInt64(count)
+        let begin = landing.range.lowerBound
+        landing.buffer.withBytes(begin..<begin + count) { framing.take($0, dataDigest: negotiated.dataDigest) }
+    }
+
     private enum Step {
         case more
         case needsInput
@@ -178,7 +198,10 @@ public struct FullFeature: ~Copyable {
         case .needsInput: return .needsInput
         case .header:
             // One that had to wait for its turn was counted when it came.
-            if replay.isEmpty { traffic.received(framing.header) }
+            if replay.isEmpty {
+                traffic.received(framing.header)
+                if framing.dataSegmentLength > 0 { isInBulk = framing.dataSegmentLength >= FullFeatureLimits.landing }
+            }
             destination = .discard
             conclusion = .nothing
             return admit(framing.header, framing.additionalHeaders).map { .tell($0) } ?? .more

@@ -11,12 +11,21 @@ public enum FullFeatureLimits {
     public static let outstandingR2Ts = 16
     /// Ended tasks whose Data-Out PDUs are still expected, and discarded as they come. The oldest is forgotten first.
     public static let draining = 64
+    /// Bytes of data from which on a receive of their own costs less than their copy.
+    public static let landing = 32 << 10
     /// Bytes of a NOP-Out that are sent back.
     public static let pingBytes = 65536
     /// Bytes of text that one negotiation may bring.
     public static let textBytes = 8192
     /// Keys in them.
     public static let textKeys = 32
+}
+
+/// A place for the next bytes of a connection.
+public struct Landing {
+    public let buffer: Buffer
+    /// Where in it; not empty.
+    public let range: Range<Int>
 }
 
 /// Octets and PDUs of a connection since its login (RFC 7143 §11).

@@ -233,6 +233,14 @@ public enum Socket {
         }
     }
 
+    /// Receives into the bytes of `buffer` in `range`, and when those are full into the beginning of `array` at `behind`. Neither is empty.
+    public static func receive(_ fd: Int32, into buffer: Buffer, _ range: Range<Int>, then array: inout [UInt8], _ behind: Range<Int>) -> ReceiveResult {
+        precondition(!range.isEmpty && !behind.isEmpty && behind.lowerBound >= 0 && behind.upperBound <= array.count)
+        return unsafe array.withUnsafeMutableBytes { bytes in
+            unsafe receiveResult(linux_receive_both(fd, buffer.address(of: range), range.count, bytes.baseAddress! + behind.lowerBound, behind.count))
+        }
+    }
+
     /// What `receive` would give; it stays to be received.
     public static func peek(_ fd: Int32, into array: inout [UInt8], _ range: Range<Int>) -> ReceiveResult {
         precondition(!range.isEmpty && range.lowerBound >= 0 && range.upperBound <= array.count)

@@ -114,6 +114,15 @@ public final class Session {
     /// - Returns: how many bytes of `input` are used up: all, unless `wantsInput` has become false. Hand in the rest when it is true again.
     public func receive(_ input: Span<UInt8>, now: UInt64) -> Int { state.receive(input, now: now) }
 
+    /// Where the next bytes may be received straight to, while all that was received is used up; see `FullFeature.landing`.
+    public var landing: Landing? { state.wantsInput ? state.engine.landing : nil }
+
+    /// Whether much data may follow the next header; see `FullFeature.isInBulk`.
+    public var isInBulk: Bool { state.engine.isInBulk }
+
+    /// The first `count` bytes of `landing` have come. Call `receive` next, with what has come behind them, if only with nothing.
+    public func landed(_ count: Int, of landing: Landing, now: UInt64) { state.landed(count, of: landing, now: now) }
+
     /// Lets `send` take from the front of what is to be sent.
     public func send(now: UInt64, _ send: (inout OutputQueue) -> Void) { state.send(now: now, send) }
 

@@ -136,6 +136,11 @@ struct SessionState: ~Copyable {
         return used
     }
 
+    mutating func landed(_ count: Int, of landing: Landing, now: UInt64) {
+        (clock, lastHeard) = (now, now)
+        engine.landed(count, of: landing)
+    }
+
     mutating func send(now: UInt64, _ send: (inout OutputQueue) -> Void) {
         let before = engine.output.byteCount
         send(&engine.output)

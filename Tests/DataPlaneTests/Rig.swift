@@ -201,7 +201,7 @@ final class Rig {
             initiatorName: name(initiator), sessionType: .normal, targetName: name("iqn.t"), isid: ISID(rawValue: isid), tsih: continuing ? tsih : 0,
             cid: 0)
         var negotiated = NegotiatedParameters()
-        negotiated.maxRecvDataSegmentLength = 262_144
+        (negotiated.maxRecvDataSegmentLength, negotiated.firstBurstLength) = (262_144, 262_144)
         negotiated.queueDepth = 32
         let outcome = LoginOutcome(
             identity: question, negotiated: negotiated, expCmdSN: 1, statSN: 1,
@@ -305,15 +305,18 @@ final class Client {
     }
 
     /// A command with its data, immediate.
-    func command(_ cdb: [UInt8], lun: UInt8 = 1, writes data: [UInt8] = []) {
-        var header = request(0x01, flags: data.isEmpty ? 0x81 : 0xa1)
+    func command(_ cdb: [UInt8], lun: UInt8 = 1, writes data: [UInt8] = []) { send(request(cdb, lun: lun, writes: data)) }
+
+    /// Its bytes.
+    func request(_ cdb: [UInt8], lun: UInt8 = 1, attribute: UInt8 = 1, writes data: [UInt8] = []) -> [UInt8] {
+        var header = request(0x01, flags: (data.isEmpty ? 0x80 : 0xa0) | attribute)
         header[9] = lun
         header[5] = UInt8(data.count >> 16)
         header[6] = UInt8(data.count >> 8 & 0xff)
         header[7] = UInt8(data.count & 0xff)
         put(UInt32(data.count), &header, 20)
         header.replaceSubrange(32..<32 + cdb.count, with: cdb)
-        send(header + data)
+        return header + data
     }
 
     /// A command and its status.

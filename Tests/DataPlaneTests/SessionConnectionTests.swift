@@ -87,6 +87,36 @@ import Testing
         for index in 0..<32 { #expect(try rig.bytes("disk", block: 64 * index, count: 64) == [UInt8](repeating: UInt8(index + 1), count: 64 * 512)) }
     }
 
+    @Test("Large and small writes that come in one stream, in pieces, lie where they belong", arguments: [64 << 20, 256 << 10])
+    func streams(memory: Int) throws {
+        let rig = try Rig { $0.memory = memory }
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        var expected = [UInt8](repeating: 0, count: Int(Rig.blocks) * 512)
+        var stream: [UInt8] = []
+        var generator = SystemRandomNumberGenerator()
+        var commands = 0
+        while commands < 64 {
+            let count = [1, 8, 63, 64, 65, 128, 256].randomElement(using: &generator)!
+            let first = Int.random(in: 0...Int(Rig.blocks) - count, using: &generator)
+            let data = (0..<count * 512).map { UInt8(truncatingIfNeeded: commands &+ $0 &* 7 &+ $0 >> 9) }
+            stream += client.request(
+                [0x2a, 0, 0, 0, UInt8(first >> 8), UInt8(first & 0xff), 0, UInt8(count >> 8), UInt8(count & 0xff), 0], attribute: 2, writes: data)
+            expected.replaceSubrange(first * 512..<(first + count) * 512, with: data)
+            commands += 1
+            guard commands % 8 == 0 else { continue }
+            var sent = 0
+            while sent < stream.count {
+                let piece = min(stream.count - sent, [1, 50, 9000, 40_000, 200_000].randomElement(using: &generator)!)
+                client.send(Array(stream[sent..<sent + piece]))
+                sent += piece
+            }
+            stream = []
+            for _ in 0..<8 { #expect(client.pdu()?[3] == 0) }
+        }
+        #expect(try rig.bytes("disk", block: 0, count: Int(Rig.blocks)) == expected)
+    }
+
     @Test("A command that finds the queue of its store full is answered BUSY, and done when it comes again")
     func fullQueue() throws {
         let rig = try Rig { options in

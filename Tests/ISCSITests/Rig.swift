@@ -69,6 +69,29 @@ final class Rig {
         }
     }
 
+    /// Feeds `bytes` as a caller does who receives data straight to their places where that is offered.
+    /// - Parameter next: how many bytes come at a time, at least 1
+    /// - Returns: how many of them went straight to their places
+    func feed(_ bytes: [UInt8], landing next: () -> Int) -> Int {
+        var offset = 0
+        var all = 0
+        while offset < bytes.count {
+            let count = min(next(), bytes.count - offset)
+            guard let landing = engine.landing else {
+                feed(Array(bytes[offset..<offset + count]))
+                offset += count
+                continue
+            }
+            let landed = min(count, landing.range.count)
+            landing.buffer.copy(bytes.span.extracting(offset..<offset + landed), to: landing.range.lowerBound)
+            engine.landed(landed, of: landing)
+            feed(Array(bytes[offset + landed..<offset + count]))
+            offset += count
+            all += landed
+        }
+        return all
+    }
+
     private func command(_ index: TaskIndex) {
         let info = engine.task(index)
         order.append(info.initiatorTaskTag)

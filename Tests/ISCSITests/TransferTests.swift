@@ -134,6 +134,89 @@ import Testing
         }
     }
 
+    @Test("Data received straight to their places are as those that come as input, however they come", arguments: [false, true], [300, 3000, 20_000, 70_000, 200_000])
+    func landing(digests: Bool, most: Int) {
+        let data = Rig.pattern(400_000)
+        func make() -> Rig {
+            let rig = Rig {
+                $0.headerDigest = digests
+                $0.dataDigest = digests
+                $0.maxRecvDataSegmentLength = 131_072
+                $0.firstBurstLength = 200_001
+                $0.maxBurstLength = 131_072
+                $0.initialR2T = false
+            }
+            // Of the second command less than it sends, of the third nothing.
+            rig.wants = { $0.initiatorTaskTag == 2 ? 80_000 : $0.initiatorTaskTag == 3 ? 0 : $0.expectedDataTransferLength }
+            return rig
+        }
+        var random = Seeded(state: UInt64(most))
+        func next() -> Int { Int.random(in: 1...most, using: &random) }
+        let beginning = [
+            Make.command(1, 10, write: true, final: false, length: 400_000, data: Array(data[..<100_001])),
+            Make.command(2, 11, write: true, length: 100_003, data: Array(data[..<100_003])),
+            Make.command(3, 12, write: true, length: 65_536, data: Array(data[..<65_536])),
+            Make.dataOut(1, sn: 0, offset: 100_001, Array(data[100_001..<200_001]), final: true),
+        ]
+        let (plain, straight) = (make(), make())
+        var landed = 0
+        func both(_ pdus: [TestPDU]) -> [TestPDU] {
+            let bytes = pdus.flatMap { plain.bytes($0) }
+            plain.feed(bytes)
+            landed += straight.feed(bytes, landing: next)
+            let (output, other) = (plain.output(), straight.output())
+            #expect(output.map(\.header) == other.map(\.header))
+            return output
+        }
+        var pdus = both(beginning)
+        while let r2t = pdus.first(where: { $0.opcode == 0x31 }) { pdus = both(Make.answer(r2t, data, segment: 100_000)) }
+        #expect(straight.written[1] == data && straight.written[2] == Array(data[..<80_000]) && straight.written[3] == [])
+        #expect(straight.written == plain.written && straight.events.isEmpty && straight.memory.inUse == 0)
+        #expect(straight.engine.traffic == plain.engine.traffic)
+        #expect(landed > 100_000 || most > 100_000, "\(landed) bytes went straight to their places")
+
+        // A wrong data digest is found over what has landed, too.
+        guard digests else { return }
+        var wrong = plain.bytes(Make.command(4, 13, write: true, length: 100_000, data: Array(data[..<100_000])))
+        wrong[wrong.count - 4 - Int.random(in: 1...100_000, using: &random)] ^= 1
+        plain.feed(wrong)
+        _ = straight.feed(wrong, landing: next)
+        #expect(straight.events == ["fail dataDigest"] && plain.events == straight.events)
+    }
+
+    @Test("Only many bytes have a place of their own, and only while they are data of a task that wants them", arguments: [-1, 0, 1])
+    func landingLimit(difference: Int) {
+        let length = FullFeatureLimits.landing + difference
+        let data = Rig.pattern(length)
+        func rig(_ wants: Int) -> Rig {
+            let rig = Rig { $0.maxRecvDataSegmentLength = 1 << 20; $0.firstBurstLength = 1 << 20 }
+            rig.wants = { _ in wants }
+            return rig
+        }
+        let bytes = Make.command(1, 10, write: true, length: length, data: data).bytes()
+        let all = rig(length)
+        #expect(all.engine.landing == nil && !all.engine.isInBulk)
+        all.feed(Array(bytes[..<47]))
+        #expect(all.engine.landing == nil)
+        all.feed([bytes[47]])
+        #expect(all.engine.landing?.range == (difference < 0 ? nil : 0..<length))
+        #expect(all.engine.isInBulk == (difference >= 0))
+        all.feed([bytes[48]])
+        #expect(all.engine.landing?.range == (difference < 1 ? nil : 1..<length))
+        all.feed(Array(bytes[49...]))
+        #expect(all.engine.landing == nil && all.written[1] == data)
+
+        let less = rig(FullFeatureLimits.landing - 1)
+        less.feed(Array(bytes[..<48]))
+        #expect(less.engine.landing == nil, "it wants less than it is sent")
+        let dropped = rig(length)
+        dropped.feed(Array(bytes[..<48]))
+        dropped.engine.drop(TaskIndex(rawValue: 0))
+        #expect(dropped.engine.landing == nil)
+        dropped.feed(Array(bytes[48...]))
+        #expect(dropped.events.isEmpty)
+    }
+
     @Test("As many R2Ts as agreed are outstanding, and never more than the limit", arguments: [(1, 1), (4, 4), (16, 16), (65535, 16)])
     func outstanding(agreed: Int, seen: Int) {
         let rig = Rig { $0.maxOutstandingR2T = agreed; $0.maxBurstLength = 512; $0.maxRecvDataSegmentLength = 512 }

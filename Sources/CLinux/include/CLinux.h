@@ -238,7 +238,9 @@ int linux_finish_sending(int fd);
 
 ssize_t linux_send_gathered(int fd, const struct iovec *pieces, int count);
 ssize_t linux_receive(int fd, void *bytes, size_t count);
-/// The same; the bytes stay where they are.
+/// The same into two places; bytes come to the second when the first is full.
+ssize_t linux_receive_both(int fd, void *bytes, size_t count, void *behind, size_t behind_count);
+/// As `linux_receive`; the bytes stay where they are.
 ssize_t linux_peek(int fd, void *bytes, size_t count);
 
 /// A connected pair of AF_UNIX SOCK_SEQPACKET sockets, non-blocking.
