@@ -15,7 +15,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export DEBIAN_FRONTEND := noninteractive
 
 # Debian packages: what a build needs beside the Swift toolchain, what the demonstration's commands need, what the tests need.
-BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev libssl-dev libpam0g-dev pkgconf
+BUILD_PACKAGES := git libc6-dev libgcc-12-dev libstdc++-12-dev libssl-dev libpam0g-dev liburing-dev pkgconf
 DEMO_PACKAGES  := libiscsi-bin qemu-utils qemu-block-extra
 # What Debian's tgtd is linked with.
 TGT_LIBRARIES  := libaio1 libibverbs1 librdmacm1

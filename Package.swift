@@ -39,6 +39,7 @@ let package = Package(
         .target(name: "CForget"),
         .target(name: "CGetopt"),
         .target(name: "CCRC32C"),
+        .target(name: "CRing", linkerSettings: [.linkedLibrary("uring")]),
         .target(name: "CTLS", dependencies: ["COpenSSL"]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CPAM", providers: [.apt(["libpam0g-dev"])]),
@@ -58,7 +59,7 @@ let package = Package(
         room("Reactor", ["CLinux", "Bytes", deque]),
         room("TLS", ["CTLS", "COpenSSL", "Bytes", "Crypto", "Reactor"]),
         room("PAM", ["CPAM"]),
-        room("Storage", ["CLinux", "Bytes", "Medium", "Reactor", deque]),
+        room("Storage", ["CLinux", "CRing", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
         room("Model", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", trees]),

@@ -104,7 +104,7 @@ enum { BLOCK_ZEROOUT = 0x127f, BLOCK_SECTOR = 0x1268, BLOCK_PHYSICAL_SECTOR = 0x
 // The accumulator holds the number of the call and is left so.
 #define MAY(name) IF_EQUAL(SYS_##name, 0, 1), ALLOW
 
-int linux_seccomp_serve(bool connects) {
+int linux_seccomp_serve(bool connects, bool has_rings) {
     struct sock_filter program[] = {
         LOAD(arch),
         IF_EQUAL(OUR_ARCHITECTURE, 1, 0),
@@ -115,6 +115,8 @@ int linux_seccomp_serve(bool connects) {
         MAY(epoll_pwait2), MAY(epoll_pwait), MAY(epoll_ctl), MAY(recvfrom), MAY(sendmsg), MAY(recvmsg), MAY(sendto),
         MAY(futex), MAY(preadv2), MAY(pwritev2), MAY(pread64), MAY(pwrite64), MAY(preadv), MAY(pwritev), MAY(read),
         MAY(write), MAY(readv), MAY(writev), MAY(fdatasync), MAY(fsync), MAY(close), MAY(accept4), MAY(ppoll),
+        // Rings that there are; none can be made, and nothing registered with one. Without them this is a call that is allowed anyway.
+        IF_EQUAL(has_rings ? SYS_io_uring_enter : SYS_read, 0, 1), ALLOW,
 #ifdef SYS_epoll_wait
         MAY(epoll_wait), MAY(poll),
 #endif

@@ -143,7 +143,7 @@ public final class Control {
         if let policy = options.administration.policy { notePolicy(policy) }
         let confinement = ["--system-log", options.logsToSystem ? "1" : "0"] + (options.user.map { ["--uid", "\($0.uid)", "--gid", "\($0.gid)"] } ?? [])
         let settings = options.settings
-        let reactors = settings.reactors ?? min(Host.processors, Settings.mostReactors)
+        let reactors = settings.reactors ?? min(Host.processors, Settings.usualReactors)
         let busyPoll = settings.busyPoll ?? (Host.processors > 1 ? Settings.usualBusyPoll : 0)
         let logins = [
             "--connections", "\(settings.limits.unauthenticatedConnections)",
@@ -152,7 +152,7 @@ public final class Control {
         data = RoleProcess(
             .data,
             options: confinement + logins + [
-                "--reactors", "\(reactors)", "--busy-poll", "\(busyPoll)", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)",
+                "--reactors", "\(reactors)", "--busy-poll", "\(busyPoll)", "--io-uring", settings.usesRings ? "1" : "0", "--io-threads", "\(settings.ioThreads)", "--memory", "\(settings.memory)",
             ],
             loop: loop, log: log, heartbeat: { .heartbeat($0) }, onStart: { [unowned self] in
                 noteStart(of: .data, pid: data?.pid)

@@ -7,12 +7,14 @@ import Yams
 public struct Settings: Sendable, Equatable {
     /// Where initiators connect; tgt's default is every address on port 3260.
     public var portals: [Portal] = []
-    /// Threads that serve sessions; nil: one for each CPU, at most `mostReactors`.
+    /// Threads that serve sessions; nil: one for each CPU, at most `usualReactors`.
     public var reactors: Int?
     /// Threads for I/O that may block.
     public var ioThreads = 16
     /// Microseconds for which a reactor may look for the next request before it sleeps; nil: `usualBusyPoll` where there is more than one CPU.
     public var busyPoll: Int?
+    /// Whether the data process reads by io_uring, where the kernel lets it.
+    public var usesRings = true
     /// Bytes that the data of tasks may take in the data process.
     public var memory = 256 << 20
     /// Defaults of every target: seconds of silence before a NOP-In, and how many may stay unanswered. 0: never.
@@ -39,7 +41,9 @@ public struct Settings: Sendable, Equatable {
 
     public enum LogLevel: String, CaseIterable, Sendable { case debug, info, notice, warning, error }
 
-    public static let mostReactors = 16
+    public static let mostReactors = 64
+    /// Where nothing else is set there are no more than these: they serve millions of requests a second, and leave processors to the file systems.
+    public static let usualReactors = 16
     public static let usualBusyPoll = 200
     public static let mostPortals = 64
     public static let mostExempt = 256
@@ -84,6 +88,11 @@ extension Settings {
         ("io-threads", { settings, node in
             guard let value = node.int, (1...256).contains(value) else { return "a number from 1 to 256 is wanted" }
             settings.ioThreads = value
+            return nil
+        }),
+        ("io-uring", { settings, node in
+            guard let value = node.bool else { return "yes or no is wanted" }
+            settings.usesRings = value
             return nil
         }),
         ("busy-poll", { settings, node in

@@ -12,6 +12,8 @@ public struct DataOptions: Sendable {
     public var reactors: Int
     public var ioThreads: Int
     var busyPoll: UInt64
+    /// Whether reactors read many pieces of a file with one system call, where the kernel lets them (`ReadRing`).
+    var gathersReads: Bool
     /// Bytes for the data of commands, and for input that a session does not take at once.
     public var memory: Int
     /// Which part of it is for such input: what waits there keeps nothing from commands, without which nothing would be taken.
@@ -22,8 +24,9 @@ public struct DataOptions: Sendable {
     var decorate: @Sendable (any BackingStore) -> any BackingStore = { $0 }
 
     /// - Parameter busyPoll: for how long a reactor may look for events before it sleeps, in nanoseconds
-    public init(reactors: Int, ioThreads: Int, memory: Int, busyPoll: UInt64 = 0) {
+    public init(reactors: Int, ioThreads: Int, memory: Int, busyPoll: UInt64 = 0, gathersReads: Bool = false) {
         self.reactors = reactors
+        self.gathersReads = gathersReads
         self.busyPoll = busyPoll
         self.ioThreads = ioThreads
         self.memory = memory
@@ -76,10 +79,12 @@ public final class DataProcess {
     private var surveys: [RequestID: (missing: Int, found: [SurveyEntry])] = [:]
 
     /// Starts the threads and listens to control.
-    /// - Parameter logins: for portals with TLS
+    /// - Parameters:
+    ///   - logins: for portals with TLS
+    ///   - rings: for the first reactors; those without read one piece with each call
     public init(
         loop: EventLoop, door: consuming FileDescriptor, options: DataOptions, logins: LoginOptions = LoginOptions(connections: 1, connectionsPerSource: 1),
-        log: Logger
+        rings: [ReadRing] = [], log: Logger
     ) throws(SystemError) {
         self.loop = loop
         loginOptions = logins
@@ -97,11 +102,12 @@ public final class DataProcess {
         try loop.receive(reports) { [unowned self] report in handle(report) }
         for (number, mailbox) in mailboxes.enumerated() {
             let (shared, busyPoll) = (shared, options.busyPoll)
+            let ring = number < rings.count ? rings[number] : nil
             threads.append(
                 try LoopThread(name: "reactor \(number)") { loop in
                     loop.pollBusily(atMost: busyPoll)
                     do {
-                        try SessionReactor(number: number, loop: loop, mailbox: mailbox, shared: shared).start()
+                        try SessionReactor(number: number, loop: loop, mailbox: mailbox, shared: shared, ring: ring).start()
                     } catch {
                         preconditionFailure("a reactor that cannot start serves nobody: \(error)")
                     }

@@ -275,7 +275,12 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     private func carryOut() {
         guard allowance > 0 else { return standInLine() }
-        while let action = session.nextAction() {
+        while true {
+            guard let action = session.nextAction() else {
+                guard let gathered = reactor.gathered, !gathered.isEmpty else { return }
+                performGathered()
+                continue
+            }
             switch action {
             case .perform(let ticket, _, let operation, let buffer): perform(ticket, operation, buffer)
             case .keep(let ticket, let unit, let revision):
@@ -298,7 +303,10 @@ final class SessionConnection: EventHandler, TurnHandler {
                     close(reason)
                 }
             }
-            if allowance <= 0 { return standInLine() }
+            if allowance <= 0 {
+                performGathered()
+                return standInLine()
+            }
         }
     }
 
@@ -310,10 +318,30 @@ final class SessionConnection: EventHandler, TurnHandler {
         guard operation.fits(length: served.store.length, capacity: buffer?.capacity ?? 0) else {
             return session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
         }
+        if let gathered = reactor.gathered {
+            if gathered.take(ticket, operation, buffer, served) { return allowance -= buffer?.capacity ?? 0 }
+            performGathered()
+        }
         if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
             allowance -= buffer?.capacity ?? 0
             return session.completed(ticket, outcome: outcome, now: now)
         }
+        submit(ticket, operation, buffer, served)
+    }
+
+    /// Has the gathered reads done, those that would have to wait by a thread that may.
+    private func performGathered() {
+        reactor.gathered?.perform { ticket, read, served in
+            if read.isDone {
+                session.completed(ticket, outcome: .done, now: now)
+            } else {
+                submit(ticket, .read(read.extent), read.buffer, served)
+            }
+        }
+    }
+
+    /// Gives an operation to a thread that may wait.
+    private func submit(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore) {
         let token = StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket)
         if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
             session.completed(ticket, outcome: .failed(.busy), now: now)

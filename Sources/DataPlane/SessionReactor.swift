@@ -133,7 +133,11 @@ final class SessionReactor {
         return Unread(buffer: buffer, range: 0..<bytes.count)
     }
 
-    init(number: Int, loop: EventLoop, mailbox: Mailbox<ReactorMessage>, shared: Shared) {
+    /// Reads of one session that wait to be done together; nil where each is done by itself.
+    let gathered: GatheredReads?
+
+    init(number: Int, loop: EventLoop, mailbox: Mailbox<ReactorMessage>, shared: Shared, ring: ReadRing?) {
+        gathered = ring.map(GatheredReads.init)
         self.number = number
         self.loop = loop
         self.mailbox = mailbox

@@ -85,8 +85,9 @@ public enum Sandbox {
     ///   - parent: the process to die with
     ///   - ports: where it may still connect to by TCP: these ports of any host (a kernel without Landlock's network rules, before 6.7,
     ///     leaves it all ports if there are any)
+    ///   - usesRings: whether it goes on using rings (io_uring) that it has made before; it can make none in any case
     /// - Throws: the first step that failed. The process must end then: it stands half-way.
-    public static func enter(identity: Identity?, parent: Int32?, connectingTo ports: [UInt16] = []) throws(SystemError) -> Walls {
+    public static func enter(identity: Identity?, parent: Int32?, connectingTo ports: [UInt16] = [], usesRings: Bool = false) throws(SystemError) -> Walls {
         _ = try check("prctl(PR_SET_NO_NEW_PRIVS)", linux_set_no_new_privileges())
         _ = try check("setrlimit(RLIMIT_CORE)", linux_forbid_core_dumps())
         if let identity {
@@ -105,7 +106,7 @@ public enum Sandbox {
         // A kernel without Landlock has the filter of system calls, which denies the same; any other failure counts.
         let isAbsent = abi == -ENOSYS || abi == -EOPNOTSUPP
         if !isAbsent { _ = try check("landlock_restrict_self", abi) }
-        _ = try check("seccomp", linux_seccomp_serve(!ports.isEmpty))
+        _ = try check("seccomp", linux_seccomp_serve(!ports.isEmpty, usesRings))
         return Walls(landlock: isAbsent ? nil : abi)
     }
 }

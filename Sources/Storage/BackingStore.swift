@@ -16,6 +16,13 @@ public protocol BackingStore: AnyObject, Sendable {
 
     /// Does it if that is sure not to wait for the medium. nil: nothing is decided; give it to an `IOPool`.
     func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome?
+
+    /// The file that the operation is a read of, if it is one that pays to be done together with others (`FileStore.readAtOnce`).
+    func fileToRead(for operation: Operation) -> FileStore?
+}
+
+extension BackingStore {
+    public func fileToRead(for operation: Operation) -> FileStore? { nil }
 }
 
 extension Operation {

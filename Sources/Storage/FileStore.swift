@@ -12,6 +12,8 @@ import Synchronization
 public final class FileStore: BackingStore {
     /// Largest operation done on the caller's thread: copying it takes some 100 µs, which a reactor can spare.
     static let mostAtOnce: UInt64 = 1 << 20
+    /// Longest read that is done together with others: the copy of a longer one costs so much that the call does not matter.
+    static let mostTogether: UInt64 = 16 << 10
     /// What tells direct I/O's alignment where the file system has not: the largest that exists.
     static let coarsestAlignment = 4096
     /// Runs in one answer to `.provisioning`: what fits into the largest page of descriptors that initiators ask for.
@@ -102,6 +104,27 @@ public final class FileStore: BackingStore {
         case .discard, .writeSame, .verify, .compare, .orWrite, .compareAndWrite, .prefetch, .provisioning: return nil
         }
     }
+
+    public func fileToRead(for operation: Operation) -> FileStore? {
+        // A file system in memory has no reads that do not wait: a ring would give them to threads of its own.
+        guard case .read(let extent) = operation, !isInMemory, (1...Self.mostTogether).contains(extent.length), readsAtOnce.load(ordering: .relaxed) else {
+            return nil
+        }
+        return self
+    }
+
+    /// Does those of the reads that are sure not to wait for the medium, together. Each is one that `fileToRead` has named this file for.
+    public func readAtOnce(_ reads: inout [ReadRing.Read], through ring: ReadRing) {
+        precondition(reads.allSatisfy { $0.extent.offset <= length && $0.extent.length <= length - $0.extent.offset })
+        if reads.count == 1 {
+            reads[0].isDone = performAtOnce(.read(reads[0].extent), buffer: reads[0].buffer) == .done
+        } else {
+            _ = gate.passAtOnce { if !ring.perform(&reads, of: descriptor.rawValue) { readsAtOnce.store(false, ordering: .relaxed) } }
+        }
+    }
+
+    /// Runs `body` while nobody else is in the file. For tests.
+    func alone(_ body: () -> Void) { gate.pass(alone: true, body) }
 
     /// One call that does not wait; nil unless it does all.
     private func tryAtOnce(_ operation: Operation, _ buffer: Buffer, _ count: Int, remember: borrowing Atomic<Bool>) -> Outcome? {

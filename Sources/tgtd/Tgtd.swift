@@ -60,7 +60,7 @@ struct Tgtd {
 }
 
 /// `--role ROLE --parent PID --system-log 0|1 [--uid N --gid N] [--connections N --connections-per-source N]
-/// [--reactors N --busy-poll MICROSECONDS --io-threads N --memory N]`: written by control, for nobody else.
+/// [--reactors N --busy-poll MICROSECONDS --io-uring 0|1 --io-threads N --memory N]`: written by control, for nobody else.
 private struct RoleArguments {
     let role: Role
     let options: RoleOptions
@@ -87,6 +87,7 @@ private struct RoleArguments {
                 connections: max(1, numbers["--connections"] ?? 1), connectionsPerSource: max(1, numbers["--connections-per-source"] ?? 1)),
             data: DataOptions(
                 reactors: max(1, numbers["--reactors"] ?? 1), ioThreads: max(1, numbers["--io-threads"] ?? 1),
-                memory: max(64 << 20, numbers["--memory"] ?? 0), busyPoll: UInt64(numbers["--busy-poll"] ?? 0) * 1000))
+                memory: max(64 << 20, numbers["--memory"] ?? 0), busyPoll: UInt64(numbers["--busy-poll"] ?? 0) * 1000,
+                gathersReads: numbers["--io-uring"] == 1))
     }
 }

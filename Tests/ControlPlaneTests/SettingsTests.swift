@@ -27,6 +27,7 @@ import Testing
                 reactors: 3
                 io-threads: 5
                 busy-poll: 6
+                io-uring: no
                 memory: 128MiB
                 nop-interval: 7
                 nop-count: 4
@@ -51,7 +52,7 @@ import Testing
         #expect(settings.policy == "/p" && settings.socketMode == 0o660 && settings.socketGroup == "mail" && settings.pamDirectory == "/d")
         #expect(settings.audit.directory == "/a" && settings.audit.onFailure == .goOn && settings.audit.copiesToSystemLog)
         #expect(settings.audit.fileSize == 1 << 20 && settings.audit.networkQuota == 2 << 20)
-        #expect(settings.reactors == 3 && settings.ioThreads == 5 && settings.busyPoll == 6 && settings.memory == 128 << 20)
+        #expect(settings.reactors == 3 && settings.ioThreads == 5 && settings.busyPoll == 6 && !settings.usesRings && Settings().usesRings && settings.memory == 128 << 20)
         #expect(settings.nopInterval == 7 && settings.nopCount == 4)
         #expect(settings.user == "nobody" && settings.state == "/srv/tgt" && settings.logLevel == .warning)
         #expect(Limits.rows.map { settings.limits[keyPath: $0.value] } == Array(11...16))
@@ -79,9 +80,10 @@ import Testing
         "What is wrong is refused with the line where it stands",
         arguments: [
             ("reactors: 1\nreactor: 2\n", 2, "there is no setting reactor"),
-            ("reactors: 0\n", 1, "reactors: a number from 1 to 16 is wanted"),
+            ("reactors: 0\n", 1, "reactors: a number from 1 to 64 is wanted"),
             ("busy-poll: 1001\n", 1, "busy-poll: microseconds from 0 (never) to 1000 are wanted"),
-            ("reactors: 17\n", 1, "reactors: a number from 1 to 16 is wanted"),
+            ("reactors: 65\n", 1, "reactors: a number from 1 to 64 is wanted"),
+            ("io-uring: often\n", 1, "io-uring: yes or no is wanted"),
             ("\n\nportals: [ 'nowhere:99999' ]\n", 3, "portals: “nowhere:99999” is no portal: write address, address:port or [IPv6 address]:port"),
             ("portals: [['127.0.0.1:1']]\n", 1, "portals: each portal is ADDRESS:PORT, or has portal: ADDRESS:PORT and other parameters"),
             ("portals: [{tls: required}]\n", 1, "portals: each portal is ADDRESS:PORT, or has portal: ADDRESS:PORT and other parameters"),

@@ -43,7 +43,7 @@ final class Rig {
     private let made: Stores
 
     /// - Parameter configure: changes how the process is set up
-    init(_ configure: @escaping @Sendable (inout DataOptions) -> Void = { _ in }) throws {
+    init(rings: [ReadRing] = [], _ configure: @escaping @Sendable (inout DataOptions) -> Void = { _ in }) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("portcullis-data-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         var theirs: FileDescriptor?
@@ -63,7 +63,7 @@ final class Rig {
                 configure(&options)
                 let log = Logger(label: "data") { _ in SwiftLogNoOpLogHandler() }
                 let loop = try EventLoop()
-                let process = try DataProcess(loop: loop, door: FileDescriptor(owning: number), options: options, logins: LoginOptions(connections: 1000, connectionsPerSource: 1000), log: log)
+                let process = try DataProcess(loop: loop, door: FileDescriptor(owning: number), options: options, logins: LoginOptions(connections: 1000, connectionsPerSource: 1000), rings: rings, log: log)
                 loop.run()
                 withExtendedLifetime(process) {}
             } catch {
@@ -110,6 +110,19 @@ final class Rig {
         let handle = try FileHandle(forReadingFrom: folder.appendingPathComponent(name))
         try handle.seek(toOffset: UInt64(block * 512))
         return Array(try handle.read(upToCount: count * 512) ?? Data())
+    }
+
+    /// Writes the file anew, past whoever serves it.
+    func overwrite(_ name: String, with bytes: [UInt8]) throws {
+        let handle = try FileHandle(forWritingTo: folder.appendingPathComponent(name))
+        try handle.write(contentsOf: Data(bytes))
+        try handle.close()
+    }
+
+    /// Has the kernel forget what it holds of the file in memory.
+    func dropCache(_ name: String) throws {
+        let descriptor = try open(name)
+        guard fdatasync(descriptor.rawValue) == 0, posix_fadvise(descriptor.rawValue, 0, 0, POSIX_FADV_DONTNEED) == 0 else { throw Missing("the cache stays") }
     }
 
     // MARK: Control's part
@@ -272,12 +285,18 @@ final class Client {
     func hearsAnything(within nanoseconds: UInt64 = 200_000_000) -> Bool { Socket.wait(number, .readable, nanoseconds: nanoseconds) }
 
     /// The header of the next PDU.
-    func pdu() -> [UInt8]? {
+    func pdu() -> [UInt8]? { wholePDU()?.header }
+
+    /// The next PDU with its data.
+    func wholePDU() -> (header: [UInt8], data: [UInt8])? {
         guard let header = receive(48) else { return nil }
         let length = Int(header[5]) << 16 | Int(header[6]) << 8 | Int(header[7])
-        guard receive((length + 3) & ~3) != nil else { return nil }
-        return header
+        guard let data = receive((length + 3) & ~3) else { return nil }
+        return (header, Array(data.prefix(length)))
     }
+
+    /// The Initiator Task Tag of the next request.
+    var nextTag: UInt32 { tag }
 
     func send(_ bytes: [UInt8]) {
         if let secure {
@@ -308,13 +327,13 @@ final class Client {
     func command(_ cdb: [UInt8], lun: UInt8 = 1, writes data: [UInt8] = []) { send(request(cdb, lun: lun, writes: data)) }
 
     /// Its bytes.
-    func request(_ cdb: [UInt8], lun: UInt8 = 1, attribute: UInt8 = 1, writes data: [UInt8] = []) -> [UInt8] {
-        var header = request(0x01, flags: (data.isEmpty ? 0x80 : 0xa0) | attribute)
+    func request(_ cdb: [UInt8], lun: UInt8 = 1, attribute: UInt8 = 1, reads length: Int = 0, writes data: [UInt8] = []) -> [UInt8] {
+        var header = request(0x01, flags: (data.isEmpty ? 0x80 : 0xa0) | (length > 0 ? 0x40 : 0) | attribute)
         header[9] = lun
         header[5] = UInt8(data.count >> 16)
         header[6] = UInt8(data.count >> 8 & 0xff)
         header[7] = UInt8(data.count & 0xff)
-        put(UInt32(data.count), &header, 20)
+        put(UInt32(length + data.count), &header, 20)
         header.replaceSubrange(32..<32 + cdb.count, with: cdb)
         return header + data
     }

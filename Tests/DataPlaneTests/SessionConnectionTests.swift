@@ -1,6 +1,7 @@
 import Foundation
 import Reactor
 import SCSI
+import Storage
 import Testing
 
 @testable import DataPlane
@@ -115,6 +116,42 @@ import Testing
             for _ in 0..<8 { #expect(client.pdu()?[3] == 0) }
         }
         #expect(try rig.bytes("disk", block: 0, count: Int(Rig.blocks)) == expected)
+    }
+
+    @Test("Reads that a ring does together bring each its own bytes, whether they are in memory or not", .enabled(if: (try? ReadRing()) != nil))
+    func gathered() throws {
+        let rings = [try ReadRing()]
+        let rig = try Rig(rings: rings) { $0.decorate = { $0 } }
+        let client = try rig.grant(tsih: 1)
+        try client.begin()
+        let disk = (0..<Int(Rig.blocks) * 512).map { UInt8(truncatingIfNeeded: $0 / 512 &+ $0 &* 3) }
+        try rig.overwrite("disk", with: disk)
+        for round in 0..<20 {
+            // Half of the rounds find nothing in memory at first.
+            if round % 2 == 0 { try rig.dropCache("disk") }
+            var wanted: [Range<Int>] = []
+            var stream: [UInt8] = []
+            for _ in 0..<32 {
+                let count = Int.random(in: 1...40)
+                let first = Int.random(in: 0...Int(Rig.blocks) - count)
+                wanted.append(first * 512..<(first + count) * 512)
+                stream += client.request([0x28, 0, 0, 0, UInt8(first >> 8), UInt8(first & 0xff), 0, 0, UInt8(count), 0], reads: count * 512)
+            }
+            let firstTag = client.nextTag - 32
+            client.send(stream)
+            var answers: [Int: [UInt8]] = [:]
+            var ends = 0
+            while ends < 32, let (header, data) = client.wholePDU(), header[0] == 0x25 {
+                ends += Int(header[1] & 1)
+                answers[Int(header[19]) | Int(header[18]) << 8 | Int(header[17]) << 16, default: []] += data
+            }
+            for (index, range) in wanted.enumerated() {
+                let isRight = answers[Int(firstTag) + index] == Array(disk[range])
+                #expect(isRight, "read \(index) of round \(round)")
+            }
+        }
+        #expect(rings[0].count > 100)
+        withExtendedLifetime(rings) {}
     }
 
     @Test("A command that finds the queue of its store full is answered BUSY, and done when it comes again")

@@ -137,7 +137,7 @@ import Testing
         var lines = try String(contentsOfFile: "\(Subject.package)/policy/tgtd.yaml", encoding: .utf8).components(separatedBy: "\n")
         if uncommented {
             // A setting stands behind a `#` without a blank; portal, user, group and directories would not be this test's own.
-            lines = lines.map { $0.wholeMatch(of: /#(reactors|busy-poll|io-threads|memory|nop-.*|log|limits|chap|penalties|socket|audit|  (?!group:|directory:)[a-z0-9-]+):.*/) != nil ? String($0.dropFirst()) : $0 }
+            lines = lines.map { $0.wholeMatch(of: /#(reactors|busy-poll|io-uring|io-threads|memory|nop-.*|log|limits|chap|penalties|socket|audit|  (?!group:|directory:)[a-z0-9-]+):.*/) != nil ? String($0.dropFirst()) : $0 }
         }
         let settings = try folder.write(lines.joined(separator: "\n"), to: "tgtd.yaml")
         _ = unsafe chmod(settings, 0o600)

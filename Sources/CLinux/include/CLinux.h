@@ -90,7 +90,7 @@ void linux_system_log(int priority, const char *text);
 
 // MARK: Whose bytes are under work (work.c)
 
-enum { LINUX_WORK_PLACES = 64 };
+enum { LINUX_WORK_PLACES = 96 };
 /// A page in memory that both of two processes can reach: zeroes, of a length that nobody can change.
 int linux_work_file(void);
 /// In the process that works: maps the page, and has each signal of a crash first write there what the thread that crashes was
@@ -118,9 +118,9 @@ int linux_landlock_restrict(int what, const uint16_t *_Nullable ports, int count
 
 /// Installs the filter of system calls for a process that serves what it has been given: an allow-list; everything else
 /// fails with EPERM. Threads can be started, processes not; descriptors can be received and made for waiting, files and
-/// sockets not opened, but TCP connections made if it `connects`; no new memory can be executed. Applies to all threads. Needs
-/// no_new_privs.
-int linux_seccomp_serve(bool connects);
+/// sockets not opened, but TCP connections made if it `connects`; rings (io_uring) used if it `has_rings` already; no new memory can be
+/// executed. Applies to all threads. Needs no_new_privs.
+int linux_seccomp_serve(bool connects, bool has_rings);
 
 // MARK: Files (file.c)
 
