@@ -86,8 +86,6 @@ public final class Control {
     var penalties: Penalties
     /// Answers that were not looked at because of them.
     var refusedAnswers: UInt64 = 0
-    /// Targets on their way out: nobody logs in any more.
-    var withdrawn: Set<TargetID> = []
 
     private var login: RoleProcess<LoginQuestionMessage, LoginAnswerMessage>?
     private var data: RoleProcess<DataReportMessage, DataOrderMessage>?
@@ -95,14 +93,14 @@ public final class Control {
     private var fronts: [LoginFront] = []
     private var secureDoor: DoorLink<LoginQuestionMessage, LoginAnswerMessage>?
     private lazy var failedHandshakes = FailedHandshakes(log: log)
-    /// What data has been told to do and has not answered yet.
-    private var orders: [RequestID: (DataRefusal?) -> Void] = [:]
-    private var lastRequest: UInt64 = 0
+    /// What data serves.
+    lazy var serving = Serving(
+        self,
+        Serving.Link(
+            send: { [unowned self] in data?.send($0, passing: $1) }, isAlive: { [unowned self] in data?.isAlive ?? false },
+            condemn: { [unowned self] in data?.condemn($0) }))
     private lazy var surveys = Surveys(loop: loop, log: log) { [unowned self] id in data?.send(.survey(id)) }
 
-    var stores: [LogicalUnitKey: HeldStore] = [:]
-    /// Persistent reservations, and failed flushes, as data has given them to keep.
-    private var records = UnitRecords()
     /// Listening sockets stay here too, so that connections wait while login is started again.
     let portals: Portals
 
@@ -242,7 +240,7 @@ public final class Control {
                 metadata: ["state": "\(directory.path)", "bytes": "\(kept.tornBytes)"])
         }
         configuration.goOn(with: kept.configuration)
-        records = UnitRecords(configuration)
+        serving.records = UnitRecords(configuration)
         for portal in configuration.portals.dropFirst(startPortals.count) {
             do throws(SystemError) { _ = try portals.listen(portal) } catch { log.error("portal \(portal) is not served: \(error)") }
         }
@@ -263,7 +261,7 @@ public final class Control {
                 do {
                     let (store, facts) = try result.get()
                     try configuration.setMedium(facts, of: request.key)
-                    stores[request.key] = store
+                    serving.stores[request.key] = store
                 } catch {
                     guard attempts <= 1 else {
                         failed.append(request)
@@ -365,140 +363,48 @@ public final class Control {
 
     // MARK: Telling the others what has changed
 
-    /// Gives data an order; `whenDone` comes with its refusal, or nil when it is done. While there is no data process an order is done
-    /// at once: its successor is told everything anyway. One that is being ended is still there until it is reaped: then it is done.
-    func order(
-        _ message: (RequestID) -> DataOrderMessage, passing descriptor: Int32? = nil, _ whenDone: @escaping (DataRefusal?) -> Void
-    ) {
-        guard let data, data.isAlive else { return whenDone(nil) }
-        lastRequest += 1
-        let id = RequestID(rawValue: lastRequest)
-        orders[id] = whenDone
-        data.send(message(id), passing: descriptor)
-    }
-
     /// Tells everybody what has changed, and calls `whenDone` when they have it.
     /// - Parameter held: the open store of a logical unit that is new or has another medium
     private func publish(_ changes: [Change], old: Configuration, stores held: (LogicalUnitKey) -> HeldStore?, _ whenDone: @escaping () -> Void) {
         let rest = Countdown(whenDone)
-        answer(rest, heard: 0)
+        answer(rest)
         var regarded: Set<TargetID> = []
         for change in changes {
+            serving.tell(change, old: old, stores: held, rest)
             switch change {
-            case .targetAdded(let tid):
-                // A target that comes with logical units brings their stores.
-                for lun in configuration.targets[tid]?.logicalUnits.keys.map(\.self) ?? [] {
-                    let key = LogicalUnitKey(target: tid, lun: lun)
-                    stores[key] = held(key)
-                }
-                addTarget(tid, rest)
-            case .targetRemoved(let tid):
-                for lun in old.targets[tid]?.logicalUnits.keys.map(\.self) ?? [] {
-                    let key = LogicalUnitKey(target: tid, lun: lun)
-                    stores[key] = nil
-                    records.remove(key)
-                }
-                order({ .removeTarget($0, tid: tid.rawValue, force: true) }) { _ in rest.keepAlive() }
-            case .logicalUnitAdded(let key):
-                stores[key] = held(key)
-                addLogicalUnit(key, rest)
-            case .logicalUnitRemoved(let key):
-                stores[key] = nil
-                records.remove(key)
-                order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: true) }) { _ in rest.keepAlive() }
-            case .logicalUnitChanged(let key): updateLogicalUnit(key, nil, forgetsFailedFlush: isOnlineAgain(key, old), rest)
-            case .mediumChanged(let key):
-                stores[key] = held(key)
-                updateLogicalUnit(key, storeDescription(key), forgetsFailedFlush: isOnlineAgain(key, old) || isOnAnotherStore(key, old), rest)
             case .rulesChanged(let tid), .accountsChanged(let tid?): regarded.insert(tid)
             case .systemStateChanged: for front in fronts { front.setOnline(configuration.state == .ready) }
             case .accountsChanged(nil): for front in fronts { front.endUnwelcomeDiscoveries() }
-            case .targetStateChanged(let tid):
-                guard let target = configuration.targets[tid], target.state == .ready else { continue }
-                for key in target.sortedLogicalUnits.map(\.key) where records[key].flushFailed {
-                    updateLogicalUnit(key, nil, forgetsFailedFlush: true, rest)
-                }
             case .portalAdded(let portal), .portalChanged(let portal): portals.adopt(portal)
-            case .parametersChanged, .accountChanged, .portalRemoved: break
             case .debugChanged: setDebug?(configuration.isDebugging)
+            case .targetAdded, .targetRemoved, .targetStateChanged, .logicalUnitAdded, .logicalUnitRemoved, .logicalUnitChanged, .mediumChanged, .parametersChanged,
+                 .accountChanged, .portalRemoved: break
             }
         }
         if !regarded.isEmpty { applyRules(of: regarded, rest) }
     }
 
-    private func isOnlineAgain(_ key: LogicalUnitKey, _ old: Configuration) -> Bool {
-        (try? old.logicalUnit(key))?.isOnline == false && (try? configuration.logicalUnit(key))?.isOnline == true
-    }
-
-    private func isOnAnotherStore(_ key: LogicalUnitKey, _ old: Configuration) -> Bool {
-        (try? old.logicalUnit(key))?.store.path != (try? configuration.logicalUnit(key))?.store.path
-    }
-
-    /// Data does not do what it can do by control's books, so they have come apart: its successor is told everything. Stores are
-    /// tried before they are configured, and what came of that stays true.
-    /// - Parameter rest: nil for a process that has just been started: one that cannot serve something serves the rest
-    private func mustNotRefuse(_ what: @escaping @autoclosure () -> String, _ rest: Countdown?) -> (DataRefusal?) -> Void {
-        { [unowned self] refusal in
-            if let refusal {
-                log.error("data does not serve \(what()): \(refusal)")
-                if rest != nil { condemnData("refused") }
-            }
-            rest?.keepAlive()
-        }
-    }
-
     /// Has an administrator answered when nothing has been heard of the steps of a change for too long.
-    private func answer(_ rest: Countdown, heard steps: Int) {
+    func answer(_ rest: Countdown, heard steps: Int = 0) {
         loop.after(nanoseconds: ControlLimits.publishing) { [weak self, weak rest] in
             guard let self, let rest else { return }
             guard rest.steps == steps else { return answer(rest, heard: rest.steps) }
-            if rest.expire() {
-                log.warning("what a change ends is not over within \(ControlLimits.publishing / 1_000_000_000) s; the administrator is answered all the same")
-            }
+            if rest.expire() { noteLate() }
         }
+    }
+
+    func noteLate() {
+        log.warning("what a change ends is not over within \(ControlLimits.publishing / 1_000_000_000) s; the administrator is answered all the same")
     }
 
     /// Called when an administrator switches debugging on or off.
     public var setDebug: ((Bool) -> Void)?
 
-    func addTarget(_ tid: TargetID, _ rest: Countdown?) {
-        guard let target = configuration.targets[tid] else { return }
-        order({ .addTarget($0, tid: tid.rawValue, name: target.name) }, mustNotRefuse("target \(tid)", rest))
-        for unit in target.sortedLogicalUnits { addLogicalUnit(unit.key, rest) }
-    }
-
-    func addLogicalUnit(_ key: LogicalUnitKey, _ rest: Countdown?) {
-        guard let settings = settings(key) else { return }
-        let description = storeDescription(key)
-        let record = records[key]
-        order(
-            { .addLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, record) },
-            passing: stores[key]?.descriptor.rawValue, mustNotRefuse("logical unit \(key.lun) of target \(key.target)", rest))
-    }
-
-    func updateLogicalUnit(_ key: LogicalUnitKey, _ description: StoreDescription?, forgetsFailedFlush: Bool, _ rest: Countdown) {
-        guard let settings = settings(key) else { return }
-        if forgetsFailedFlush { records.forgetFailedFlush(of: key) }
-        order(
-            {
-                .updateLogicalUnit(
-                    $0, tid: key.target.rawValue, lun: UInt16(key.lun), settings, description, forgetsFailedFlush: forgetsFailedFlush)
-            },
-            passing: description == nil ? nil : stores[key]?.descriptor.rawValue, mustNotRefuse("logical unit \(key.lun) of target \(key.target)", rest))
-    }
-
-    private func settings(_ key: LogicalUnitKey) -> LogicalUnitSettings? {
+    /// What data is told of a logical unit.
+    func settings(_ key: LogicalUnitKey) -> LogicalUnitSettings? {
         guard var settings = try? configuration.settings(key) else { return nil }
         settings.keepsReservations = stateStore != nil
         return settings
-    }
-
-    func storeDescription(_ key: LogicalUnitKey) -> StoreDescription {
-        if let held = stores[key] { return held.description }
-        guard let unit = configuration.targets[key.target]?.logicalUnits[key.lun], unit.deviceType == .disk, let medium = unit.medium else {
-            return StoreDescription(kind: .none)
-        }
-        return StoreDescription(kind: .null, length: medium.byteCount)
     }
 
     /// Ends the sessions of these targets that the rules of today do not admit any more, and shows the others what they show.
@@ -512,12 +418,12 @@ public final class Control {
                 if let mask = decide(target, initiator: record.initiatorName, address: record.peer.network).mask, mask != record.mask {
                     log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record))
                     sessions.setMask(mask, of: tsih)
-                    order({ .setMask($0, tsih: tsih, mask) }) { _ in rest.keepAlive() }
+                    serving.order({ .setMask($0, tsih: tsih, mask) }) { _ in rest.keepAlive() }
                 }
                 continue
             }
             log.notice("a session is ended: the rules do not admit it any more", metadata: ["initiator": "\(record.initiatorName)", "target": "\(target.name)"])
-            order({ .endSession($0, tsih: tsih) }) { _ in rest.keepAlive() }
+            serving.order({ .endSession($0, tsih: tsih) }) { _ in rest.keepAlive() }
         }
     }
 
@@ -525,7 +431,7 @@ public final class Control {
 
     private func tellDataAll() {
         openSecureDoor()
-        for target in configuration.sortedTargets { addTarget(target.id, nil) }
+        serving.tellAll()
     }
 
     private func dataEnded(_ culprit: Culprit?) {
@@ -539,17 +445,15 @@ public final class Control {
         front(.tls).ended()
         sessions.removeAll()
         surveys.dataEnded()
-        let waiting = orders
-        orders = [:]
-        for whenDone in waiting.values { whenDone(nil) }
+        serving.ended()
         // Its successor is told what was kept before, so that has to be what is kept.
-        for (key, before) in records.abandonAll() { takeBack(before, of: key) }
+        for (key, before) in serving.records.abandonAll() { takeBack(before, of: key) }
     }
 
     private func handle(_ report: DataReportMessage) {
         switch report {
-        case .done(let id): finished(id, nil)
-        case .refused(let id, let refusal): finished(id, refusal)
+        case .done(let id): serving.finished(id, nil)
+        case .refused(let id, let refusal): serving.finished(id, refusal)
         case .sessionBegan(let tsih):
             guard sessions.began(tsih) else { return condemnData("sessionBegan") }
             if let record = sessions.records[tsih] {
@@ -572,16 +476,16 @@ public final class Control {
 
     /// Keeps what data wants kept of a logical unit: for its successor, and for the next control what is to outlive a loss of power.
     private func keep(_ record: UnitRecord, of key: LogicalUnitKey) {
-        guard !records.isOpen(key) else { return condemnData("keep") }
+        guard !serving.records.isOpen(key) else { return condemnData("keep") }
         // A logical unit that is gone has nothing to keep, but whoever waits goes on.
         guard let unit = try? configuration.logicalUnit(key) else { return tellKept(record, of: key, true) }
         let (before, now) = (unit.reservations, record.reservations.afterPowerLoss)
         guard now != before else { return kept(record, of: key, true) }
         guard let stateStore, stateStore.trouble == nil, fits(now, of: key) else { return kept(record, of: key, false) }
         configuration.setReservations(now, of: key)
-        let question = records.begin(key, before: before)
+        let question = serving.records.begin(key, before: before)
         stateStore.keep(kept, [.logicalUnit(key)]) { [unowned self] trouble in
-            switch records.end(key, question: question) {
+            switch serving.records.end(key, question: question) {
             case .forNobody: return
             case .forOneThatIsGone: tellKept(record, of: key, true)
             case .forOne:
@@ -593,7 +497,7 @@ public final class Control {
 
     private func fits(_ reservations: PersistentReservations?, of key: LogicalUnitKey) -> Bool {
         guard let reservations else { return true }
-        return records.keptRegistrations(besides: key) + reservations.registrations.count <= ControlLimits.keptRegistrations
+        return serving.records.keptRegistrations(besides: key) + reservations.registrations.count <= ControlLimits.keptRegistrations
     }
 
     /// Nobody has been told that it is kept: the next time that something is written, it is as it was before.
@@ -605,7 +509,7 @@ public final class Control {
     private func kept(_ record: UnitRecord, of key: LogicalUnitKey, _ isKept: Bool) {
         // Initiators make them, as many as they like: no reason to fill a log.
         if !isKept { log.debug("persistent reservations are refused, for they are not kept", metadata: ["tid": "\(key.target)", "lun": "\(key.lun)"]) }
-        if records.keep(record, of: key, isKept: isKept) {
+        if serving.records.keep(record, of: key, isKept: isKept) {
             log.error(
                 "a flush has failed: logical unit \(key.lun) of target \(key.target) takes no writes until an administrator has taken it offline and online again",
                 metadata: ["path": "\((try? configuration.logicalUnit(key))?.store.path?.description ?? "none")"])
@@ -638,11 +542,6 @@ public final class Control {
     }
 
     private func condemnData(_ what: String) { data?.condemn(.outOfPhase(what)) }
-
-    private func finished(_ id: RequestID, _ refusal: DataRefusal?) {
-        guard let whenDone = orders.removeValue(forKey: id) else { return condemnData("an answer to nothing") }
-        whenDone(refusal)
-    }
 
     private func metadata(_ tsih: UInt16, _ record: SessionRecord) -> Logger.Metadata {
         var metadata: Logger.Metadata = ["initiator": "\(record.initiatorName)", "address": "\(record.peer)", "tid": "\(record.tid)", "tsih": "\(tsih)"]
@@ -737,7 +636,7 @@ public final class Control {
     private func runtimeView(_ survey: Survey) -> RuntimeView {
         var view = RuntimeView(survey, sessions: sessions.served)
         // Also while there is no data process to ask.
-        for key in records.withFailedFlush { view.logicalUnits[key, default: .init()].flushFailed = true }
+        for key in serving.records.withFailedFlush { view.logicalUnits[key, default: .init()].flushFailed = true }
         var waits = RuntimeView.Penalties()
         waits.waiting = penalties.waiting(at: loop.now).sorted { $0.until > $1.until }.map { ($0.who, ($0.until - loop.now + 999_999_999) / 1_000_000_000) }
         waits.remembered = penalties.count
@@ -769,4 +668,17 @@ final class Countdown {
         return true
     }
     deinit { whenDone?() }
+}
+
+/// Of several answers, the first.
+final class First<Answer> {
+    private var use: ((Answer) -> Void)?
+    init(_ use: @escaping (Answer) -> Void) { self.use = use }
+    /// - Returns: whether it is that
+    func take(_ answer: Answer) -> Bool {
+        guard let use else { return false }
+        self.use = nil
+        use(answer)
+        return true
+    }
 }

@@ -223,7 +223,7 @@ final class LoginFront {
             desk.gone(id)
             return refuse(id, outcome.identity, peer, party, .serviceUnavailable, "the data process is being started")
         }
-        if let name = outcome.identity.targetName, let target = control.configuration.target(named: name), control.withdrawn.contains(target.id) {
+        if let name = outcome.identity.targetName, let target = control.configuration.target(named: name), control.serving.isWithdrawn(target.id) {
             desk.gone(id)
             return refuse(id, outcome.identity, peer, party, .targetRemoved, "the target is being deleted")
         }

@@ -1,6 +1,7 @@
 import Access
 import Administration
 import Audit
+import Door
 import Management
 import Model
 
@@ -102,8 +103,8 @@ extension Control {
         // In JSON, one target is shown with all it has.
         view(isNeeded: request.needsRuntimeView || format == .json) { [unowned self] view in
             let plan = plan(warrant, view) { Administrator.plan(request, $0, $1, format: format) }
-            if let unkept, plan.changesSomething { return carryOut(.answer(unkept), warrant, opened: nil, reply) }
-            carryOut(plan, warrant, opened: nil, reply)
+            if let unkept, plan.changesSomething { return carryOut(.answer(unkept), warrant, reply) }
+            carryOut(plan, warrant, reply)
         }
     }
 
@@ -115,29 +116,41 @@ extension Control {
         }
     }
 
-    private func carryOut(_ plan: Plan, _ warrant: Warrant, opened: HeldStore?, _ reply: @escaping (Answer) -> Void) {
+    /// - Parameter holder: whoever holds what an effect has withdrawn; nil: nothing has been
+    private func carryOut(_ plan: Plan, _ warrant: Warrant, holding holder: Holds.Holder? = nil, opened: HeldStore? = nil, _ reply: @escaping (Answer) -> Void) {
         switch plan {
         case .answer(let answer):
             if let reason = answer.reason { log.notice("an administrator's request is refused: \(reason)") }
-            reply(answer)
+            guard let holder else { return reply(answer) }
+            let rest = Countdown { reply(answer) }
+            self.answer(rest)
+            serving.giveBack(holder, rest)
         case .stop(var answer):
             answer.changes = ["tgtd ends"]
             reply(answer)
             stop("an administrator wants it")
         case .commit(let new, let changes, let answer):
+            do throws(Holds.Taken) { try serving.check(changes, holder) } catch {
+                return carryOut(.answer(.refusal(error.error, error.reason)), warrant, holding: holder, reply)
+            }
+            if let holder { serving.release(holder) }
             commit(new, changes, stores: { _ in opened }, answer, reply)
         case .perform(let effect, let continuation):
+            var holder = holder
+            do throws(Holds.Taken) { if let object = effect.withdrawn { holder = try serving.hold(object) } } catch {
+                return carryOut(.answer(.refusal(error.error, error.reason)), warrant, reply)
+            }
             // When initiators have noticed it, it is done, and what follows is to fit.
             let warrant = effect.isNoticed ? warrant.asOfNow : warrant
-            perform(effect) { [unowned self] outcome, opened in
+            perform(effect) { [unowned self, holder] outcome, opened in
                 var next = self.plan(warrant, RuntimeView()) { configuration, _ in Administrator.resume(continuation, outcome, configuration) }
-                if case .withdrawTarget(let tid, _) = effect { withdrawn.remove(tid) }
                 if case .listening(let portal) = outcome, case .answer = next { portals.close(portal.endpoint) }
-                if case .answer(var answer) = next, answer.reason == nil, let change = effect.change {
+                // Nothing follows: it is what is different.
+                if case .answer(var answer) = next, let change = effect.trace(outcome) {
                     answer.changes.append(change)
                     next = .answer(answer)
                 }
-                carryOut(next, warrant, opened: opened, reply)
+                carryOut(next, warrant, holding: holder, opened: opened, reply)
                 // What a commit has not taken.
                 portals.forget(effect, outcome)
             }
@@ -147,7 +160,7 @@ extension Control {
     // MARK: Many
 
     private func transact(_ warrant: Warrant, _ format: OutputFormat, _ reply: @escaping (Answer) -> Void) {
-        if let refusal = unkept { return carryOut(.answer(refusal), warrant, opened: nil, reply) }
+        if let refusal = unkept { return carryOut(.answer(refusal), warrant, reply) }
         view(isNeeded: warrant.requests.contains { $0.needsRuntimeView }) { [unowned self] view in
             TransactionRun(warrant, self, view) { answer in
                 var answer = answer
@@ -168,7 +181,7 @@ extension Control {
                 switch result {
                 case .success((let store, let facts)):
                     // What data cannot serve is not to be in the configuration.
-                    order({ .tryStore($0, store.description) }, passing: store.descriptor.rawValue) { refusal in
+                    serving.order({ .tryStore($0, store.description) }, passing: store.descriptor.rawValue) { refusal in
                         if refusal == nil { whenDone(.opened(facts), store) } else { whenDone(.failed(.invalidRequest, "the data process cannot use the store"), nil) }
                     }
                 case .failure(let error):
@@ -177,18 +190,17 @@ extension Control {
                 }
             }
         case .withdrawLogicalUnit(let key):
-            order({ .removeLogicalUnit($0, tid: key.target.rawValue, lun: UInt16(key.lun), force: false) }) { refusal in
+            serving.withdraw(.logicalUnit(key), force: false) { refusal in
                 whenDone(refusal == .logicalUnitActive ? .failed(.logicalUnitActive, "commands are under way") : .done, nil)
             }
         case .withdrawTarget(let tid, let force):
-            withdrawn.insert(tid)
-            order({ .removeTarget($0, tid: tid.rawValue, force: force) }) { refusal in
+            serving.withdraw(.target(tid), force: force, inTime { refusal in
                 whenDone(refusal == .targetActive ? .failed(.targetActive, "it has sessions") : .done, nil)
-            }
+            })
         case .endConnection(_, let tsih, _):
-            order({ .endSession($0, tsih: tsih) }) { refusal in
+            serving.order({ .endSession($0, tsih: tsih) }, inTime { refusal in
                 whenDone(refusal == .unknownSession ? .failed(.noConnection, "it has just ended") : .done, nil)
-            }
+            })
         case .listen(let portal):
             portals.make(portal) { result in
                 switch result {
@@ -208,6 +220,13 @@ extension Control {
         case .drawSecret(let characters): whenDone(.drawn(.printable(characters: characters)), nil)
         }
     }
+
+    /// What data has been told to end is over when its last command has left the store; a store that hangs keeps no administrator.
+    private func inTime(_ whenDone: @escaping (DataRefusal?) -> Void) -> (DataRefusal?) -> Void {
+        let first = First(whenDone)
+        loop.after(nanoseconds: ControlLimits.publishing) { [weak self] in if first.take(nil) { self?.noteLate() } }
+        return { _ = first.take($0) }
+    }
 }
 
 extension Effect {
@@ -219,12 +238,17 @@ extension Effect {
         }
     }
 
-    /// What is different when nothing follows; nil: something does, or nothing is.
-    fileprivate var change: String? {
-        switch self {
+    /// What is different when it is done and nothing follows, for the audit trail; nil: something does, or nothing is.
+    func trace(_ outcome: EffectOutcome) -> String? {
+        if case .failed = outcome { return nil }
+        return switch self {
+        case .withdrawTarget(let tid, force: true): "sessions of target \(tid) ended"
+        case .withdrawTarget(let tid, force: false): "target \(tid) withdrawn for a moment"
+        case .withdrawLogicalUnit(let key): "logical unit \(key.lun) of target \(key.target) withdrawn for a moment"
         case .endConnection(let tid, let tsih, let cid): "connection \(cid) of session \(tsih) of target \(tid) ended"
         case .clearPenalties(let rule): "failures of \(rule.spelling) forgotten"
-        case .openStore, .withdrawLogicalUnit, .withdrawTarget, .listen, .renewPortal, .close, .drawSecret: nil
+        case .close(let portal): "portal \(portal) closed"
+        case .openStore, .listen, .renewPortal, .drawSecret: nil
         }
     }
 }

@@ -8,10 +8,10 @@ import Reactor
 /// withdrawn), then the one commit. What fails before that takes back all that was done: what was opened is closed, what was
 /// withdrawn serves again.
 ///
-/// Sessions are ended by force only when nothing can fail any more. Other requests do not wait meanwhile: a commit that finds
-/// the configuration changed in what matters to it is refused.
+/// Other requests do not wait for what nobody notices. Then the transaction is tried as a whole, with what there is and what is allowed at that
+/// moment, and what it is about is held: nobody else changes that until it is over. Sessions are ended by force only after that, as the last step.
 final class TransactionRun {
-    private let warrant: Warrant
+    private var warrant: Warrant
     private let control: Control
     private let view: RuntimeView
     private let reply: (Answer) -> Void
@@ -21,7 +21,9 @@ final class TransactionRun {
     private var unopened: ArraySlice<(request: Int, store: StoreRequest)> = []
     private var opening = 0
     private var outcomes: [Int: EffectOutcome] = [:]
-    private var held: [Int: HeldStore] = [:]
+    private var opened: [Int: HeldStore] = [:]
+    /// From the first step that initiators notice, if there is one.
+    private var holder: Holds.Holder?
     private var withdrawn: [Effect] = []
     private var refusal: Transaction.Refused?
 
@@ -55,7 +57,7 @@ final class TransactionRun {
                 case .failed(let error, let reason): refuse(request, error, reason)
                 default:
                     outcomes[request] = outcome
-                    held[request] = store
+                    opened[request] = store
                 }
                 openStores()
             }
@@ -71,7 +73,7 @@ final class TransactionRun {
     }
 
     private func listen() {
-        let rest = Countdown { [self] in withdraw(needs.withdrawals[...]) }
+        let rest = Countdown { [self] in hold() }
         for (request, effect) in needs.portals.sorted(by: { $0.key < $1.key }) {
             control.perform(effect) { [self] outcome, _ in
                 if case .failed(let error, let reason) = outcome { refuse(request, error, reason) } else { outcomes[request] = outcome }
@@ -87,6 +89,25 @@ final class TransactionRun {
 
     // MARK: What initiators notice
 
+    /// The last moment at which it costs nobody anything to refuse it.
+    private func hold() {
+        if let refusal { return finish(refusal) }
+        let steps = needs.withdrawals.filter { !$0.isEmpty }
+        guard !steps.isEmpty else { return commit() }
+        warrant = warrant.asOfNow
+        do throws(Transaction.Refused) {
+            let changes = try transaction().commit(needs, outcomes, control.configuration, view).changes
+            holder = try held { () throws(Holds.Taken) in try control.serving.hold(changes) }
+        } catch {
+            return finish(error)
+        }
+        withdraw(steps[...])
+    }
+
+    private func held<Result>(_ body: () throws(Holds.Taken) -> Result) throws(Transaction.Refused) -> Result {
+        do throws(Holds.Taken) { return try body() } catch { throw Transaction.Refused(nil, error.error, error.reason) }
+    }
+
     private func withdraw(_ steps: ArraySlice<[Effect]>) {
         if let refusal { return finish(refusal) }
         guard let step = steps.first else { return commit() }
@@ -94,7 +115,7 @@ final class TransactionRun {
         for effect in step {
             control.perform(effect) { [self] outcome, _ in
                 if case .failed(let error, let reason) = outcome {
-                    refuse(nil, error, "\(effect.subject): \(reason)")
+                    refuse(nil, error, "\(effect.withdrawn.map { "\($0)" } ?? "\(effect)"): \(reason)")
                 } else {
                     withdrawn.append(effect)
                 }
@@ -104,42 +125,29 @@ final class TransactionRun {
     }
 
     private func commit() {
-        let old = control.configuration
         let commit: Transaction.Commit
-        do throws(Transaction.Refused) { commit = try transaction().commit(needs, outcomes, old, view) } catch { return finish(error) }
-        control.withdrawn.subtract(needs.targets.keys)
-        control.commit(commit.configuration, commit.changes, stores: { key in commit.stores[key].flatMap { self.held[$0] } }, .success, reply)
+        do throws(Transaction.Refused) {
+            commit = try transaction().commit(needs, outcomes, control.configuration, view)
+            try held { () throws(Holds.Taken) in try control.serving.check(commit.changes, holder) }
+        } catch {
+            return finish(error)
+        }
+        if let holder { control.serving.release(holder) }
+        control.commit(commit.configuration, commit.changes, stores: { key in commit.stores[key].flatMap { opened[$0] } }, .success, reply)
         for portal in commit.closedPortals { control.portals.close(portal) }
         forgetPortals()
     }
 
-    /// Nothing has happened.
+    /// What is configured stays as it is.
     private func finish(_ refused: Transaction.Refused) {
         for case .listening(let portal) in outcomes.values { control.portals.close(portal.endpoint) }
         forgetPortals()
-        control.withdrawn.subtract(needs.targets.keys)
         let reply = reply
-        let answer = refused.answer
+        var answer = refused.answer
+        answer.changes = withdrawn.compactMap { $0.trace(.done) }
         control.log.notice("a transaction is refused: \(refused.reason)", metadata: refused.request.map { ["request": "\($0)"] } ?? [:])
-        let rest = Countdown { reply(answer) }
-        for effect in withdrawn {
-            // Unless somebody else has deleted it meanwhile.
-            switch effect {
-            case .withdrawTarget(let tid, _): control.addTarget(tid, rest)
-            case .withdrawLogicalUnit(let key): if control.configuration.targets[key.target]?.logicalUnits[key.lun] != nil { control.addLogicalUnit(key, rest) }
-            default: break
-            }
-        }
-    }
-}
-
-extension Effect {
-    /// What it is about, for a reason.
-    fileprivate var subject: String {
-        switch self {
-        case .withdrawTarget(let tid, _): "target \(tid)"
-        case .withdrawLogicalUnit(let key): "logical unit \(key.lun) of target \(key.target)"
-        case .openStore, .endConnection, .listen, .renewPortal, .close, .clearPenalties, .drawSecret: "\(self)"
-        }
+        let rest = Countdown { [answer] in reply(answer) }
+        control.answer(rest)
+        if let holder { control.serving.giveBack(holder, rest) }
     }
 }

@@ -170,6 +170,7 @@ import Testing
         // From the first change on it has its state open.
         try daemon.must("--op update --mode system --name State --value ready")
         let open = ProtocolTests.descriptors(of: daemon.process.pid)
+        let family = daemon.family
         for _ in 0..<(Subject.soaks ? 200 : 15) {
             let rivals = try scripts.map { try daemon.startAdmin(["--transaction", $0]) }
             let ends = rivals.map { $0.wait(seconds: 60) }
@@ -183,13 +184,14 @@ import Testing
             try must("iscsi-inq", daemon.url("rival\(winner)", lun: 20), folder: folder)
             try daemon.must("--op delete --mode target --tid 1")
         }
+        #expect(daemon.family == family, daemon.evidence)
         #expect(eventually(within: 30) { ProtocolTests.descriptors(of: daemon.process.pid) == open }, "\(ProtocolTests.descriptors(of: daemon.process.pid)) descriptors, not \(open)")
     }
 
     @Test("Transactions that race with single changes are whole or refused, and what is served is what is shown", .timeLimit(.minutes(3)))
     func race() throws {
         let daemon = try Daemon.serving(size: 8 << 20)
-        let folder = daemon.folder
+        let (folder, family) = (daemon.folder, daemon.family)
         let (one, other, third) = (try folder.sparseFile("one", size: 16 << 20), try folder.sparseFile("other", size: 32 << 20), try folder.sparseFile("third", size: 64 << 20))
         let build = try folder.write("""
             --op new --mode target --tid 2 -T \(Daemon.iqn("two"))
@@ -233,5 +235,32 @@ import Testing
             return capacity.succeeded && capacity.output.contains("\(size)")
         }
         #expect(try eventually(within: 5) { try agrees() }, "\(daemon.evidence)")
+        // All that time the data process was told nothing that it could not do: it would have been ended, and everybody's sessions with it.
+        #expect(daemon.family == family, daemon.evidence)
+    }
+
+    @Test("While a target is being deleted nobody changes it, and nobody else's sessions end over that")
+    func changedWhileItGoes() throws {
+        let daemon = try Daemon.serving(size: 8 << 20)
+        try daemon.addTarget(2, name: "two")
+        try daemon.addDisk(tid: 2, file: daemon.folder.sparseFile("two", size: 8 << 20))
+        let family = daemon.family
+        let neighbour = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
+        try neighbour.settle()
+        // What takes as long as a command that the store keeps: the process that has to end it.
+        let data = try #require(daemon.child(role: "data"))
+        kill(data, SIGSTOP)
+        defer { kill(data, SIGCONT) }
+        let deletion = try daemon.startAdmin(["--op", "delete", "--mode", "target", "--tid", "2", "--force"])
+        #expect(try eventually(within: 3) { try !daemon.admin(["--op", "update", "--mode", "target", "--tid", "2", "--name", "nop_count", "--value", "0"]).succeeded }, daemon.evidence)
+        for line in ["--op update --mode lu --tid 2 --lun 1 --params product_id=X", "--op new --mode lu --tid 2 --lun 2 --bstype null -b none", "--op delete --mode lu --tid 2 --lun 1"] {
+            let refused = try daemon.admin(line.split(separator: " ").map(String.init))
+            #expect(!refused.succeeded && refused.output.contains("is still active"), "\(refused.evidence)")
+        }
+        #expect(daemon.log.contains("somebody else is changing logical unit 1 of target 2 at this moment; try again"), daemon.evidence)
+        kill(data, SIGCONT)
+        #expect(deletion.wait(seconds: 10).succeeded)
+        #expect(try neighbour.perform(cdb: [0, 0, 0, 0, 0, 0]).status == 0)
+        #expect(daemon.family == family, daemon.evidence)
     }
 }
