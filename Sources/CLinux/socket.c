@@ -124,7 +124,10 @@ static int descriptor_or_error(int fd, int result) {
 
 static int set_option(int fd, int level, int option, int value) { return RESULT(setsockopt(fd, level, option, &value, sizeof value)); }
 
-int linux_listen_tcp(const linux_address *address, int backlog) {
+/// Reno is in every kernel and free for everybody. That it cannot be had is no trouble: it is only slower.
+static void send_unpaced(int fd) { setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4); }
+
+int linux_listen_tcp(const linux_address *address, int backlog, bool unpaced) {
     struct sockaddr_storage storage;
     socklen_t length = to_kernel(address, &storage);
     if (length == 0) return -EAFNOSUPPORT;
@@ -134,17 +137,19 @@ int linux_listen_tcp(const linux_address *address, int backlog) {
     if (result == 0 && storage.ss_family == AF_INET6) result = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     // Without it we do not know who has gone; that is all.
     if (result == 0) set_option(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1);
+    if (unpaced) send_unpaced(fd);
     if (result == 0) result = RESULT(bind(fd, (struct sockaddr *)&storage, length));
     if (result == 0) result = RESULT(listen(fd, backlog));
     return descriptor_or_error(fd, result);
 }
 
-int linux_connect_tcp(const linux_address *address) {
+int linux_connect_tcp(const linux_address *address, bool unpaced) {
     struct sockaddr_storage storage;
     socklen_t length = to_kernel(address, &storage);
     if (length == 0) return -EAFNOSUPPORT;
     int fd = RESULT(socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
     if (fd < 0) return fd;
+    if (unpaced) send_unpaced(fd);
     int result = RESULT(connect(fd, (struct sockaddr *)&storage, length));
     return descriptor_or_error(fd, result == -EINPROGRESS ? 0 : result);
 }

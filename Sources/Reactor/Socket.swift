@@ -64,10 +64,12 @@ public enum Socket {
 
     // MARK: Listening and connecting
 
+    // Within a host there is no link to overrun. A congestion control that paces what is sent (BBR) has it wait for timers there.
+
     /// A TCP listener with SO_REUSEADDR; an IPv6 one takes no IPv4 connections.
     public static func listen(on address: SocketAddress, backlog: Int32 = defaultBacklog) throws(SystemError) -> FileDescriptor {
         var form = address.kernelForm
-        return FileDescriptor(owning: try unsafe check("listen on \(address)", linux_listen_tcp(&form, backlog)))
+        return FileDescriptor(owning: try unsafe check("listen on \(address)", linux_listen_tcp(&form, backlog, address.isLoopback)))
     }
 
     /// An AF_UNIX stream listener; the path must not exist, and its mode is the umask's. A leading 0 byte makes it an abstract
@@ -80,7 +82,7 @@ public enum Socket {
     /// A TCP connection under way: when it is writable, `takeError` tells whether it stands.
     public static func connect(to address: SocketAddress) throws(SystemError) -> FileDescriptor {
         var form = address.kernelForm
-        return FileDescriptor(owning: try unsafe check("connect to \(address)", linux_connect_tcp(&form)))
+        return FileDescriptor(owning: try unsafe check("connect to \(address)", linux_connect_tcp(&form, address.isLoopback)))
     }
 
     /// An AF_UNIX stream connection, blocking.

@@ -43,6 +43,27 @@ struct TCPPair: ~Copyable {
         try Socket.setKeepAlive(pair.server.rawValue, idle: 10, interval: 5, count: 3)
     }
 
+    @Test("what stays within the host is not paced, whatever the host does with what leaves it", arguments: ["127.0.0.1:0", "[::1]:0", "127.8.7.6:0"])
+    func unpaced(host: String) throws {
+        let pair = try TCPPair(host)
+        #expect(try congestionControl(pair.client.rawValue) == "reno" && congestionControl(pair.server.rawValue) == "reno")
+    }
+
+    @Test("what leaves the host goes as the host says")
+    func hostsOwn() throws {
+        let plain = FileDescriptor(owning: socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
+        let listener = try Socket.listen(on: try #require(SocketAddress("0.0.0.0:0")))
+        #expect(try congestionControl(listener.rawValue) == congestionControl(plain.rawValue))
+    }
+
+    private func congestionControl(_ fd: Int32) throws -> String {
+        var name = [CChar](repeating: 0, count: 16)
+        var length = socklen_t(name.count)
+        let result = unsafe getsockopt(fd, Int32(IPPROTO_TCP), TCP_CONGESTION, &name, &length)
+        guard result == 0 else { throw Unexpected(what: "no congestion control: \(errno)") }
+        return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
     @Test("of a peer that has reset its connection the kernel says once more where it was", arguments: ["127.0.0.1:0", "[::1]:0"])
     func gone(host: String) throws {
         let listener = try Socket.listen(on: try #require(SocketAddress(host)))
