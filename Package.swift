@@ -66,7 +66,7 @@ let package = Package(
         room("Access", ["Bytes", "ISCSI", "SCSI", "Model"]),
         room("Audit", ["Bytes", "JSON", "Crypto"]),
         room("Management", ["Bytes", "JSON"]),
-        room("Administration", ["Bytes", "Crypto", "ISCSI", "SCSI", "Model", "Access", "Management"]),
+        room("Administration", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         room("SettingsFile", [yams]),
         room("Logs", ["Reactor", logging]),

@@ -1,5 +1,6 @@
 import Bytes
 import ISCSI
+import JSON
 import Management
 import Model
 
@@ -165,7 +166,7 @@ struct JSONReporter {
         writer.object("identity") { writer in
             writer.field("scsiId", identity.scsiID)
             writer.field("serialNumber", identity.serialNumber)
-            writer.field("naa", identity.naa.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined())
+            writer.field("naa", JSONValue.hexadecimal(identity.naa))
         }
         writer.field("vendor", unit.vendor)
         writer.field("product", unit.product)
@@ -236,6 +237,22 @@ struct JSONReporter {
                 writer.field("md5InClear", authentication.isMD5InClear)
             }
         }
+        if let protection = session.protection { writer.object("tls") { write(protection, to: &$0) } }
+    }
+
+    private func write(_ protection: RuntimeView.Protection, to writer: inout JSONWriter) {
+        var (fingerprint, identity): (String?, String?)
+        switch protection.shown {
+        case .nothing: break
+        case .certificate(let shown): fingerprint = JSONValue.hexadecimal(shown)
+        case .preSharedKey(let shown): identity = escaped(shown, limit: .max)
+        }
+        writer.field("version", protection.version)
+        writer.field("cipher", protection.cipher)
+        writer.field("kernel", protection.isByKernel)
+        writer.field("certificate", fingerprint)
+        writer.field("pskIdentity", identity)
+        writer.field("provenName", protection.provenName?.spelling)
     }
 
     private func write(_ rows: [CommandStatistics], to writer: inout JSONWriter) {

@@ -106,6 +106,7 @@ struct Reporter {
         report.authentication = session.authentication.map {
             "\($0.account), CHAP with \($0.algorithm)\($0.isMutual ? ", mutual" : "")\($0.isMD5InClear ? ", in clear" : "")"
         }
+        report.protection = session.protection?.description
         return report
     }
 

@@ -1,4 +1,6 @@
+import Bytes
 import ISCSI
+import JSON
 import Model
 
 /// What is going on at this moment, as control knows it from its own records and from the other processes.
@@ -59,6 +61,8 @@ public struct RuntimeView: Sendable {
         public var connections: [Connection]
         /// How its initiator has proved who it is; nil: not at all.
         public var authentication: Authentication?
+        /// What TLS does for it; nil: it is in clear.
+        public var protection: Protection?
 
         public init(target: TargetID, tsih: UInt16, initiatorName: ISCSIName, initiatorAlias: [UInt8]? = nil, connections: [Connection]) {
             self.target = target
@@ -81,6 +85,43 @@ public struct RuntimeView: Sendable {
             self.algorithm = algorithm
             self.isMutual = isMutual
             self.isMD5InClear = isMD5InClear
+        }
+    }
+
+    /// What TLS does for a session, and what its initiator has shown by it.
+    public struct Protection: Sendable, CustomStringConvertible {
+        public enum Shown: Sendable {
+            case nothing
+            /// - Parameter fingerprint: SHA-256 of the certificate
+            case certificate(fingerprint: [UInt8])
+            /// - Parameter identity: bytes from outside
+            case preSharedKey(identity: [UInt8])
+        }
+
+        public var version: String
+        public var cipher: String
+        /// Whether the kernel encrypts what is sent.
+        public var isByKernel: Bool
+        public var shown: Shown
+        /// The initiator that it proves to be; nil: the portal does not ask.
+        public var provenName: ISCSIName?
+
+        public init(version: String, cipher: String, isByKernel: Bool, shown: Shown, provenName: ISCSIName?) {
+            self.version = version
+            self.cipher = cipher
+            self.isByKernel = isByKernel
+            self.shown = shown
+            self.provenName = provenName
+        }
+
+        /// For people; what came from outside is escaped.
+        public var description: String {
+            let way = "\(version) \(cipher)\(isByKernel ? " (kernel)" : "")"
+            return switch shown {
+            case .nothing: way
+            case .certificate(let fingerprint): "\(way), certificate \(JSONValue.hexadecimal(fingerprint))"
+            case .preSharedKey(let identity): "\(way), pre-shared key \"\(escaped(identity))\""
+            }
         }
     }
 

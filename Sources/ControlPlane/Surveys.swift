@@ -140,6 +140,7 @@ extension RuntimeView {
             session.authentication = record.proof.map {
                 Authentication(account: $0.account, algorithm: $0.algorithm, isMutual: $0.isMutual, isMD5InClear: $0.isMD5InClear)
             }
+            session.protection = record.evidence?.report(record.channel)
             return session
         }
         let targets = Dictionary(uniqueKeysWithValues: served.map { ($0.tsih, $0.record.tid) })

@@ -1,3 +1,6 @@
+import Access
+import Administration
+import Bytes
 import Door
 import Logging
 import Model
@@ -9,18 +12,33 @@ package struct TLSEvidence: Hashable, Sendable {
     /// The portal's number.
     let portal: UInt32
     let shown: PortalMaterial.Shown
+    private let version: String
+    private let cipher: String
+    private let isByKernel: Bool
     /// Version and cipher suite, for people.
-    let protection: String
+    var protection: String { "\(version) \(cipher)\(isByKernel ? " (kernel)" : "")" }
 
     init(portal: UInt32, peer: TLSPeer) {
         self.portal = portal
-        protection = "\(peer.version.rawValue) \(peer.cipher)\(peer.usesKernelTLS ? " (kernel)" : "")"
+        (version, cipher, isByKernel) = (peer.version.rawValue, escaped(peer.cipher.utf8), peer.usesKernelTLS)
         shown =
             switch peer.identity {
             case .nobody: .nothing
             case .certificate(let fingerprint, let uris, _, _): .certificate(fingerprint: fingerprint, uris: uris)
             case .preSharedKey(let identity): .preSharedKey(identity: identity)
             }
+    }
+
+    /// For reports.
+    /// - Parameter channel: what it means
+    func report(_ channel: Channel) -> RuntimeView.Protection {
+        let shown: RuntimeView.Protection.Shown =
+            switch shown {
+            case .nothing: .nothing
+            case .certificate(let fingerprint, _): .certificate(fingerprint: fingerprint)
+            case .preSharedKey(let identity): .preSharedKey(identity: identity)
+            }
+        return RuntimeView.Protection(version: version, cipher: cipher, isByKernel: isByKernel, shown: shown, provenName: channel.provenName)
     }
 }
 

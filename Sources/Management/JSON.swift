@@ -124,7 +124,7 @@ public struct JSONWriter: Sendable {
 /// |---|---|
 /// | `--mode system --op show` | `system`: `version`, `state` (`ready`, `offline`), `debug`, `backingStores` [string], `deviceTypes` [string], `discoveryAccounts` (accounts), `hindrance`, `limits` {name: value as text}, `audit` (there if a trail is kept): `directory`, `trouble`, `networkTrouble`; `penalties`: `sourcesWaiting`, `sourcesRemembered`, `refusedConnections`, `refusedAnswers` |
 /// | `--mode target --op show` | `targets` [target], with `--tid` the one |
-/// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `authentication` (as of a session), `address`] |
+/// | `--mode connection --op show` | `connections` [`tid`, `sid`, `cid`, `initiatorName`, `initiatorAlias`, `authentication` and `tls` (as of a session), `address`] |
 /// | `--mode account --op show` | `accounts` [`tenant`, `name`, `secrets`: how many are live] |
 /// | `--mode account --op generate` | `account`: `name`, `secret` |
 /// | `--mode portal --op show` | `portals` [portal] |
@@ -141,7 +141,7 @@ public struct JSONWriter: Sendable {
 /// |---|---|
 /// | target | `tid`, `name`, `tenant`, `state`, `nopInterval`, `nopCount`, `requireMutualCHAP` and `requireTLS` (true or false), `parameters` {iSCSI key: value as text}, `sessions` [session], `logicalUnits` [logical unit], `accounts` (accounts), `rules`: `addresses` [string], `names` [string], `masks` [`address` or `name`, `luns` as `--luns` takes them] of the rules that do not show everything |
 /// | portal | `address`, `port`, `groupTag`, `open` (whether somebody listens), `advertise` (`ADDRESS:PORT`), `tls` (`null` in clear): `policy`, `clientAuth` (`none`, `optional`, `required`), the paths `certificate`, `key`, `clientCA`, `crl`, `clientMap`, `pskFile`, `certificateExpires` (seconds since 1970), and `failedHandshakes` {cause: how many since the portal is open} |
-/// | session | `sid`, `initiatorName`, `initiatorAlias`, `authentication` (only if there is any: `account`, `algorithm`, `mutual`, `md5InClear`), `connections` [`cid`, `address`] |
+/// | session | `sid`, `initiatorName`, `initiatorAlias`, `authentication` (only if there is any: `account`, `algorithm`, `mutual`, `md5InClear`), `tls` (only if it came through TLS: `version`, `cipher`, `kernel` (whether it encrypts what is sent), what the initiator has shown: the SHA-256 of its `certificate` in hexadecimal digits or its `pskIdentity`, and the `provenName` that this stands for, each `null` if there is none), `connections` [`cid`, `address`] |
 /// | logical unit | `lun`, `type` (`disk`, `controller`), `identity`: `scsiId`, `serialNumber`, `naa` (hexadecimal digits), `vendor`, `product`, `revision`; `size`, `blockSize`, `online`, `removable`, `preventRemoval`, `readOnly`, `softwareWriteProtected`, `thinProvisioning`, `flushFailed`, `backingStore`: `type`, `path`, `flags` [string] |
 /// | accounts | `incoming` [string], `outgoing`, `initiators` [`account`, `initiator`] of those that are for one initiator |
 /// | statistics | `tid`, `lun`, `sid`, `reads` and `writes`: `submittedBytes`, `submittedCommands`, `doneBytes`, `doneCommands`; `errors` |
@@ -151,7 +151,7 @@ public struct JSONWriter: Sendable {
 /// (cipher, group or signature scheme), `noIdentity` (neither certificate nor pre-shared key), `certificate` (not believed),
 /// `preSharedKey` (unknown or wrong), `notSigned` (by us), `alert` (the peer refused us), `protocol`.
 ///
-/// `initiatorAlias` is what the initiator says of itself: all but printable ASCII, and the backslash, is written `\xNN` in it. In
+/// `initiatorAlias` is what the initiator says of itself: all but printable ASCII, and the backslash, is written `\xNN` in it, and in `pskIdentity`. In
 /// `path`, only bytes that are no UTF-8, and the backslash, are.
 public enum JSONSchema {
     public static let version = 1

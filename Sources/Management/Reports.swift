@@ -61,6 +61,7 @@ public struct TargetReport: Sendable {
             text.line(2, "I_T nexus: \(session.tsih)")
             text.line(3, "Initiator: \(session.initiatorName) alias: \(session.alias ?? "none")")
             if let authentication = session.authentication { text.line(3, "Account: \(authentication)") }
+            if let protection = session.protection { text.line(3, "TLS: \(protection)") }
             for connection in session.connections {
                 text.line(3, "Connection: \(connection.cid)")
                 text.line(4, "IP Address: \(connection.address)")
@@ -84,6 +85,8 @@ public struct SessionReport: Sendable {
     public var connections: [Connection]
     /// By which account and how; shown only if there is any, since tgt has no such line.
     public var authentication: String?
+    /// What TLS does for it and what was shown by it; shown only if there is any, too.
+    public var protection: String?
 
     public struct Connection: Sendable {
         public var cid: UInt16

@@ -338,6 +338,35 @@ import Testing
         #expect(again.output.contains("RENEGOTIATING") && again.output.contains("no renegotiation"), "\(again.evidence)")
     }
 
+    @Test("What TLS does for a session and who has shown what by it is told of it, and of one in clear there is nothing", arguments: Way.allCases)
+    func shownOfSession(way: Way) throws {
+        let rig = try Rig(way)
+        try rig.connect(.connector)
+        let secure = try Initiator.login(port: rig.clear, target: Daemon.iqn("disk"), name: Self.name)
+        let clear = try Initiator.login(port: rig.daemon.port, target: Daemon.iqn("disk"), name: Self.stranger)
+        try secure.settle()
+        try clear.settle()
+        let proof: (text: String, json: String)
+        switch way {
+        case .serverCertificate: proof = ("", #""certificate":null,"pskIdentity":null,"provenName":null"#)
+        case .mutual:
+            let line = try must("openssl", "x509", "-in", rig.initiator.certificate, "-noout", "-fingerprint", "-sha256", folder: rig.folder)
+            let print = line.split(separator: "=")[1].prefix(95).filter { $0 != ":" }.lowercased()
+            proof = (", certificate \(print)", #""certificate":"\#(print)","pskIdentity":null,"provenName":"\#(Self.name)""#)
+        case .preSharedKey:
+            let identity = rig.folder.text(of: rig.initiator.preSharedKey).prefix { $0 != ":" }
+            proof = (", pre-shared key \"\(identity)\"", #""certificate":null,"pskIdentity":"\#(identity)","provenName":"\#(Self.name)""#)
+        }
+        let text = try rig.daemon.must("--op show --mode target")
+        let lines = text.split(separator: "\n").filter { $0.contains("TLS:") }
+        #expect(lines == ["            TLS: TLSv1.3 TLS_AES_128_GCM_SHA256\(proof.text)"], "\(text)")
+        let tls = #""tls":{"version":"TLSv1.3","cipher":"TLS_AES_128_GCM_SHA256","kernel":false,\#(proof.json)}"#
+        for mode in ["--mode target", "--mode conn --tid 1"] {
+            let json = try rig.daemon.must("--op show --json \(mode)")
+            #expect(json.components(separatedBy: tls).count == 2 && json.components(separatedBy: #""tls""#).count == 2, "\(json)")
+        }
+    }
+
     @Test("A portal of the settings file serves; whom the mapping file names is who a certificate is for")
     func settingsFile() throws {
         let authority = try Authority()
