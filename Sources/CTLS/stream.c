@@ -135,9 +135,11 @@ static void make_method(void) {
     method = made;
 }
 
+// KeyUpdate (RFC 8446 §4.6.3): a type, three bytes of length, and whether the other side is to change its key, too.
 static void count_key_updates(int is_sent, int version, int type, const void *bytes, size_t count, SSL *connection, void *stream) {
     if (!is_sent && type == SSL3_RT_HANDSHAKE && count > 0 && *(const unsigned char *)bytes == SSL3_MT_KEY_UPDATE) {
         ((tls_stream *)stream)->key_updates += 1;
+        if (count > 4 && ((const unsigned char *)bytes)[4] == SSL_KEY_UPDATE_REQUESTED) ((tls_stream *)stream)->is_asked_for_fresh_key = true;
     }
 }
 

@@ -266,6 +266,7 @@ final class SessionConnection: EventHandler, TurnHandler {
         session.end(reason)
         endReason = endReason ?? reason
         reactor.loop.remove(connection.number)
+        if let failure = connection.secure?.failure, failure.cause != .closed { reactor.shared.log.notice("session \(tsih) ends: \(failure)") }
         self.connection = nil
         connection.close()
         unread = nil

@@ -57,6 +57,8 @@ public enum TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
     case timedOut
     /// The other side gave up and says why (RFC 8446 §6.2).
     case alert(UInt8)
+    /// The other side asks that we take a fresh key (RFC 8446 §4.6.3), and the kernel encrypts (kTLS), which cannot.
+    case kernelKeepsKey
     /// It breaks the rules of TLS: OpenSSL's reason.
     case protocolError(String)
 
@@ -79,6 +81,7 @@ public enum TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
         case .notSigned: "the private key's owner did not sign"
         case .timedOut: "it was not over in time"
         case .alert(let number): "the other side refused: \(Self.alerts[number] ?? "alert \(number)")"
+        case .kernelKeepsKey: "the other side asks for a fresh key, which the kernel, who encrypts for us, cannot take; it may connect again"
         case .protocolError(let reason): "not valid TLS: \(reason)"
         }
     }
@@ -101,7 +104,8 @@ public enum TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
         case .notSigned: .notSigned
         case .timedOut: .timedOut
         case .alert: .alert
-        case .protocolError: .protocolError
+        // Not in a handshake, of which alone there is a count.
+        case .kernelKeepsKey, .protocolError: .protocolError
         }
     }
 

@@ -107,11 +107,13 @@ public enum HandshakeStep: Sendable {
 
     // What tests have a peer do.
     func speakOnlyTLS12() { _ = unsafe SSL_ctrl(connection, SSL_CTRL_SET_MAX_PROTO_VERSION, Int(TLS1_2_VERSION), nil) }
-    func requestFreshKeys() {
+    /// - Parameter ofBoth: the other side is asked for one, too
+    func takeFreshKey(ofBoth: Bool = true) {
         begin(receives: 0)
-        _ = unsafe SSL_key_update(connection, SSL_KEY_UPDATE_REQUESTED) == 1 && SSL_do_handshake(connection) == 1
+        _ = unsafe SSL_key_update(connection, ofBoth ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED) == 1 && SSL_do_handshake(connection) == 1
         end()
     }
+    func behaveAsIfTheKernelSent() { unsafe stream.pointee.is_kernel_sending = true }
 
     // MARK: Handshake
 
@@ -249,17 +251,16 @@ public enum HandshakeStep: Sendable {
             result = unsafe isPeek ? SSL_peek_ex(connection, start + taken, room - taken, &count) : SSL_read_ex(connection, start + taken, room - taken, &count)
             if result == 1 { taken += count }
         }
-        guard result != 1 else {
-            isDrained = !isPeek && !holdsInput
-            return .received(taken)
+        isDrained = result != 1 || !isPeek && !holdsInput
+        if result != 1 {
+            switch unsafe SSL_get_error(connection, result) {
+            // To receive never waits for sending: a fresh key is confirmed when something is sent next.
+            case SSL_ERROR_WANT_READ: break
+            case SSL_ERROR_ZERO_RETURN: state = .ended
+            case let error: _ = breakOff(error)
+            }
         }
-        isDrained = true
-        switch unsafe SSL_get_error(connection, result) {
-        // To receive never waits for sending: a fresh key is confirmed when something is sent next.
-        case SSL_ERROR_WANT_READ: checkKeyUpdates()
-        case SSL_ERROR_ZERO_RETURN: state = .ended
-        case let error: _ = breakOff(error)
-        }
+        checkKeyUpdates()
         switch state {
         case .established: return taken > 0 ? .received(taken) : .wouldBlock
         default:
@@ -272,10 +273,16 @@ public enum HandshakeStep: Sendable {
         }
     }
 
-    /// A flood of fresh keys is all work for nobody's data.
+    /// A flood of fresh keys is all work for nobody's data. And a fresh key of ours is due before the next data (RFC 8446 §4.6.3), but
+    /// the kernel keeps the one that OpenSSL gave it: with that the other side could decrypt nothing more.
     private func checkKeyUpdates() {
+        guard case .established = state else { return }
         let (updates, received) = unsafe (stream.pointee.key_updates, stream.pointee.received)
         if updates > Self.spareKeyUpdates + received >> 20 { state = .broken(.protocolError("too many key updates")) }
+        if unsafe stream.pointee.is_kernel_sending && stream.pointee.is_asked_for_fresh_key {
+            sayGoodbye()
+            state = .broken(.kernelKeepsKey)
+        }
     }
 
     /// Encrypts and sends from the front of `queue` what the kernel takes, and takes it out of the queue.
@@ -341,10 +348,15 @@ public enum HandshakeStep: Sendable {
 
     /// Tells the other side that nothing more comes (RFC 8446 §6.1), if the socket takes it now.
     public func finish() {
-        guard case .established = state, !isFinished else { return }
-        isFinished = true
+        guard case .established = state else { return }
         begin(receives: 0)
         defer { end() }
+        sayGoodbye()
+    }
+
+    private func sayGoodbye() {
+        guard !isFinished else { return }
+        isFinished = true
         _ = unsafe SSL_shutdown(connection)
         ERR_clear_error()
     }

@@ -228,7 +228,7 @@ final class Rig {
 final class Client {
     private var socket: FileDescriptor?
     /// nil: in clear.
-    private let secure: SecureConnection?
+    let secure: SecureConnection?
     private let pool = BufferPool(budget: 16 << 20)
     private var cmdSN: UInt32 = 1
     private var tag: UInt32 = 1

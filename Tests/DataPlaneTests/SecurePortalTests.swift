@@ -4,10 +4,10 @@ import Door
 import ISCSI
 import Reactor
 import SCSI
-import TLS
 import Testing
 
 @testable import DataPlane
+@testable import TLS
 
 /// Data's end of a door for logins, with the test at control's.
 private final class SecureRig {
@@ -117,6 +117,23 @@ private final class SecureRig {
             for _ in 0..<20 { try #require(client.pdu()?[3] == 0) }
         }
         #expect(try rig.rig.bytes("disk", block: 199) == [UInt8](repeating: 199, count: 512))
+    }
+
+    @Test("An initiator takes fresh keys, and asks for ours, while its commands are under way")
+    func freshKeys() throws {
+        let rig = try SecureRig()
+        let client = try rig.connect()
+        try rig.logIn(client, tsih: 7)
+        try client.begin()
+        let keys = try #require(client.secure)
+        for start in stride(from: 0, to: 200, by: 20) {
+            for block in start..<start + 20 {
+                client.command(Client.write(UInt8(block)), writes: [UInt8](repeating: UInt8(block), count: 512))
+                if block % 20 == 5 { keys.takeFreshKey(ofBoth: block % 40 == 5) }
+            }
+            for _ in 0..<20 { try #require(client.pdu()?[3] == 0) }
+        }
+        for block in stride(from: 0, to: 200, by: 13) { #expect(try rig.rig.bytes("disk", block: block) == [UInt8](repeating: UInt8(block), count: 512)) }
     }
 
     @Test("Another session of the same initiator port takes the place of the first, through TLS as in clear")

@@ -338,6 +338,56 @@ import Testing
         #expect(again.output.contains("RENEGOTIATING") && again.output.contains("no renegotiation"), "\(again.evidence)")
     }
 
+    @Test("A session of elsewhere that allows early data gets nowhere: it is not resumed, what was sent early is refused and not heard")
+    func earlyData() throws {
+        let rig = try Rig(.mutual)
+        let elsewhere = try Ports.next()
+        let shown = ["-cert", rig.initiator.certificate, "-key", rig.initiator.key, "-CAfile", rig.authority.certificate]
+        let server = try Running(
+            ["openssl", "s_server", "-accept", "127.0.0.1:\(elsewhere)", "-cert", rig.portal.certificate, "-key", rig.portal.key, "-early_data", "-tls1_3", "-quiet"], folder: rig.folder)
+        defer { server.kill() }
+        #expect(eventually(within: 10) { !Wire.isFree(port: elsewhere) }, "\(server.output)")
+        func client(_ port: Int, _ words: String) throws -> String {
+            let line = "sleep 2 | openssl s_client -connect 127.0.0.1:\(port) -tls1_3 \(shown.joined(separator: " ")) \(words)"
+            let finished = try run("sh", "-c", line, folder: rig.folder, seconds: 20)
+            return "\(finished.output)\(finished.evidence)"
+        }
+        // From ours there is no session to keep.
+        let (ours, theirs) = (rig.folder.path("ours"), rig.folder.path("theirs"))
+        #expect(try client(rig.port, "-sess_out \(ours)").contains("Verify return code: 0"))
+        #expect(!FileManager.default.fileExists(atPath: ours))
+        #expect(try client(elsewhere, "-sess_out \(theirs)").contains("Max Early Data: 16384"))
+        // There it is as good as it looks.
+        let login = rig.folder.path("login")
+        let request = Initiator.loginRequest(keys: ["InitiatorName=\(Self.name)", "SessionType=Discovery", "MaxRecvDataSegmentLength=65536"]).bytes
+        try Data(request).write(to: URL(fileURLWithPath: login))
+        #expect(try client(elsewhere, "-sess_in \(theirs) -sess_out \(theirs) -early_data \(login)").contains("Early data was accepted"))
+        let refused = try client(rig.port, "-sess_in \(theirs) -early_data \(login)")
+        #expect(refused.contains("Early data was rejected") && refused.contains("New, TLSv1.3") && refused.contains("Verify return code: 0"), "\(refused)")
+        #expect(!refused.contains("MaxRecvDataSegmentLength"), "what was sent early is answered")
+        // Sent when it may be, the same is.
+        let heard = try run("sh", "-c", "(sleep 1; cat \(login); sleep 2) | openssl s_client -connect 127.0.0.1:\(rig.port) \(shown.joined(separator: " "))", folder: rig.folder, seconds: 20)
+        #expect("\(heard.output)".contains("MaxRecvDataSegmentLength"), "\(heard.evidence)\n\(rig.daemon.log.suffix(2000))")
+    }
+
+    @Test("An initiator's TLS takes fresh keys, asking for ours or not, and the session goes on", arguments: ["K", "k"])
+    func freshKeys(letter: String) throws {
+        let rig = try Rig(.mutual)
+        var ping = [UInt8](repeating: 0, count: 48)
+        let payload = Array("still here  ".utf8)
+        (ping[0], ping[1], ping[7], ping[19]) = (0x40, 0x80, UInt8(payload.count), 9)
+        for index in 20..<24 { ping[index] = 0xff }
+        for (name, bytes) in [("login", Initiator.loginRequest(keys: ["InitiatorName=\(Self.name)", "SessionType=Normal", "TargetName=\(Daemon.iqn("disk"))"]).bytes), ("ping", ping + payload)] {
+            try Data(bytes).write(to: URL(fileURLWithPath: rig.folder.path(name)))
+        }
+        let (login, ping1) = (rig.folder.path("login"), rig.folder.path("ping"))
+        let shown = "-cert \(rig.initiator.certificate) -key \(rig.initiator.key) -CAfile \(rig.authority.certificate)"
+        let steps = "sleep 1; cat \(login); sleep 1; for i in 1 2 3; do echo \(letter); sleep 0.5; cat \(ping1); sleep 0.5; done"
+        let finished = try run("sh", "-c", "(\(steps)) | openssl s_client -connect 127.0.0.1:\(rig.port) -tls1_3 \(shown)", folder: rig.folder, seconds: 20)
+        let answers = "\(finished.output)".components(separatedBy: "still here").count - 1
+        #expect("\(finished.output)\(finished.evidence)".contains("KEYUPDATE") && answers == 3, "\(answers) answers; \(finished.evidence)\n\(rig.daemon.log.suffix(2000))")
+    }
+
     @Test("What TLS does for a session and who has shown what by it is told of it, and of one in clear there is nothing", arguments: Way.allCases)
     func shownOfSession(way: Way) throws {
         let rig = try Rig(way)

@@ -188,7 +188,7 @@ import Testing
     @Test("Fresh keys are taken and confirmed; a flood of them ends the connection", arguments: [1, 15, 100])
     func keyUpdates(count: Int) throws {
         let pair = try pair()
-        for _ in 0..<count { pair.client.requestFreshKeys() }
+        for _ in 0..<count { pair.client.takeFreshKey() }
         let isFlood = count > Int(SecureConnection.spareKeyUpdates)
         if !isFlood {
             #expect(try carry(pattern(100_000), from: pair.client, to: pair.server) == pattern(100_000))
@@ -201,12 +201,65 @@ import Testing
         }
     }
 
+    @Test("Either side takes fresh keys in the middle of what goes both ways, asking the other for one or not")
+    func keyUpdatesInTraffic() throws {
+        let pair = try pair(on: Wire(isTCP: true))
+        let bytes = pattern(300_000)
+        for round in 0..<12 {
+            // Half of it is on its way when the key changes.
+            var (toServer, toClient) = (OutputQueue(bytes), OutputQueue(bytes))
+            _ = (pair.client.send(&toServer), pair.server.send(&toClient))
+            (round % 2 == 0 ? pair.client : pair.server).takeFreshKey(ofBoth: round % 3 != 0)
+            var (atServer, atClient): ([UInt8], [UInt8]) = ([], [])
+            var room = [UInt8](repeating: 0, count: 50_000)
+            func move(_ queue: inout OutputQueue, _ sender: SecureConnection, _ receiver: SecureConnection, _ arrived: inout [UInt8]) throws {
+                if !queue.isEmpty, case .closed(let error) = sender.send(&queue) { throw error }
+                switch receiver.receive(into: &room, 0..<room.count) {
+                case .received(let count): arrived += room[..<count]
+                case .wouldBlock: break
+                case .closed: throw Unexpected(description: "closed: \(receiver.failure as Any)")
+                }
+            }
+            let end = ContinuousClock.now + .seconds(20)
+            while atServer.count < bytes.count || atClient.count < bytes.count {
+                try move(&toServer, pair.client, pair.server, &atServer)
+                try move(&toClient, pair.server, pair.client, &atClient)
+                if ContinuousClock.now > end { throw Unexpected(description: "it stands still") }
+            }
+            #expect(atServer == bytes && atClient == bytes)
+        }
+    }
+
+    @Test("Where the kernel encrypts, a fresh key is not to be had: what came before is taken, then the connection ends with a goodbye")
+    func keyUpdateWithKernel() throws {
+        let pair = try pair()
+        pair.server.behaveAsIfTheKernelSent()
+        // The other side's own key is nothing to the kernel.
+        pair.client.takeFreshKey(ofBoth: false)
+        #expect(try carry(pattern(100_000), from: pair.client, to: pair.server) == pattern(100_000))
+        #expect(try carry(pattern(100_000), from: pair.server, to: pair.client) == pattern(100_000))
+        var queue = OutputQueue([1, 2, 3])
+        _ = pair.client.send(&queue)
+        pair.client.takeFreshKey()
+        queue = OutputQueue([4, 5, 6])
+        _ = pair.client.send(&queue)
+        var room = [UInt8](repeating: 0, count: 100)
+        guard case .received(6) = pair.server.receive(into: &room, 0..<100) else { throw Unexpected(description: "what came before is lost") }
+        #expect(room[..<6] == [1, 2, 3, 4, 5, 6] && !pair.server.isDrained)
+        queue = OutputQueue([7])
+        guard case .closed = pair.server.send(&queue) else { throw Unexpected(description: "it sends with the old key") }
+        guard case .closed(_?) = pair.server.receive(into: &room, 0..<100) else { throw Unexpected(description: "it goes on") }
+        #expect(pair.server.failure == .kernelKeepsKey && "\(TLSFailure.kernelKeepsKey)".contains("the kernel"))
+        guard case .closed(nil) = pair.client.receive(into: &room, 0..<100) else { throw Unexpected(description: "there is no goodbye") }
+        #expect(pair.client.failure == nil)
+    }
+
     @Test("Fresh keys that are asked for while the output is full are taken at once and confirmed later")
     func keyUpdateBehindOutput() throws {
         let pair = try pair(on: Wire(buffer: 1))
         var queue = OutputQueue(pattern(1_000_000))
         while case .done = pair.server.send(&queue) { queue.append(copying: pattern(100_000).span) }
-        pair.client.requestFreshKeys()
+        pair.client.takeFreshKey()
         #expect(try carry([7], from: pair.client, to: pair.server) == [7])
         // The other side reads again, and everything goes on.
         var room = [UInt8](repeating: 0, count: 100_000)

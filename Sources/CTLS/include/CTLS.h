@@ -42,6 +42,8 @@ typedef struct {
     bool output_is_full, input_is_empty;
     /// The kernel encrypts what is sent (kTLS).
     bool is_kernel_sending;
+    /// The other side has asked, once at least, that we encrypt with a fresh key.
+    bool is_asked_for_fresh_key;
     /// errno of what ended the connection; 0: nothing.
     int error;
     /// What was received beyond what OpenSSL asked for: `ahead_count` bytes from `ahead_start` on. NULL while there is nothing.
