@@ -78,6 +78,10 @@ static ssize_t receive(tls_stream *stream, void *bytes, size_t count) {
 static int stream_read(BIO *bio, char *bytes, int count) {
     tls_stream *stream = stream_of(bio);
     BIO_clear_retry_flags(bio);
+    if (stream->updates_left < 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
     if (stream->ahead_count > 0) {
         size_t taken = stream->ahead_count < (size_t)count ? stream->ahead_count : (size_t)count;
         memcpy(bytes, stream->ahead + stream->ahead_start, taken);
@@ -139,6 +143,7 @@ static void make_method(void) {
 static void count_key_updates(int is_sent, int version, int type, const void *bytes, size_t count, SSL *connection, void *stream) {
     if (!is_sent && type == SSL3_RT_HANDSHAKE && count > 0 && *(const unsigned char *)bytes == SSL3_MT_KEY_UPDATE) {
         ((tls_stream *)stream)->key_updates += 1;
+        ((tls_stream *)stream)->updates_left -= 1;
         if (count > 4 && ((const unsigned char *)bytes)[4] == SSL_KEY_UPDATE_REQUESTED) ((tls_stream *)stream)->is_asked_for_fresh_key = true;
     }
 }
@@ -159,9 +164,10 @@ int tls_stream_attach(SSL *connection, tls_stream *stream) {
     return 1;
 }
 
-void tls_stream_begin(tls_stream *stream, int receives) {
+void tls_stream_begin(tls_stream *stream, int receives, int updates) {
     stream->more_follows = stream->output_is_full = stream->input_is_empty = false;
     stream->receives_left = receives;
+    stream->updates_left = updates;
 }
 
 void tls_stream_end(tls_stream *stream) {

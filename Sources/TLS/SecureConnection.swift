@@ -20,10 +20,14 @@ public enum HandshakeStep: Sendable {
 @safe public final class SecureConnection: @unchecked Sendable {
     /// Calls to receive within one `receive`: others have their turn then.
     static let receivesPerTurn: Int32 = 32
+    /// Records that are decrypted within one `receive`, however short they are.
+    static let recordsPerTurn = 128
     /// Bytes of a record (RFC 8446 §5.1).
     public static let recordSize = 16384
     /// Fresh keys (RFC 8446 §4.6.3) that the other side may ask for, beside one for each MiB it sends.
     static let spareKeyUpdates: UInt64 = 16
+    /// Of them, those that are taken within one `receive`.
+    static let keyUpdatesPerTurn: Int32 = 16
 
     private let connection: OpaquePointer
     private let stream: UnsafeMutablePointer<tls_stream>
@@ -245,13 +249,16 @@ public enum HandshakeStep: Sendable {
         begin(receives: Self.receivesPerTurn)
         defer { end() }
         var taken = 0
+        var reads = 0
         var result: Int32 = 1
-        while result == 1, taken < room, !isPeek || taken == 0 {
+        while result == 1, taken < room, !isPeek || taken == 0, reads < Self.recordsPerTurn {
             var count = 0
+            reads += 1
             result = unsafe isPeek ? SSL_peek_ex(connection, start + taken, room - taken, &count) : SSL_read_ex(connection, start + taken, room - taken, &count)
             if result == 1 { taken += count }
         }
-        isDrained = result != 1 || !isPeek && !holdsInput
+        // Part of a record may lie in OpenSSL: that is nothing to go on with. Many fresh keys alone leave something in front of it.
+        isDrained = result == 1 ? !isPeek && !holdsInput : unsafe stream.pointee.ahead_count == 0
         if result != 1 {
             switch unsafe SSL_get_error(connection, result) {
             // To receive never waits for sending: a fresh key is confirmed when something is sent next.
@@ -461,7 +468,7 @@ public enum HandshakeStep: Sendable {
 
     /// Before each use of OpenSSL with the socket; `tls_stream_end` comes after.
     private func begin(receives: Int32) {
-        unsafe tls_stream_begin(stream, receives)
+        unsafe tls_stream_begin(stream, receives, Self.keyUpdatesPerTurn)
         ERR_clear_error()
     }
 

@@ -185,6 +185,29 @@ import Testing
         #expect(plain == [UInt8](repeating: 0, count: 2000))
     }
 
+    @Test("However short its records are, one receive takes some of them, and says that there are more")
+    func shortRecords() throws {
+        let pair = try pair(on: Wire(isTCP: true))
+        try Socket.setNoDelay(pair.wire.client)
+        for byte in 0..<400 {
+            var queue = OutputQueue([UInt8(truncatingIfNeeded: byte)])
+            guard case .done = pair.client.send(&queue) else { throw Unexpected(description: "a byte does not fit") }
+        }
+        usleep(20000)
+        var all: [UInt8] = []
+        var room = [UInt8](repeating: 0, count: 4096)
+        while all.count < 400 {
+            guard case .received(let count) = pair.server.receive(into: &room, 0..<4096) else { throw Unexpected(description: "\(all.count) bytes came") }
+            #expect(count <= SecureConnection.recordsPerTurn)
+            all += room.prefix(count)
+            // The socket is empty after a receive or two: without this nobody would come back for the rest.
+            if all.count < 250 { #expect(!pair.server.isDrained) }
+        }
+        #expect(all == (0..<400).map { UInt8(truncatingIfNeeded: $0) })
+        guard case .wouldBlock = pair.server.receive(into: &room, 0..<4096) else { throw Unexpected(description: "there is more") }
+        #expect(pair.server.isDrained)
+    }
+
     @Test("Fresh keys are taken and confirmed; a flood of them ends the connection", arguments: [1, 15, 100])
     func keyUpdates(count: Int) throws {
         let pair = try pair()

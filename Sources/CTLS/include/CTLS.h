@@ -38,6 +38,8 @@ typedef struct {
     bool more_follows;
     /// How many times it may still receive: then it says "later", though there may be more in the socket.
     int receives_left;
+    /// How many fresh keys of the other side may come in this use: then it says "later", too, whatever has been received.
+    int updates_left;
     /// The socket took or gave less than it could have: no use in asking again before epoll has told.
     bool output_is_full, input_is_empty;
     /// The kernel encrypts what is sent (kTLS).
@@ -57,8 +59,8 @@ typedef struct {
 
 /// Lays a connection over `stream`, which must outlive it. The descriptor is never closed. 1, or 0: no memory.
 int tls_stream_attach(SSL *connection, tls_stream *stream);
-/// Before each use of the connection: it may receive so many times, and send until the socket is full.
-void tls_stream_begin(tls_stream *stream, int receives);
+/// Before each use of the connection: it may receive so many times, take so many fresh keys, and send until the socket is full.
+void tls_stream_begin(tls_stream *stream, int receives, int updates);
 /// After each use: an idle connection keeps no memory.
 void tls_stream_end(tls_stream *stream);
 
