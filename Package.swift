@@ -105,7 +105,7 @@ let package = Package(
         tests("DoorTests", ["Door", "Bytes", "Crypto", "TLS", "ISCSI", "Reactor", "SCSI"]),
         tests("ControlPlaneTests", ["ControlPlane", "PAM", "Administration", "Management", "TLS", "Access", "Issuing", "Crypto", "Reactor", "SettingsFile", "Door", "ISCSI", "Model", logging]),
         tests("ConnectorTests", ["Connector", "Bytes", "Crypto", "Reactor", "SettingsFile", logging]),
-        tests("DataPlaneTests", ["DataPlane", "Crypto", "TLS", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
+        tests("DataPlaneTests", ["DataPlane", "Issuing", "Crypto", "TLS", "Door", "Reactor", "Storage", "Medium", "Bytes", "ISCSI", "SCSI", logging]),
         tests("TargetTests", ["Target", "ISCSI", "SCSI", "Medium", "Bytes"]),
         tests("CryptoTests", ["Crypto", "Issuing", "CCRC32C"]),
         .target(name: "Issuing", dependencies: ["Crypto", "Reactor"], path: "Tests/Issuing", swiftSettings: house),

@@ -294,6 +294,9 @@ public final class DataProcess {
             let service = try LoginService(loop: loop, door: door, options: loginOptions, handshakes: try Handshakes(), log: log)
             service.onReplacement = { [unowned self] portal, context in
                 for reactor in reactors { reactor.post(.replaced(portal: portal, context)) }
+                for beginning in pending.values where beginning.connection.portal == portal && !beginning.connection.isStillTrusted(by: context) {
+                    withdraw(beginning, .authenticationFailure)
+                }
             }
             logins = service
         } catch {
@@ -345,6 +348,8 @@ public final class DataProcess {
             earlier.beginning.revoke()
             return beginning.target.reinstate(beginning.name, whenGone: {})
         }
+        // What its portal accepts may have been replaced while it was on its way to a reactor that could not begin it.
+        guard logins?.trusts(beginning.connection) ?? true else { return withdraw(beginning, .authenticationFailure) }
         pending[beginning.nexus] = nil
         let reactor = load.indices.min { load[$0] < load[$1] } ?? 0
         load[reactor] += 1

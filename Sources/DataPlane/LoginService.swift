@@ -124,12 +124,9 @@ public final class LoginService {
 
     /// What a portal presents and accepts: from now on for whoever connects, and for whoever is connected as far as it is trusted.
     private func secure(_ portal: UInt32, _ part: [UInt8], isLast: Bool) {
-        parts[portal, default: []] += part
-        guard let questions, let bytes = parts[portal], bytes.count <= MaterialParts.most, isLast else {
-            if isLast || questions == nil { parts[portal] = nil }
-            return
-        }
-        parts[portal] = nil
+        let bytes = parts.removeValue(forKey: portal).map { $0 + part } ?? part
+        guard let questions, bytes.count <= MaterialParts.most else { return log.error("what a portal with TLS presents is too long, or not for this process") }
+        guard isLast else { return parts[portal] = bytes }
         do {
             let context = try questions.context(portal: portal, try MaterialParts.material(bytes))
             contexts[portal] = context
@@ -143,8 +140,8 @@ public final class LoginService {
         }
     }
 
-    /// Whether what its peer has shown is what its portal accepts now.
-    func trusts(_ connection: LoginConnection) -> Bool { contexts[connection.portal].map(connection.isStillTrusted) ?? true }
+    /// Whether what the peer of a connection has shown is what its portal accepts now.
+    func trusts(_ stream: ByteStream) -> Bool { stream.portal.flatMap { contexts[$0] }.map(stream.isStillTrusted) ?? true }
 
     /// A session takes the place of a login on a connection that stays here. nil: it has gone.
     func take(_ id: ConnectionID) -> ByteStream? { connections[id]?.give() }
@@ -211,7 +208,7 @@ public final class LoginService {
 }
 
 /// One connection in the login process, from accept until it is given away or closed.
-final class LoginConnection: EventHandler {
+final class LoginConnection: EventHandler, TurnHandler {
     private enum Stage {
         /// TLS is being agreed on, and waits for this; nil: a step of it is computed, and nobody here touches the stream.
         case securing(Readiness?)
@@ -239,6 +236,8 @@ final class LoginConnection: EventHandler {
     private var output: OutputQueue
     private var interest: Readiness = .readable
     private var unread: [UInt8] = []
+    /// Whether it goes on at the end of the turn.
+    private var isInLine = false
     private var hasSpoken = false
     private var deadline: TimerID?
     /// Whether control has been asked about it.
@@ -320,7 +319,7 @@ final class LoginConnection: EventHandler {
             self.peer = peer
             stage = .login(LoginMachine())
             // What the portal accepts may have been replaced meanwhile.
-            guard service.trusts(self) else { return close(tellControl: true) }
+            guard service.trusts(stream) else { return close(tellControl: true) }
             settle()
         }
         watch()
@@ -379,7 +378,7 @@ final class LoginConnection: EventHandler {
             }
             hasSpoken = true
             let used = machine.receive(bytes)
-            proceed(machine)
+            proceed(machine, isLast: used == bytes.count)
             return used
         case .discovery(let session):
             expire(after: NewcomerLimits.discoveryIdle)
@@ -389,7 +388,9 @@ final class LoginConnection: EventHandler {
         }
     }
 
-    private func proceed(_ machine: LoginMachine) {
+    /// Does what the machine has come to.
+    /// - Parameter isLast: whether nothing more has been received
+    private func proceed(_ machine: LoginMachine, isLast: Bool) {
         var machine = machine
         output.append(copying: machine.takeOutput().span)
         stage = .login(machine)
@@ -398,6 +399,12 @@ final class LoginConnection: EventHandler {
         case .asks(let question): ask(.begin(id, question, LoginChannel(portal: portal, peer: peer)))
         case .proves(let answer): service.link?.send(.authenticate(id, answer))
         case .succeeded(let outcome):
+            guard isLast else {
+                // Nothing comes before the answer to the last request; and it would not be there for the session.
+                report(.nonsense)
+                output.append(copying: outcome.refusalBytes(.initiatorError).span)
+                return leave()
+            }
             stage = .finishing(outcome)
             ask(.finish(id, outcome))
         case .discovery(let outcome):
@@ -423,22 +430,30 @@ final class LoginConnection: EventHandler {
 
     private func settle() {
         drainDiscovery()
-        while let stream, takesInput {
-            if unread.isEmpty {
-                guard stream.holdsInput else { break }
-                receive()
-                drainDiscovery()
-                continue
-            }
-            let before = unread.count
+        while takesInput, !unread.isEmpty {
             let used = take(unread.span)
             unread.removeFirst(used)
             drainDiscovery()
-            if unread.count == before { break }
+            if used == 0 { break }
         }
         send()
         if case .leaving = stage, output.isEmpty { return close(tellControl: true) }
+        // Epoll does not tell of input that has left the socket; the others have their turn before it.
+        if let stream, takesInput, unread.isEmpty, stream.holdsInput, !isInLine {
+            isInLine = true
+            service.loop.whenTurnEnds(self)
+        }
         watch()
+    }
+
+    /// The others have had their turn.
+    func endOfTurn() {
+        isInLine = false
+        guard stream != nil, takesInput else { return }
+        Work.note(word)
+        defer { Work.note(0) }
+        receive()
+        settle()
     }
 
     private var takesInput: Bool {
@@ -504,7 +519,7 @@ final class LoginConnection: EventHandler {
         case .login(var machine):
             guard machine.expects(answer) else { return }
             machine.answer(answer)
-            proceed(machine)
+            proceed(machine, isLast: unread.isEmpty)
         case .finishing(let outcome):
             guard case .refuse(let status) = answer else { return }
             output.append(copying: outcome.refusalBytes(status).span)
@@ -554,9 +569,7 @@ final class DiscoverySession {
     private(set) var isOver = false
 
     init(_ outcome: LoginOutcome, answers: BufferPool) {
-        engine = FullFeature(
-            outcome.negotiated, sessionType: .discovery, cid: outcome.identity.cid, expCmdSN: outcome.expCmdSN, statSN: outcome.statSN,
-            answers: answers)
+        engine = FullFeature(outcome, answers: answers)
     }
 
     /// One question at a time.

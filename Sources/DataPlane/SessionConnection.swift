@@ -178,9 +178,8 @@ final class SessionConnection: EventHandler, TurnHandler {
     private func take(_ result: ReceiveResult, past landed: Int = 0) -> Int {
         switch result {
         case .received(let all):
-            let input = reactor.input
             let count = max(0, all - landed)
-            let used = session.receive(input.span.extracting(0..<count), now: now)
+            let used = give(count)
             if used < count { unread = reactor.putAside(used..<count) }
             carryOut()
             return all
@@ -194,12 +193,17 @@ final class SessionConnection: EventHandler, TurnHandler {
     private func receiveWhatIsTaken(_ connection: ByteStream) {
         switch connection.peek(into: &reactor.input, 0..<reactor.input.count) {
         case .received(let count):
-            let input = reactor.input
-            discard(session.receive(input.span.extracting(0..<count), now: now), connection)
+            discard(give(count), connection)
             carryOut()
         case .wouldBlock: break
         case .closed: close(.connectionLost)
         }
+    }
+
+    /// Gives the session the first bytes of `reactor.input`; how many it has taken.
+    private func give(_ count: Int) -> Int {
+        let input = reactor.input
+        return session.receive(input.span.extracting(0..<count), now: now)
     }
 
     /// Receives again what has been looked at.

@@ -266,6 +266,18 @@ final class Client {
         return bytes
     }
 
+    /// What is there to receive; nil when nothing comes in time, or the connection ends.
+    func some() -> [UInt8]? {
+        var piece = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            switch secure?.receive(into: &piece, 0..<piece.count) ?? Socket.receive(number, into: &piece, 0..<piece.count) {
+            case .received(let count): return Array(piece.prefix(count))
+            case .wouldBlock: guard Socket.wait(number, .readable, nanoseconds: Rig.patience) else { return nil }
+            case .closed: return nil
+            }
+        }
+    }
+
     /// Whether the connection ends, whatever comes before.
     func ends() -> Bool {
         var piece = [UInt8](repeating: 0, count: 4096)

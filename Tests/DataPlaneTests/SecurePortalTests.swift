@@ -2,6 +2,7 @@ import Bytes
 import Crypto
 import Door
 import ISCSI
+import Issuing
 import Reactor
 import SCSI
 import Testing
@@ -30,10 +31,11 @@ private final class SecureRig {
         try say(.listen(portal: Self.portal), passing: listener.rawValue)
     }
 
-    /// Tells what the portal takes: pre-shared keys, so that there is no certificate to make.
-    func secure() throws {
+    /// Tells what the portal takes: pre-shared keys, so that there is no certificate to make; or some authority's certificates.
+    func secure(by issuer: Issuer? = nil) throws {
         let material = ServerMaterial(
-            certificates: [], clientCA: [], crl: [], clientAuthentication: .required, takesPreSharedKeys: true, policy: .strict)
+            certificates: try issuer?.issue("portal", names: "DNS:portal.example").certificate ?? [], clientCA: issuer?.certificate ?? [], crl: [],
+            clientAuthentication: .required, takesPreSharedKeys: issuer == nil, policy: .strict)
         for message in try #require(MaterialParts.messages(portal: Self.portal, material)) { try say(message) }
     }
 
@@ -59,21 +61,95 @@ private final class SecureRig {
         #expect(Socket.wait(socket.rawValue, .writable, nanoseconds: Rig.patience))
         let context = try ClientContext(.preSharedKey, identity: .preSharedKey(identity: identity, key: key))
         let secure = SecureConnection(connecting: context, descriptor: socket.rawValue)
+        try shakeHands(secure) {
+            guard Socket.wait(socket.rawValue, .readable, nanoseconds: Rig.patience) else { throw Missing("the handshake stands still") }
+        }
+        return Client(socket, secure: secure)
+    }
+
+    /// Makes a client's handshake.
+    /// - Parameter wait: for something to read
+    private func shakeHands(_ secure: SecureConnection, wait: () throws -> Void) throws {
         var isAsked = false
         while true {
             switch secure.handshake() {
-            case .done: return Client(socket, secure: secure)
+            case .done: return
             case .failed(let failure): throw failure
-            case .wantsOutput: _ = Socket.wait(socket.rawValue, .writable, nanoseconds: Rig.patience)
+            case .wantsOutput: throw Missing("a hello does not fit into a socket")
             case .wantsInput:
                 if !isAsked {
                     isAsked = true
                     guard case .preSharedKey(let id, Self.portal, let identity) = try question() else { throw Missing("another question") }
                     try say(.preSharedKey(id, identity == Self.identity ? Self.key : nil))
                 }
-                guard Socket.wait(socket.rawValue, .readable, nanoseconds: Rig.patience) else { throw Missing("the handshake stands still") }
+                try wait()
             }
         }
+    }
+
+    /// A client whose records pass through the test's hands: what it sends is carried to the portal when the test says so.
+    final class Carried {
+        private let wire: Client
+        private let client: FileDescriptor
+        private let tap: FileDescriptor
+        private let secure: SecureConnection
+        private let pool = BufferPool(budget: 1 << 20)
+
+        init(_ rig: SecureRig) throws {
+            let socket = try Socket.connect(to: rig.address)
+            #expect(Socket.wait(socket.rawValue, .writable, nanoseconds: Rig.patience))
+            let listener = try Socket.listen(on: SocketAddress("127.0.0.1:0")!)
+            client = try Socket.connect(to: try #require(try Socket.localAddress(listener.rawValue)))
+            guard Socket.wait(listener.rawValue, .readable, nanoseconds: Rig.patience), case .connection(let end, _) = try Socket.accept(listener.rawValue) else {
+                throw Missing("nobody connects")
+            }
+            tap = end
+            // What is sent is there at once.
+            for socket in [socket.rawValue, client.rawValue, tap.rawValue] { try Socket.setNoDelay(socket) }
+            wire = Client(socket)
+            let context = try ClientContext(.preSharedKey, identity: .preSharedKey(identity: SecureRig.identity, key: SecureRig.key))
+            secure = SecureConnection(connecting: context, descriptor: client.rawValue)
+            // Its first flight is there before control is asked.
+            guard case .wantsInput = secure.handshake() else { throw Missing("no hello") }
+            wire.send(records())
+            try rig.shakeHands(secure) { try carryBack() }
+            wire.send(records())
+        }
+
+        /// What the client has sent since the last time.
+        private func records() -> [UInt8] {
+            var bytes = [UInt8](repeating: 0, count: 1 << 16)
+            var all: [UInt8] = []
+            while Socket.wait(tap.rawValue, .readable, nanoseconds: 20_000_000), case .received(let count) = Socket.receive(tap.rawValue, into: &bytes, 0..<bytes.count) {
+                all += bytes.prefix(count)
+            }
+            return all
+        }
+
+        private func carryBack() throws {
+            guard let bytes = wire.some() else { throw Missing("the portal says nothing") }
+            var start = 0
+            _ = Socket.send(tap.rawValue, bytes, from: &start)
+            guard Socket.wait(client.rawValue, .readable, nanoseconds: Rig.patience) else { throw Missing("it does not arrive") }
+        }
+
+        /// The records, one for each message.
+        func encrypt(_ messages: [[UInt8]]) -> [UInt8] {
+            var all: [UInt8] = []
+            for (index, message) in messages.enumerated() {
+                var queue = OutputQueue(pool: pool)
+                queue.append(copying: message.span)
+                _ = secure.send(&queue)
+                if index % 500 == 499 { all += records() }
+            }
+            return all + records()
+        }
+
+        func carry(_ records: [UInt8]) { wire.send(records) }
+
+        /// Whether the portal sends something, within a time.
+        func hears() -> Bool { wire.hearsAnything(within: Rig.patience) }
+        func forgetAnswers() { while wire.hearsAnything(within: 50_000_000), wire.some() != nil {} }
     }
 
     /// Logs in on the connection, as far as control's grant.
@@ -88,8 +164,8 @@ private final class SecureRig {
     }
 
     /// One that asks for everything at once (RFC 7143 §11.12): operational stage, to full-feature phase.
-    static func loginRequest(isid: UInt64) -> [UInt8] {
-        let text = Array("InitiatorName=iqn.a\0TargetName=iqn.t\0SessionType=Normal\0".utf8)
+    static func loginRequest(isid: UInt64, _ kind: String = "TargetName=iqn.t\0SessionType=Normal\0") -> [UInt8] {
+        let text = Array("InitiatorName=iqn.a\0\(kind)".utf8)
         var header = [UInt8](repeating: 0, count: 48)
         header[0] = 0x43
         header[1] = 0x87
@@ -205,6 +281,60 @@ private final class SecureRig {
         let second = try rig.connect()
         try rig.logIn(second, tsih: 8, isid: 2)
         try second.begin()
+    }
+
+    @Test("Whoever waits for an old session to end is turned away when what has admitted him is taken back")
+    func revokedWhileWaiting() throws {
+        let rig = try SecureRig()
+        let first = try rig.connect()
+        try rig.logIn(first, tsih: 1)
+        try first.begin()
+        #expect(try rig.rig.news() == (1, nil))
+        rig.rig.store(0).hold(.write)
+        first.command(Client.write(1), writes: [UInt8](repeating: 1, count: 512))
+        #expect(eventually { rig.rig.store(0).heldBack == 1 })
+        let second = try rig.connect()
+        try rig.logIn(second, tsih: 2)
+        #expect(!second.hearsAnything(), "the old session is in the store")
+        try rig.secure(by: try Issuer())
+        #expect(try rig.rig.news() == (2, .neverBegan))
+        #expect(second.loginStatus() == 0x0201 && second.ends())
+        rig.rig.store(0).release()
+        let end = try rig.rig.news()
+        #expect(end.tsih == 1 && (end.end == .reinstated || end.end == .distrusted), "\(end)")
+        #expect(first.ends())
+    }
+
+    @Test("A discovery session that sends without end in short records leaves the others their turns")
+    func endlessDiscovery() throws {
+        let rig = try SecureRig()
+        let peer = try SecureRig.Carried(rig)
+        peer.carry(peer.encrypt([SecureRig.loginRequest(isid: 1, "SessionType=Discovery\0")]))
+        guard case .begin(let id, let login, _) = try rig.question() else { throw Missing("another question") }
+        #expect(login.sessionType == .discovery)
+        try rig.say(.proceed(id, SessionParameters(), portalGroupTag: 1, .none))
+        #expect(peer.hears())
+        peer.forgetAnswers()
+        // NOP-Out beyond the window is passed over; the last one is immediate, and answered.
+        func ping(isLast: Bool) -> [UInt8] {
+            var header = [UInt8](repeating: 0, count: 48)
+            header[0] = isLast ? 0x40 : 0
+            header[1] = 0x80
+            header[19] = 5
+            for index in 20..<24 { header[index] = 0xff }
+            header[24] = isLast ? 0 : 0x40
+            return header
+        }
+        let records = peer.encrypt([[UInt8]](repeating: ping(isLast: false), count: 40_000) + [ping(isLast: true)])
+        let clock = ContinuousClock()
+        let begin = clock.now
+        peer.carry(records)
+        try rig.rig.settle()
+        let settled = clock.now - begin
+        #expect(peer.hears())
+        let worked = clock.now - begin
+        print("control is answered in \(settled) while \(worked) of records are worked on")
+        #expect(settled * 2 < worked)
     }
 
     @Test("When the portal closes, who logs in there is dropped, and sessions go on")
