@@ -104,12 +104,14 @@ public struct OutputQueue {
         spare.append(buffer)
     }
 
-    /// A buffer of exactly `capacity` bytes that has been sent and that nobody else has.
+    /// A buffer of exactly `capacity` bytes that was sent or kept, and that nobody else has.
     public mutating func reuse(_ capacity: Int) -> Buffer? {
-        // They are nearly always of one size.
-        guard let last = spare.last, last.capacity == capacity else { return nil }
-        spareBytes -= capacity
-        return spare.removeLast()
+        // They are nearly always of one size; those of another make room, one for each that was wanted.
+        let index = spare.lastIndex { $0.capacity == capacity }
+        guard let place = index ?? spare.indices.first else { return nil }
+        let buffer = spare.remove(at: place)
+        spareBytes -= buffer.capacity
+        return index == nil ? nil : buffer
     }
 
     /// Gives back what is kept for `reuse`.

@@ -189,15 +189,6 @@ public struct DiscoveredTarget: Hashable, Sendable {
     }
 }
 
-/// What happens of its own accord (RFC 7143 §11.9.1).
-public enum AsyncEvent: Hashable, Sendable {
-    /// The initiator is to log out within so many seconds.
-    case logoutRequest(seconds: UInt16)
-    case connectionDropped(cid: UInt16, time2Wait: UInt16, time2Retain: UInt16)
-    case allConnectionsDropped(time2Wait: UInt16, time2Retain: UInt16)
-    case negotiationRequest(seconds: UInt16)
-}
-
 /// Why the connection has to go. There is no recovery within a connection at ErrorRecoveryLevel 0.
 public enum ConnectionError: Error, Hashable, Sendable {
     case headerDigest

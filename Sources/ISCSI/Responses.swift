@@ -195,23 +195,6 @@ extension FullFeature {
         send(&header, .advancing)
     }
 
-    /// Tells the initiator what happens of its own accord (RFC 7143 §11.9).
-    public mutating func asyncMessage(_ event: AsyncEvent) {
-        let (code, parameters): (UInt8, (UInt16, UInt16, UInt16)) =
-            switch event {
-            case .logoutRequest(let seconds): (1, (0, 0, seconds))
-            case .connectionDropped(let cid, let wait, let retain): (2, (cid, wait, retain))
-            case .allConnectionsDropped(let wait, let retain): (3, (0, wait, retain))
-            case .negotiationRequest(let seconds): (4, (0, 0, seconds))
-            }
-        var header = BasicHeader(.asynchronousMessage, initiatorTaskTag: PDU.reservedTag)
-        header.bytes[36] = code
-        header.store(parameters.0, at: 38)
-        header.store(parameters.1, at: 40)
-        header.store(parameters.2, at: 42)
-        send(&header, .advancing)
-    }
-
     /// Sends a PDU's header back (RFC 7143 §11.17).
     mutating func reject(_ request: BasicHeader, _ reason: RejectReason) {
         var header = BasicHeader(.reject, initiatorTaskTag: PDU.reservedTag)

@@ -1,7 +1,7 @@
 /// The slots of tasks by their Initiator Task Tags: open addressing with linear probing, never more than half full.
 ///
 /// An initiator chooses its tags, so it can make them collide. What that costs is bounded by the tasks of one connection
-/// (`FullFeatureLimits`): a walk over as many entries as it has tasks.
+/// (the agreed queue depth, `FullFeatureLimits.immediate` and `draining`): a walk over as many entries as it has tasks.
 struct TagTable {
     private struct Entry {
         var tag: UInt32 = 0

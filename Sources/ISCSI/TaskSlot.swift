@@ -105,6 +105,12 @@ extension FullFeature {
         freeSlots.append(slot)
     }
 
+    /// Gives back the room of tasks that were, while there is none and no data of one are still to come.
+    public mutating func shrink() {
+        guard liveTasks == 0, drainingTasks == 0 else { return }
+        (tasks, freeSlots, slotOfTag) = ([], [], TagTable())
+    }
+
     mutating func forgetDraining(_ slot: Int) {
         drainingTasks -= 1
         release(slot)

@@ -243,7 +243,8 @@ extension SessionState {
         guard !tasks[slot].isVacant else { return }
         memoryHeld -= tasks[slot].charge
         let (place, mayRun) = (tasks[slot].place, tasks[slot].mayRun)
-        engine.output.keep(tasks[slot].buffer.take())
+        let buffer = tasks[slot].buffer.take()
+        if data.isAmple { engine.output.keep(buffer) }
         let nexus = tasks[slot].leave()
         guard let place, let nexus else { return }
         nexus.unit.commandLeft()

@@ -199,7 +199,12 @@ struct SessionState: ~Copyable {
         clock = now
         guard endReason == nil else { return }
         if engine.output.isEmpty { lastSent = now }
-        if !data.isAmple || engine.isIdle && engine.output.isEmpty && now >= lastHeard + SessionLimits.second { engine.output.dropSpare() }
+        let isIdle = engine.isIdle && engine.output.isEmpty && now >= lastHeard + SessionLimits.second
+        if isIdle || !data.isAmple { engine.output.dropSpare() }
+        if isIdle {
+            engine.shrink()
+            tasks = []
+        }
         let unreadIsCostly = !chargesInOutput.isEmpty || engine.output.byteCount >= SessionLimits.unsentBeforeInputStops
         if unreadIsCostly && now >= lastSent + SessionLimits.outputStall { return close(.outputStalled, afterOutput: false) }
         // While it is not read, its silence says nothing.

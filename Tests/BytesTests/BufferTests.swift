@@ -93,7 +93,9 @@ import Bytes
         queue.consume(19)
         #expect(queue.reuse(4096) == nil, "its last byte still waits")
         queue.consume(1)
-        #expect(queue.reuse(8192) == nil && pool.inUse == 4096)
+        #expect(queue.reuse(8192) == nil && pool.inUse == 0, "one of another size makes room")
+        send(pool.allocate(4096)!)
+        queue.consume(20)
         let again = queue.reuse(4096)
         #expect(again != nil && queue.reuse(4096) == nil)
         send(again!)
@@ -107,6 +109,12 @@ import Bytes
         withExtendedLifetime(again) { #expect(pool.inUse == 3 * 4096, "two are kept, and the test has one") }
         queue.dropSpare()
         withExtendedLifetime(again) { #expect(pool.inUse == 4096) }
+        var mixed = OutputQueue(pool: pool, keeps: 16384)
+        for size in [8192, 4096] {
+            mixed.append(pool.allocate(size)!, 0..<20)
+            mixed.consume(20)
+        }
+        #expect(mixed.reuse(8192)?.capacity == 8192 && mixed.reuse(4096)?.capacity == 4096, "sizes that take turns are both found")
     }
 
     @Test("A pool is ample as long as less than half of it is handed out")

@@ -288,20 +288,6 @@ import Testing
         #expect(rig.output().map(\.opcode) == [0x3f, 0x25])
     }
 
-    @Test("Asynchronous messages carry their parameters")
-    func asynchronous() {
-        let rig = Rig()
-        rig.engine.asyncMessage(.logoutRequest(seconds: 5))
-        rig.engine.asyncMessage(.connectionDropped(cid: 7, time2Wait: 2, time2Retain: 20))
-        rig.engine.asyncMessage(.allConnectionsDropped(time2Wait: 3, time2Retain: 4))
-        rig.engine.asyncMessage(.negotiationRequest(seconds: 6))
-        let pdus = rig.output()
-        #expect(pdus.allSatisfy { $0.opcode == 0x32 && $0.tag == Make.none })
-        #expect(pdus.map { $0.header[36] } == [1, 2, 3, 4])
-        #expect([38, 40, 42].map { u16(pdus[1].header, $0) } == [7, 2, 20])
-        #expect(u16(pdus[0].header, 42) == 5 && u16(pdus[2].header, 40) == 3 && u16(pdus[3].header, 42) == 6)
-    }
-
     @Test("What went in and out is counted")
     func counters() {
         let rig = Rig { $0.headerDigest = true; $0.dataDigest = true }

@@ -372,6 +372,28 @@ import Testing
         #expect(pdus.map(\.opcode) == [0x3f] && pdus[0].header[2] == 0x04)
     }
 
+    @Test("The room of tasks is given back when there are none, and only then")
+    func shrink() {
+        let rig = Rig { $0.initialR2T = false }
+        rig.finishes = false
+        for tag in 0..<8 { rig.feed(Make.command(UInt32(tag), 10 + UInt32(tag), write: true, length: 4, data: [1, 2, 3, 4])) }
+        for (index, task) in rig.waiting.enumerated() {
+            rig.engine.shrink()
+            #expect(rig.engine.tasks.count == 8, "\(8 - index) are under way")
+            rig.finish(task)
+        }
+        rig.feed(Make.command(9, 18, write: true, final: false, length: 100))
+        rig.engine.drop(TaskIndex(rawValue: rig.engine.slotOfTag[9] ?? 0))
+        rig.engine.shrink()
+        #expect(rig.engine.tasks.count == 8, "data of a dropped task are on their way")
+        rig.feed(Make.dataOut(9, sn: 0, offset: 0, Rig.pattern(100), final: true))
+        rig.engine.shrink()
+        #expect(rig.engine.tasks.isEmpty && rig.engine.freeSlots.isEmpty)
+        rig.finishes = true
+        rig.feed(Make.command(9, 19, write: true, length: 4, data: [5, 6, 7, 8]))
+        #expect(rig.written[9] == [5, 6, 7, 8] && rig.events.isEmpty)
+    }
+
     @Test("The tag of a dropped task whose data never come serves a new task; many such tasks are forgotten")
     func reused() {
         let rig = Rig { $0.initialR2T = false }
