@@ -54,14 +54,17 @@ static int stream_write(BIO *bio, const char *bytes, int count) {
 }
 
 // OpenSSL asks for the five bytes of a record's header, then for the rest of the record. One call gives what it asks for and, behind
-// it, what comes next: short records come together, to be copied out one by one; of long ones only the start is taken ahead, so that
-// the rest goes where OpenSSL wants it. (Its own way, reading ahead, moves all it holds to the front at each record.)
-enum { AHEAD = 16 << 10, AHEAD_OF_LONG = 512, LONG = 8 << 10, HEADER = 5 };
+// it, what comes next, to be copied out record by record: that costs less than a call for each. (Its own way, reading ahead, moves all
+// it holds to the front at each record.)
+enum { AHEAD = 64 << 10 };
 
 static ssize_t receive(tls_stream *stream, void *bytes, size_t count) {
-    if (stream->ahead == NULL) stream->ahead = malloc(AHEAD);
-    if (count != HEADER) stream->is_long = count >= LONG;
-    size_t ahead = stream->ahead == NULL ? 0 : stream->is_long ? AHEAD_OF_LONG : AHEAD;
+    if (stream->ahead_room < AHEAD) {
+        free(stream->ahead);
+        stream->ahead = malloc(AHEAD);
+        stream->ahead_room = stream->ahead == NULL ? 0 : AHEAD;
+    }
+    size_t ahead = stream->ahead_room;
     struct iovec pieces[2] = {{bytes, count}, {stream->ahead, ahead}};
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
     ssize_t received;
@@ -171,7 +174,16 @@ void tls_stream_begin(tls_stream *stream, int receives, int updates) {
 }
 
 void tls_stream_end(tls_stream *stream) {
-    if (stream->ahead_count > 0) return;
+    size_t count = stream->ahead_count;
+    if (count == stream->ahead_room) return;
+    uint8_t *kept = NULL;
+    if (count > 0) {
+        kept = malloc(count);
+        if (kept == NULL) return;
+        memcpy(kept, stream->ahead + stream->ahead_start, count);
+    }
     free(stream->ahead);
-    stream->ahead = NULL;
+    stream->ahead = kept;
+    stream->ahead_start = 0;
+    stream->ahead_room = count;
 }

@@ -48,11 +48,10 @@ typedef struct {
     bool is_asked_for_fresh_key;
     /// errno of what ended the connection; 0: nothing.
     int error;
-    /// What was received beyond what OpenSSL asked for: `ahead_count` bytes from `ahead_start` on. NULL while there is nothing.
+    /// What was received beyond what OpenSSL asked for: `ahead_count` bytes from `ahead_start` on. NULL while there is nothing; between
+    /// uses there is room for no more than that.
     uint8_t *_Nullable ahead;
-    size_t ahead_start, ahead_count;
-    /// The last record was a long one.
-    bool is_long;
+    size_t ahead_start, ahead_count, ahead_room;
     /// So far: bytes received, calls to receive and to send, fresh keys of the other side.
     uint64_t received, receive_calls, send_calls, key_updates;
 } tls_stream;
@@ -61,7 +60,7 @@ typedef struct {
 int tls_stream_attach(SSL *connection, tls_stream *stream);
 /// Before each use of the connection: it may receive so many times, take so many fresh keys, and send until the socket is full.
 void tls_stream_begin(tls_stream *stream, int receives, int updates);
-/// After each use: an idle connection keeps no memory.
+/// After each use: an idle connection keeps no memory, another what it has received and not used.
 void tls_stream_end(tls_stream *stream);
 
 // MARK: Options (stream.c)
