@@ -174,6 +174,11 @@ public struct Policy: Hashable, Sendable {
         self.asksPAM = asksPAM
     }
 
+    /// The grants that are for whoever asks.
+    public func grants(of peer: Peer) -> [Grant] { grants.filter { peer.isOne(of: $0.subjects) } }
+    /// Whether there is any.
+    public func knows(_ peer: Peer) -> Bool { grants.contains { peer.isOne(of: $0.subjects) } }
+
     /// Without a policy file: our own user may do everything, and nobody else anything.
     public static func own(uid: UInt32) -> Policy {
         Policy([Grant([.uid(uid)], .administrator, .all, authenticates: false)], asksPAM: false)

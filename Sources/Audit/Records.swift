@@ -64,12 +64,31 @@ public struct Action: Hashable, Sendable {
         self.arguments = arguments
     }
 
+    /// Bytes of memory that it takes, about.
+    public var weight: Int { arguments.reduce(96) { $0 + 64 + $1.name.utf8.count + $1.value.utf8.count } }
+
     var members: [JSONValue.Member] {
-        [
-            .init("mode", .string(mode)), .init("op", .string(operation)),
-            .init("arguments", Argument.list(arguments)),
-        ]
+        guard case .array(let pairs) = Argument.list(arguments) else { return [] }
+        let (kept, rest) = RecordLimits.fitting(pairs, RecordLimits.arguments)
+        return [.init("mode", .string(mode)), .init("op", .string(operation)), .init("arguments", .array(kept))] + rest
     }
+}
+
+/// How much was asked for, where not all of it is written down, and what tells whether two such requests were the same.
+public struct Gist: Hashable, Sendable {
+    public var requests: Int
+    /// Bytes of what was said.
+    public var bytes: Int
+    /// Of all that was said (`SecretCode`): secrets may be among it.
+    public var code: String
+
+    public init(requests: Int, bytes: Int, code: String) {
+        self.requests = requests
+        self.bytes = bytes
+        self.code = code
+    }
+
+    var members: [JSONValue.Member] { [.init("count", .number(requests)), .init("bytes", .number(bytes)), .init("code", .string(code))] }
 }
 
 /// How secrets stand in records: whoever has not the key learns from the code whether two are the same, and nothing else.
@@ -95,22 +114,26 @@ public struct Attempt: Hashable, Sendable {
     public var decision: Decision
     /// The rule that allowed it, or why it was refused.
     public var reason: String?
+    /// nil: all that was asked for stands in `actions`.
+    public var gist: Gist?
 
-    public init(_ actor: Actor, _ actions: [Action], isTransaction: Bool = false, _ decision: Decision, reason: String? = nil) {
+    public init(_ actor: Actor, _ actions: [Action], isTransaction: Bool = false, _ decision: Decision, reason: String? = nil, gist: Gist? = nil) {
         self.actor = actor
         self.actions = actions
         self.isTransaction = isTransaction
         self.decision = decision
         self.reason = reason
+        self.gist = gist
     }
 
     var members: [JSONValue.Member] {
-        actor.members + Attempt.members(actions, isTransaction) + [.init("decision", .string(decision.rawValue)), .init("reason", .init(reason))]
+        actor.members + Attempt.members(actions, isTransaction) + (gist?.members ?? [])
+            + [.init("decision", .string(decision.rawValue)), .init("reason", .init(reason))]
     }
 
     static func members(_ actions: [Action], _ isTransaction: Bool) -> [JSONValue.Member] {
         if !isTransaction, actions.count == 1 { return actions[0].members }
-        let (kept, rest) = RecordLimits.fitting(actions.map { .object($0.members) })
+        let (kept, rest) = RecordLimits.fitting(actions.map { .object($0.members) }, RecordLimits.list)
         return [.init("mode", .string("transaction")), .init("op", .string("commit")), .init("requests", .array(kept))] + rest
     }
 }
@@ -148,6 +171,11 @@ public struct Outcome: Hashable, Sendable {
         self.microseconds = microseconds
     }
 
+    /// An attempt that stands there as allowed, and has been refused all the same.
+    public static func takenBack(_ attempt: Attempt, _ number: UInt64, _ reason: String, microseconds: Int) -> Outcome {
+        Outcome(of: number, attempt.actor, attempt.actions, isTransaction: attempt.isTransaction, .refused(number: 1, reason), microseconds: microseconds)
+    }
+
     var members: [JSONValue.Member] {
         let (result, number, error): (String, Int?, String?) =
             switch self.result {
@@ -155,7 +183,7 @@ public struct Outcome: Hashable, Sendable {
             case .refused(let number, let text): ("refused", number, text)
             case .incomplete(let text): ("incomplete", nil, text)
             }
-        let (kept, rest) = RecordLimits.fitting(changes.map { .string($0) })
+        let (kept, rest) = RecordLimits.fitting(changes.map { .string($0) }, RecordLimits.list)
         // The requests stand in the attempt.
         let what: [JSONValue.Member] =
             isTransaction ? [.init("mode", .string("transaction")), .init("op", .string("commit"))] : Attempt.members(actions, isTransaction)
@@ -261,6 +289,16 @@ public enum Record: Hashable, Sendable {
         }
     }
 
+    /// Bytes of memory that it takes, about.
+    public var weight: Int {
+        func weight(_ actions: [Action]) -> Int { actions.reduce(0) { $0 + $1.weight } }
+        return switch self {
+        case .attempt(let attempt): 1024 + weight(attempt.actions)
+        case .outcome(let outcome): 1024 + weight(outcome.actions) + outcome.changes.reduce(0) { $0 + 32 + $1.utf8.count }
+        case .event, .suppressed, .unrecorded, .recovered, .removed: 1024
+        }
+    }
+
     var members: [JSONValue.Member] {
         switch self {
         case .attempt(let attempt): attempt.members
@@ -280,10 +318,12 @@ public enum Record: Hashable, Sendable {
 enum RecordLimits {
     /// Bytes of what a transaction lists: four times what a sane one needs. A quarter of a million requests of the longest kind do not fit.
     static let list = 16 << 20
+    /// Bytes of what one request lists: a thousand settings fit, if they are not long ones.
+    static let arguments = 256 << 10
 
     /// As many of these as there is room for; then how many were left out, and the digest of their texts, by which they can be recognised.
-    static func fitting(_ elements: [JSONValue]) -> (kept: [JSONValue], rest: [JSONValue.Member]) {
-        var room = list
+    static func fitting(_ elements: [JSONValue], _ limit: Int) -> (kept: [JSONValue], rest: [JSONValue.Member]) {
+        var room = limit
         guard let first = elements.firstIndex(where: { element in
             room -= element.text.count + 1
             return room < 0

@@ -6,8 +6,12 @@ import Synchronization
 
 /// Bounds of what waits for the medium.
 enum AuditLimits {
-    /// Records that wait to be written, and as many that could not be.
+    /// Records for which somebody waits, those for which nobody does, and those that could not be written: each.
     static let waiting = 4096
+    /// Bytes of memory of each of them. One record may be longer, if it is alone.
+    static let waitingBytes = 32 << 20
+    /// Bytes of memory of the records that are written as one group, or one record.
+    static let group = 4 << 20
     /// Nanoseconds until what could not be written is tried again.
     static let pause: UInt64 = 1_000_000_000
     /// Nanoseconds between looks at what was counted only.
@@ -58,6 +62,7 @@ public final class Auditor {
 
     private struct Waiting {
         let attempt: Attempt?
+        let weight: Int
         var whenKept: WhenKept?
         var deadline: TimerID?
     }
@@ -66,9 +71,10 @@ public final class Auditor {
     private let log: Logger
     private let writer: Writer
     private let patience: UInt64
-    /// What local users can cause at will, and what the network can: neither hides anything of the other.
-    private var gates: [Writer.Which: EventGate] = [.management: EventGate(perSource: 60), .network: EventGate()]
+    /// What local users can cause at will, and what the network can: neither hides anything of the other. The first has no quota, so it is slower.
+    private var gates: [Writer.Which: EventGate] = [.management: EventGate(perSource: 60, window: 3600), .network: EventGate()]
     private var waiting: [UInt64: Waiting] = [:]
+    private var waitingBytes = 0
     private var lastID: UInt64 = 0
     private var whenSettled: (() -> Void)?
     /// How secrets in arguments are written down.
@@ -102,9 +108,12 @@ public final class Auditor {
     /// A request that would change something, or that was refused.
     /// - Parameter whenKept: called in a later turn; if it says `refused`, the change is not to be made
     public func attempt(_ attempt: Attempt, _ whenKept: @escaping WhenKept) {
-        guard waiting.count < AuditLimits.waiting else { return turnAway(attempt, "the audit is behind: too many requests wait for it", whenKept) }
+        let entry = Trail.Entry(.attempt(attempt), now)
+        guard waiting.isEmpty || waiting.count < AuditLimits.waiting && waitingBytes + entry.weight <= AuditLimits.waitingBytes else {
+            return turnAway(attempt, "the audit is behind: too many requests wait for it", whenKept)
+        }
         if isSilent { return turnAway(attempt, Self.silence, whenKept) }
-        wait(attempt, .attempt(attempt), whenKept)
+        wait(attempt, entry, whenKept)
     }
 
     /// A request of somebody who may ask nothing. Anybody on this host can make such ones: those that are too many are only counted.
@@ -118,21 +127,27 @@ public final class Auditor {
         self.attempt(attempt, whenKept)
     }
 
+    /// What became of a request that changes nothing. Nobody waits for it, and it keeps nobody.
+    public func look(_ outcome: Outcome) { writer.post(.init(id: nil, trail: .management, entry: .init(.outcome(outcome), now))) }
+
     /// What became of a request.
     /// - Parameter whenKept: called in a later turn; then the answer may go out. It does not say `refused`
     public func outcome(_ outcome: Outcome, _ whenKept: @escaping WhenKept = { _ in }) {
+        let entry = Trail.Entry(.outcome(outcome), now)
         if isSilent {
-            writer.post(.init(id: nil, trail: .management, entry: .init(.outcome(outcome), now)))
+            writer.post(.init(id: nil, trail: .management, entry: entry))
             return loop.later { whenKept(.unrecorded(reason: Self.silence)) }
         }
-        wait(nil, .outcome(outcome), whenKept)
+        wait(nil, entry, whenKept)
     }
 
-    private func wait(_ attempt: Attempt?, _ record: Record, _ whenKept: @escaping WhenKept) {
+    private func wait(_ attempt: Attempt?, _ entry: Trail.Entry, _ whenKept: @escaping WhenKept) {
         lastID += 1
         let id = lastID
-        waiting[id] = Waiting(attempt: attempt, whenKept: whenKept, deadline: loop.after(nanoseconds: patience) { [weak self] in self?.expire(id) })
-        writer.post(.init(id: id, trail: .management, entry: .init(record, now)))
+        let deadline = loop.after(nanoseconds: patience) { [weak self] in self?.expire(id) }
+        waiting[id] = Waiting(attempt: attempt, weight: entry.weight, whenKept: whenKept, deadline: deadline)
+        waitingBytes += entry.weight
+        writer.post(.init(id: id, trail: .management, entry: entry))
     }
 
     /// Nobody waits for this one: it is recorded when that can be done, as what has become of it.
@@ -206,15 +221,13 @@ public final class Auditor {
             switch result {
             case .kept(let id, let kept):
                 guard let waiting = waiting.removeValue(forKey: id) else { continue }
+                waitingBytes -= waiting.weight
                 if let deadline = waiting.deadline { loop.cancel(deadline) }
                 if let whenKept = waiting.whenKept {
                     whenKept(kept)
                 } else if let attempt = waiting.attempt, attempt.decision == .allowed, case .recorded(let number) = kept, writer.refusesChanges {
                     // It stands there as allowed, and has been refused meanwhile.
-                    outcome(
-                        Outcome(
-                            of: number, attempt.actor, attempt.actions, isTransaction: attempt.isTransaction,
-                            .refused(number: 1, "the audit trail was not written in time"), microseconds: Int(patience / 1000)))
+                    outcome(.takenBack(attempt, number, "the audit trail was not written in time", microseconds: Int(patience / 1000)))
                 }
             case .trouble(let reason):
                 isSilent = false
@@ -274,6 +287,8 @@ final class Writer: Sendable {
 
     private struct Queue {
         var items: [Item] = []
+        /// How many of them nobody waits for, and their weight.
+        var idle: [Which: (count: Int, weight: Int)] = [:]
         /// Those for which there was no room.
         var lost: [Which: (count: Int, since: Timestamp)] = [:]
         var isSettling = false
@@ -287,11 +302,25 @@ final class Writer: Sendable {
     private struct Trails {
         let management: Trail
         let network: Trail
-        /// Outcomes that could not be written yet.
+        /// Outcomes that could not be written yet, and their weight.
         var late: [Trail.Entry] = []
+        var lateBytes = 0
         var hasTimer = false
+        /// Records have waited long enough for a checkpoint.
+        var isToCheckpoint = false
         var isToTryAgain = false
         var networkTrouble: String?
+
+        /// Whether there are records that no checkpoint vouches for.
+        var wantsCheckpoint: Bool { management.wantsCheckpoint || network.wantsCheckpoint }
+
+        /// An outcome is given again, as long as there is room.
+        mutating func keep(_ entry: Trail.Entry) -> Bool {
+            guard case .outcome = entry.record, late.count < AuditLimits.waiting, late.isEmpty || lateBytes + entry.weight <= AuditLimits.waitingBytes else { return false }
+            late.append(entry)
+            lateBytes += entry.weight
+            return true
+        }
     }
 
     private let queue = Mutex(Queue())
@@ -331,9 +360,13 @@ final class Writer: Sendable {
         let isFirst = queue.withLock { queue in
             guard !queue.hasEnded else { return false }
             // What nobody waits for is bounded here: of each trail so many, and the others are counted.
-            if item.id == nil, queue.items.count >= AuditLimits.waiting, queue.items.count(where: { $0.trail == item.trail }) >= AuditLimits.waiting {
-                queue.lost[item.trail, default: (0, item.entry.time)].count += 1
-                return false
+            if item.id == nil {
+                let idle = queue.idle[item.trail] ?? (0, 0)
+                guard idle.count < AuditLimits.waiting, idle.count == 0 || idle.weight + item.entry.weight <= AuditLimits.waitingBytes else {
+                    queue.lost[item.trail, default: (0, item.entry.time)].count += 1
+                    return false
+                }
+                queue.idle[item.trail] = (idle.count + 1, idle.weight + item.entry.weight)
             }
             queue.items.append(item)
             defer { queue.isTaken = true }
@@ -367,15 +400,17 @@ final class Writer: Sendable {
             if let lost = taken.lost[.management] { trails.management.lose(lost.count, since: lost.since, behind) }
             if let lost = taken.lost[.network] { trails.network.lose(lost.count, since: lost.since, behind) }
             write(items, &trails)
-            if isSettling { checkpoint(&trails) }
+            if isSettling || trails.isToCheckpoint { checkpoint(&trails) }
+            report(&trails)
             if isSettling { results.post([.settled]) }
-            if !trails.hasTimer, trails.management.wantsCheckpoint || trails.network.wantsCheckpoint {
+            if !trails.hasTimer, trails.wantsCheckpoint {
                 trails.hasTimer = true
                 loop.after(nanoseconds: checkpointInterval) { [weak self] in
                     self?.trails.withLock { trails in
                         trails.hasTimer = false
-                        self?.checkpoint(&trails)
+                        trails.isToCheckpoint = true
                     }
+                    self?.work(loop)
                 }
             }
             if trails.management.trouble != nil || trails.network.trouble != nil || !trails.late.isEmpty, !trails.isToTryAgain {
@@ -388,43 +423,59 @@ final class Writer: Sendable {
         }
     }
 
+    /// In groups, so that no more of it is there twice.
     private func write(_ items: [Item], _ trails: inout Trails) {
+        let late = trails.late.map { (id: nil as UInt64?, entry: $0) }
+        (trails.late, trails.lateBytes) = ([], 0)
+        // Nobody who waits for the first waits for what the network does. Each trail has its turn, also when there is nothing to be written.
+        for group in Self.groups(late + items.filter { $0.trail == .management }.map { ($0.id, $0.entry) }) { writeManagement(group, &trails) }
+        for group in Self.groups(items.filter { $0.trail == .network }.map { ($0.id, $0.entry) }) { writeNetwork(group.map(\.entry), &trails) }
+    }
+
+    private static func groups(_ items: [(id: UInt64?, entry: Trail.Entry)]) -> [ArraySlice<(id: UInt64?, entry: Trail.Entry)>] {
+        var groups: [ArraySlice<(id: UInt64?, entry: Trail.Entry)>] = []
+        var start = 0, weight = 0
+        for (index, item) in items.enumerated() {
+            if index > start, weight + item.entry.weight > AuditLimits.group {
+                groups.append(items[start..<index])
+                (start, weight) = (index, 0)
+            }
+            weight += item.entry.weight
+        }
+        return groups + [items[start...]]
+    }
+
+    private func writeManagement(_ items: ArraySlice<(id: UInt64?, entry: Trail.Entry)>, _ trails: inout Trails) {
         let now = Timestamp(microseconds: Host.wallClock)
-        let management = items.filter { $0.trail == .management }
-        let late = trails.late
-        trails.late = []
-        let kept = trails.management.write(late + management.map(\.entry), at: now)
+        let kept = trails.management.write(items.map(\.entry), at: now)
         copy(trails.management)
         var answers: [Result] = []
         var lost: (entries: [Trail.Entry], error: FileError)?
-        for (index, kept) in kept.enumerated() {
-            let item = index < late.count ? nil : management[index - late.count]
-            let entry = item?.entry ?? late[index]
+        for ((id, entry), kept) in zip(items, kept) {
             let answer: Auditor.Kept
             switch kept {
             case .recorded(let number): answer = .recorded(number)
+            case .takenBack(let number, let error):
+                if case .attempt(let attempt) = entry.record {
+                    _ = trails.keep(.init(.outcome(.takenBack(attempt, number, "the audit trail cannot be written: \(error)", microseconds: 0)), now))
+                }
+                answer = .refused(reason: "\(error)")
             case .refused(let number, let error):
                 if number == nil { lost = ((lost?.entries ?? []) + [entry], error) }
                 answer = .refused(reason: "\(error)")
             case .failed(let error):
-                if case .outcome = entry.record, trails.late.count < AuditLimits.waiting {
-                    trails.late.append(entry)
-                } else {
-                    lost = ((lost?.entries ?? []) + [entry], error)
-                }
+                if !trails.keep(entry) { lost = ((lost?.entries ?? []) + [entry], error) }
                 answer = .unrecorded(reason: "\(error)")
             }
-            if let id = item?.id { answers.append(.kept(id, answer)) }
+            if let id { answers.append(.kept(id, answer)) }
         }
         if let lost { trails.management.lose(lost.entries.count, since: lost.entries.first?.time ?? now, lost.error.reason) }
-        // Also when it has not changed: control knows of a medium that does not answer, which we do not.
-        answers.insert(.trouble(trails.management.trouble.map { "\($0)" }), at: 0)
-        // Nobody who waits for this waits for what the network does.
-        results.post(answers)
-        writeNetwork(items.filter { $0.trail == .network }.map(\.entry), &trails, now)
+        // Before those that wait are told.
+        results.post([.trouble(trails.management.trouble.map { "\($0)" })] + answers)
     }
 
-    private func writeNetwork(_ entries: [Trail.Entry], _ trails: inout Trails, _ now: Timestamp) {
+    private func writeNetwork(_ entries: [Trail.Entry], _ trails: inout Trails) {
+        let now = Timestamp(microseconds: Host.wallClock)
         let kept = trails.network.write(entries, at: now)
         copy(trails.network)
         var failure: FileError?
@@ -434,6 +485,11 @@ final class Writer: Sendable {
             return entry
         }
         if let failure { trails.network.lose(lost.count, since: lost.first?.time ?? now, failure.reason) }
+    }
+
+    /// Also when nothing has changed: control knows of a medium that does not answer, which we do not.
+    private func report(_ trails: inout Trails) {
+        results.post([.trouble(trails.management.trouble.map { "\($0)" })])
         let trouble = trails.network.trouble.map { "\($0)" }
         if trouble != trails.networkTrouble { results.post([.networkTrouble(trouble)]) }
         trails.networkTrouble = trouble
@@ -444,11 +500,13 @@ final class Writer: Sendable {
             trail.checkpoint(at: Timestamp(microseconds: Host.wallClock))
             copy(trail)
         }
+        // One that could not be made is tried again with whatever could not be written.
+        trails.isToCheckpoint = trails.wantsCheckpoint
     }
 
     private func copy(_ trail: Trail) {
         guard let copier else { return }
-        for line in trail.written { copier.post("\(trail.options.name) \(String(decoding: line, as: UTF8.self))") }
+        for line in trail.written { copier.post(trail.options.name, line) }
     }
 }
 
@@ -469,13 +527,15 @@ private final class Copier: Sendable {
 
     deinit { thread.stop() }
 
-    func post(_ line: String) {
+    /// As much of the line as the sink takes.
+    func post(_ trail: String, _ line: [UInt8]) {
         let isFirst = queue.withLock { queue in
             guard queue.lines.count < AuditLimits.copies else {
                 queue.lost += 1
                 return false
             }
-            queue.lines.append(line)
+            let room = AuditLimits.copiedLine - trail.utf8.count - 1
+            queue.lines.append("\(trail) \(String(decoding: line.prefix(room), as: UTF8.self))\(line.count <= room ? "" : "…")")
             return queue.lines.count == 1
         }
         if isFirst { thread.mailbox.post { [weak self] _ in self?.work() } }
@@ -486,9 +546,7 @@ private final class Copier: Sendable {
             defer { queue = Queue() }
             return queue
         }
-        for line in taken.lines {
-            copy(line.utf8.count <= AuditLimits.copiedLine ? line : String(decoding: line.utf8.prefix(AuditLimits.copiedLine), as: UTF8.self) + "…")
-        }
+        for line in taken.lines { copy(line) }
         if taken.lost > 0 { copy("\(taken.lost) more records were not copied") }
     }
 }

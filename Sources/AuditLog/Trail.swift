@@ -45,9 +45,12 @@ final class Trail {
     struct Entry: Sendable {
         let record: Record
         let time: Timestamp
+        /// As that of the record.
+        let weight: Int
         init(_ record: Record, _ time: Timestamp) {
             self.record = record
             self.time = time
+            weight = record.weight
         }
     }
 
@@ -56,6 +59,8 @@ final class Trail {
         case recorded(UInt64)
         /// A change that is not to be made: recorded as refused, if there is a number.
         case refused(UInt64?, FileError)
+        /// A change that is not to be made, though it is recorded as allowed: whether that stays on the medium nobody knows.
+        case takenBack(UInt64, FileError)
         /// Neither recorded nor forgotten: it may be given again.
         case failed(FileError)
     }
@@ -217,24 +222,27 @@ final class Trail {
         }
         var tight: FileError?
         do throws(FileError) {
-            try makeRoom(Self.bytes(lines).count)
+            try makeRoom(Self.length(of: lines))
         } catch {
             tight = error
             if options.refusesChanges { (next, lines, numbers) = encode(entries, refusing: error, now) }
         }
         do throws(FileError) {
             // The reserve is not to be lost to what does not fit into it.
-            if let tight, length + Self.bytes(lines).count > reserved { throw tight }
+            if let tight, length + Self.length(of: lines) > reserved { throw tight }
             try append(lines, next)
         } catch {
             trouble = error
             return failed(entries, error)
         }
         (unrecorded, recovered) = (nil, nil)
-        do throws(FileError) { try keepState() } catch { tight = error }
-        trouble = tight
+        var unkept: FileError?
+        do throws(FileError) { try keepState() } catch { unkept = error }
+        trouble = unkept ?? tight
         return zip(entries, numbers).map { entry, number in
-            if let tight, entry.isChange, options.refusesChanges { .refused(number, tight) } else { .recorded(number) }
+            guard entry.isChange, options.refusesChanges else { return .recorded(number) }
+            if let tight { return .refused(number, tight) }
+            return unkept.map { .takenBack(number, $0) } ?? .recorded(number)
         }
     }
 
@@ -297,9 +305,12 @@ final class Trail {
         return (next, lines, numbers)
     }
 
+    /// Bytes that lines take.
+    private static func length(of lines: [[UInt8]]) -> Int { lines.reduce(0) { $0 + $1.count + 1 } }
+
     private static func bytes(_ lines: [[UInt8]]) -> [UInt8] {
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(lines.reduce(0) { $0 + $1.count + 1 })
+        bytes.reserveCapacity(length(of: lines))
         for line in lines {
             bytes += line
             bytes.append(UInt8(ascii: "\n"))

@@ -45,6 +45,36 @@ public struct AuditSettings: Sendable, Equatable {
     }
 }
 
+/// How much of what is refused is written down.
+enum RefusedLimits {
+    /// Bytes of the arguments of one request, and of those of one user in a window: beyond, requests are known by what they are, how much was said, and a code.
+    static let arguments = 64 << 10
+    static let perUser = 256 << 10
+    /// Nanoseconds.
+    static let window: UInt64 = 60_000_000_000
+    /// Users who are told apart.
+    static let users = 1024
+}
+
+/// Bytes that each user may cause in a window of time.
+struct UserQuota {
+    private var windows: [UInt32: (start: UInt64, bytes: Int)] = [:]
+
+    /// - Returns: how many are left
+    func left(of uid: UInt32, at now: UInt64) -> Int {
+        guard let window = windows[uid], now - window.start < RefusedLimits.window else { return RefusedLimits.perUser }
+        return max(0, RefusedLimits.perUser - window.bytes)
+    }
+
+    mutating func take(_ bytes: Int, of uid: UInt32, at now: UInt64) {
+        if windows.count >= RefusedLimits.users { windows = windows.filter { now - $0.value.start < RefusedLimits.window } }
+        var window = (start: now, bytes: 0)
+        if let open = windows[uid], now - open.start < RefusedLimits.window { window = open }
+        window.bytes += bytes
+        if windows[uid] != nil || windows.count < RefusedLimits.users { windows[uid] = window }
+    }
+}
+
 /// Something that is asked for, as the trail has it.
 struct Asked {
     let actor: Actor
@@ -63,6 +93,7 @@ final class RequestAudit {
     private let auditor: Auditor?
     private let directory: String
     private let refusesChanges: Bool
+    private var refusedBytes = UserQuota()
 
     /// One that writes nothing.
     init(loop: EventLoop) {
@@ -113,28 +144,60 @@ final class RequestAudit {
     /// - Parameter started: when it came, by the loop's clock
     func asked(_ requests: [AdminRequest], isTransaction: Bool, by actor: Actor, at started: UInt64) -> Asked {
         let actions = auditor.map { auditor in
-            requests.map { Action(mode: $0.permission.mode.rawValue, operation: $0.permission.operation.rawValue, arguments: $0.arguments(auditor.secretCode)) }
+            requests.map { Action($0.permission, $0.arguments(auditor.secretCode)) }
         }
         let changesSomething = isTransaction || requests.contains { $0.permission.changesSomething }
         return Asked(actor: actor, actions: actions ?? [], isTransaction: isTransaction, changesSomething: changesSomething, started: started)
     }
 
-    /// One of tgt's protocol that says nothing which could be understood.
-    func asked(_ request: TgtRequest, by actor: Actor, at started: UInt64) -> Asked {
-        let arguments = auditor.map { request.arguments($0.secretCode) } ?? []
-        let action = Action(mode: "\(request.mode)".lowercased(), operation: "\(request.operation)", arguments: arguments)
-        return Asked(actor: actor, actions: [action], isTransaction: false, changesSomething: true, started: started)
+    /// Requests that are not carried out: their answer waits until that is written down. Of whoever may ask nothing stands there what he wanted and how
+    /// much he said, and nothing that he has said; of others as much as is short.
+    /// - Parameter reason: the exact one
+    func refused(_ requests: [AdminRequest], isTransaction: Bool, by actor: Actor, isStranger: Bool, _ reason: String?, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
+        guard let auditor else { return reply(answer) }
+        let content: NativeRequest.Content = if !isTransaction, let only = requests.first { .single(only) } else { .transaction(requests) }
+        func gist() -> Gist {
+            let bytes = NativeRequest(content).encoded() ?? []
+            return Gist(requests: requests.count, bytes: bytes.count, code: auditor.secretCode.text(of: Secret(bytes)))
+        }
+        let names = isTransaction ? [] : requests.map { Action($0.permission) }
+        guard !isStranger else {
+            return refused(Attempt(actor, names, isTransaction: isTransaction, .refused, reason: reason, gist: gist()), isStranger: true, answer, reply)
+        }
+        var room = min(RefusedLimits.arguments, refusedBytes.left(of: actor.uid, at: loop.now))
+        let least = room
+        var actions: [Action] = []
+        for request in requests {
+            let action = Action(request.permission, request.arguments(auditor.secretCode))
+            guard action.weight <= room else { break }
+            room -= action.weight
+            actions.append(action)
+        }
+        refusedBytes.take(least - room, of: actor.uid, at: loop.now)
+        let isWhole = actions.count == requests.count
+        refused(
+            Attempt(actor, isWhole || isTransaction ? actions : names, isTransaction: isTransaction, .refused, reason: reason, gist: isWhole ? nil : gist()),
+            isStranger: false, answer, reply)
     }
 
-    /// A request that is not carried out: its answer waits until that is written down.
-    /// - Parameter reason: the exact one
-    func refused(_ asked: Asked, _ reason: String?, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
+    /// One of tgt's protocol that says nothing which could be understood.
+    func refused(_ request: TgtRequest, by actor: Actor, isStranger: Bool, _ reason: String?, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
         guard let auditor else { return reply(answer) }
-        let attempt = Attempt(asked.actor, asked.actions, isTransaction: asked.isTransaction, .refused, reason: reason)
-        if asked.actor.role == nil {
-            auditor.refusal(attempt, of: "uid \(asked.actor.uid)") { _ in reply(answer) }
+        let (mode, operation) = ("\(request.mode)".lowercased(), "\(request.operation)")
+        let bytes = request.encoded() ?? []
+        let attempt = isStranger
+            ? Attempt(
+                actor, [Action(mode: mode, operation: operation)], .refused, reason: reason,
+                gist: Gist(requests: 1, bytes: bytes.count, code: auditor.secretCode.text(of: Secret(bytes))))
+            : Attempt(actor, [Action(mode: mode, operation: operation, arguments: request.arguments(auditor.secretCode))], .refused, reason: reason)
+        refused(attempt, isStranger: isStranger, answer, reply)
+    }
+
+    private func refused(_ attempt: Attempt, isStranger: Bool, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
+        if isStranger {
+            auditor?.refusal(attempt, of: "uid \(attempt.actor.uid)") { _ in reply(answer) }
         } else {
-            auditor.attempt(attempt) { _ in reply(answer) }
+            auditor?.attempt(attempt) { _ in reply(answer) }
         }
     }
 
@@ -151,7 +214,7 @@ final class RequestAudit {
         guard let auditor else { return body(reply) }
         guard asked.changesSomething else {
             return body { [self] answer in
-                auditor.outcome(outcome(of: nil, asked, answer))
+                auditor.look(outcome(of: nil, asked, answer))
                 reply(answer)
             }
         }
@@ -184,7 +247,16 @@ extension Permission {
     var changesSomething: Bool { ![.show, .stat, .explain].contains(operation) }
 }
 
+extension Action {
+    fileprivate init(_ permission: Permission, _ arguments: [Argument] = []) {
+        self.init(mode: permission.mode.rawValue, operation: permission.operation.rawValue, arguments: arguments)
+    }
+}
+
 extension Actor {
+    /// Bytes of an executable's name: whoever runs it may have chosen it.
+    private static let greatestName = 512
+
     init(_ asker: Asker, _ identity: AdministratorIdentity) { self.init(asker.peer, identity) }
 
     init(_ peer: ConnectedPeer, _ identity: AdministratorIdentity) {
@@ -192,7 +264,7 @@ extension Actor {
         var how = identity.proof.rawValue
         if let verdict = identity.verdict, !verdict.isGranted { how = "PAM \(verdict.step): \(verdict.code)" }
         self.init(
-            uid: credentials.uid, gid: credentials.gid, pid: credentials.pid, executable: peer.executable,
+            uid: credentials.uid, gid: credentials.gid, pid: credentials.pid, executable: peer.executable.map { String(decoding: $0.utf8.prefix(Self.greatestName), as: UTF8.self) },
             user: identity.peer.user.map { String(decoding: $0, as: UTF8.self) }, authentication: how,
             role: identity.grants.isEmpty ? nil : Set(identity.grants.map(\.role.name)).sorted().joined(separator: ", "),
             tenant: identity.reach.flatMap { if case .tenants(let tenants) = $0 { tenants.map(\.name).sorted().joined(separator: ", ") } else { nil } })

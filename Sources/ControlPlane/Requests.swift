@@ -61,8 +61,9 @@ extension Control {
         gate.admit(requests, asker, configuration: { [unowned self] in configuration }) { [unowned self] result in
             switch result {
             case .failure(let turned):
-                let asked = audit.asked(requests, isTransaction: isTransaction, by: Actor(asker, turned.identity), at: started)
-                audit.refused(asked, turned.reason ?? turned.answer.reason, turned.answer, reply)
+                audit.refused(
+                    requests, isTransaction: isTransaction, by: Actor(asker, turned.identity), isStranger: !gate.policy.knows(turned.identity.peer),
+                    turned.reason ?? turned.answer.reason, turned.answer, reply)
             case .success(let admission):
                 let asked = audit.asked(admission.requests, isTransaction: isTransaction, by: Actor(asker, admission.identity), at: started)
                 let rules = admission.identity.grants.map(\.description).joined(separator: ", ")
@@ -93,7 +94,7 @@ extension Control {
         guard case .answer(let answer) = Administrator.plan(request, configuration, RuntimeView()) else { preconditionFailure("a request that is none is refused") }
         log.notice("an administrator's request is refused: \(answer.reason ?? "")")
         let actor = Actor(asker, AdministratorIdentity(peer: Peer(uid: asker.uid)))
-        audit.refused(audit.asked(request, by: actor, at: loop.now), answer.reason, answer, reply)
+        audit.refused(request, by: actor, isStranger: !gate.policy.knows(asker.byNumbers), answer.reason, answer, reply)
     }
 
     // MARK: One request

@@ -131,6 +131,74 @@ struct AuditorTests {
         #expect(read.count("attempt") == 1 && read.count("outcome") == 1)
     }
 
+    @Test("While the medium hangs, looks keep no change from being taken down, and what waits has its bound in bytes", .timeLimit(.minutes(1)))
+    func stalled() throws {
+        let disk = HangingDisk()
+        let shared = disk.gate
+        let loop = try EventLoop()
+        var options = AuditOptions()
+        options.patience = 60_000_000_000
+        let auditor = try Auditor(loop: loop, disk, options, sealingKey: key, log: quiet)
+        Self.wait(loop, seconds: 1) { false }
+        shared.close()
+        let small = Action(mode: "target", operation: "show"), large = Action(mode: "target", operation: "new", arguments: [.init("x", String(repeating: "x", count: 1 << 20))])
+        for _ in 0..<10_000 { auditor.look(Outcome(of: nil, actor, [small], .success, microseconds: 1)) }
+        var kept: [Auditor.Kept] = []
+        auditor.attempt(Attempt(actor, [small], .allowed)) { kept.append($0) }
+        for _ in 0..<100 { auditor.attempt(Attempt(actor, [large], .allowed)) { kept.append($0) } }
+        Self.wait(loop) { kept.count >= 69 }
+        // A few that go on being taken from the queue do not matter.
+        #expect(kept.allSatisfy { if case .refused(let reason) = $0 { reason.contains("behind") } else { false } } && (60...70).contains(kept.count), "\(kept.count)")
+        shared.open()
+        Self.wait(loop) { kept.count == 101 }
+        #expect(kept.count(where: { if case .recorded = $0 { true } else { false } }) >= 31)
+        Self.settle(auditor, loop)
+        let read = shared.withDisk { disk in Read(disk, try! verificationKey(disk)) }
+        #expect(read.isWhole && (4000...2 * AuditLimits.waiting).contains(read.count("outcome")) && read.count("unrecorded") >= 1, "\(read.count("outcome"))")
+    }
+
+    @Test("What is recorded as allowed and refused since the trail's state cannot be kept has that for its outcome", .timeLimit(.minutes(1)))
+    func takenBack() throws {
+        let disk = HangingDisk()
+        let shared = disk.gate
+        let loop = try EventLoop()
+        let auditor = try Auditor(loop: loop, disk, AuditOptions(), sealingKey: key, log: quiet)
+        var kept: [Auditor.Kept] = []
+        func attempt() { auditor.attempt(Attempt(actor, [Action(mode: "target", operation: "new")], .allowed)) { kept.append($0) } }
+        attempt()
+        Self.wait(loop) { kept.count == 1 }
+        Self.settle(auditor, loop)
+        shared.withDisk { $0.failing = $0.steps + 3..<$0.steps + 4 }
+        attempt()
+        Self.wait(loop) { kept.count == 2 }
+        guard case .recorded(let first) = kept[0], case .refused = kept[1] else { Issue.record("\(kept)"); return }
+        Self.wait(loop) { auditor.trouble == nil }
+        Self.settle(auditor, loop)
+        let read = shared.withDisk { disk in Read(disk, try! verificationKey(disk)) }
+        let outcome = read.lines.compactMap { try? JSONValue(parsing: $0) }.first { $0["kind"] == .string("outcome") }
+        #expect(read.isWhole && outcome?["attempt"] == .number(Int(first) + 2) && outcome?["result"] == .string("refused"))
+    }
+
+    @Test("A checkpoint that cannot be made is said, and made as soon as it can be", .timeLimit(.minutes(1)))
+    func lateCheckpoint() throws {
+        let disk = HangingDisk()
+        let shared = disk.gate
+        let loop = try EventLoop()
+        var options = AuditOptions()
+        options.checkpointInterval = 1_000_000_000
+        let auditor = try Auditor(loop: loop, disk, options, sealingKey: key, log: quiet)
+        var kept: Auditor.Kept?
+        auditor.attempt(Attempt(actor, [Action(mode: "target", operation: "new")], .allowed)) { kept = $0 }
+        Self.wait(loop) { kept != nil }
+        shared.withDisk { $0.failing = 0..<Int.max }
+        Self.wait(loop, seconds: 10) { auditor.trouble != nil }
+        #expect(auditor.trouble != nil)
+        shared.withDisk { $0.failing = 0..<0 }
+        Self.wait(loop, seconds: 10) { auditor.trouble == nil }
+        let read = shared.withDisk { disk in Read(disk, try! verificationKey(disk)) }
+        #expect(auditor.trouble == nil && read.isWhole && read.conclusion?.lastCheckpoint == read.conclusion?.last)
+    }
+
     @Test("The second sink gets every line, and one that hangs keeps nobody")
     func secondSink() throws {
         let folder = try Folder()

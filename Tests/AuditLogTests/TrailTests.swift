@@ -205,6 +205,24 @@ struct TrailTests {
         #expect(refusal["reason"]?.string?.hasPrefix("audit: No space left") == true)
     }
 
+    @Test("If the state cannot be kept behind a line, what stands there as allowed is taken back")
+    func takenBack() throws {
+        let disk = SimulatedDisk()
+        let trail = try Trail(disk, TrailOptions(name: "management"), sealingKey: key)
+        _ = trail.write([entry(1)], at: noon)
+        let before = disk.steps
+        _ = trail.write([entry(2)], at: noon)
+        // The lines are written and flushed, the state is not.
+        disk.failing = disk.steps + 3..<disk.steps + (disk.steps - before) + 1
+        let kept = trail.write([entry(3), entry(4, .refused)], at: noon)
+        guard case .takenBack(let number, _) = kept[0], case .recorded(number + 1) = kept[1] else { Issue.record("\(kept)"); return }
+        #expect(trail.trouble != nil)
+        disk.failing = 0..<0
+        guard case .recorded = trail.write([entry(5)], at: noon)[0] else { Issue.record("still refused"); return }
+        let read = Read(disk, try verificationKey(disk))
+        #expect(read.isWhole && read.record(number)?["decision"] == .string("allowed"))
+    }
+
     @Test("A request too long for the reserve does not cost the reserve")
     func longRequest() throws {
         let disk = SimulatedDisk()

@@ -45,10 +45,31 @@ struct RecordTests {
         let (small, _) = try attempt(3, 10)
         guard case .array(let requests) = small["requests"] else { Issue.record("no requests"); return }
         #expect(requests.count == 3 && small["mode"] == .string("transaction") && small["leftOut"] == nil)
-        let (large, length) = try attempt(40, 1 << 20)
+        let (large, length) = try attempt(200, 100_000)
         guard case .array(let kept) = large["requests"] else { Issue.record("no requests"); return }
-        #expect(kept.count < 40 && large["leftOut"] == .number(40 - kept.count) && large["leftOutSHA256"]?.string?.utf8.count == 64)
+        #expect(kept.count < 200 && large["leftOut"] == .number(200 - kept.count) && large["leftOutSHA256"]?.string?.utf8.count == 64)
         #expect(length < RecordLimits.list + 4096)
+    }
+
+    @Test("A single request is no longer than a part of a transaction, whatever stands in it; what was not said in full has its length and its code")
+    func single() throws {
+        let actor = Actor(uid: 1000, gid: 1000, pid: 1)
+        let worst = Action(mode: "portal", operation: "new", arguments: (0..<128).map { _ in .init("x", String(repeating: "\u{1}", count: 8192)) })
+        for record in [Record.attempt(Attempt(actor, [worst], .allowed)), .outcome(Outcome(of: nil, actor, [worst], .success, microseconds: 1))] {
+            var chain = chain
+            let line = chain.append(record, at: noon)
+            let value = try JSONValue(parsing: line)
+            guard case .array(let kept) = value["arguments"] else { Issue.record("no arguments"); return }
+            #expect(!kept.isEmpty && value["leftOut"] == .number(128 - kept.count) && value["leftOutSHA256"]?.string?.utf8.count == 64)
+            #expect(line.count < RecordLimits.arguments + 4096)
+            #expect(record.weight > 1 << 20)
+        }
+        var chain = chain
+        let gist = Gist(requests: 3, bytes: 4711, code: "hmac:00")
+        let line = chain.append(.attempt(Attempt(actor, [], isTransaction: true, .refused, reason: "no", gist: gist)), at: noon)
+        let value = try JSONValue(parsing: line)
+        #expect(value["count"] == .number(3) && value["bytes"] == .number(4711) && value["code"] == .string("hmac:00") && value["op"] == .string("commit"))
+        #expect(line.count < 1000)
     }
 
     @Test("The chain is what it says: codes by hand")
@@ -141,9 +162,9 @@ struct EventGateTests {
         #expect(admitted == gate.perSource)
         let other = gate.admits(event("192.0.2.2"), at: start)
         #expect(other)
-        #expect(gate.due(at: start.advanced(seconds: EventGate.window - 1)).isEmpty)
-        #expect(gate.due(at: start.advanced(seconds: EventGate.window)) == [.suppressed(.loginRefused, source: "192.0.2.1", count: 100_000 - gate.perSource, since: start)])
-        let again = gate.admits(event("192.0.2.1"), at: start.advanced(seconds: EventGate.window))
+        #expect(gate.due(at: start.advanced(seconds: gate.window - 1)).isEmpty)
+        #expect(gate.due(at: start.advanced(seconds: gate.window)) == [.suppressed(.loginRefused, source: "192.0.2.1", count: 100_000 - gate.perSource, since: start)])
+        let again = gate.admits(event("192.0.2.1"), at: start.advanced(seconds: gate.window))
         #expect(again)
     }
 
@@ -153,7 +174,7 @@ struct EventGateTests {
         let start = Timestamp(microseconds: 0)
         let admitted = (0..<100_000).filter { gate.admits(event("source \($0)"), at: start) }.count
         #expect(admitted <= gate.ofKind)
-        let records = gate.due(at: start.advanced(seconds: EventGate.window))
+        let records = gate.due(at: start.advanced(seconds: gate.window))
         #expect(records.count <= EventGate.mostSources + SecurityEvent.Kind.allCases.count)
         let counted = records.reduce(0) { sum, record in if case .suppressed(_, _, let count, _) = record { sum + count } else { sum } }
         #expect(admitted + counted == 100_000)
@@ -163,6 +184,12 @@ struct EventGateTests {
     func kinds() {
         var gate = EventGate()
         let start = Timestamp(microseconds: 0)
+        for number in 0..<100_000 { _ = gate.admits(event("source \(number)"), at: start) }
+        // As many sources of another kind are still told apart.
+        for number in 0..<EventGate.mostSources { for _ in 0..<2 { _ = gate.admits(event("peer \(number)", .peerRefused), at: start) } }
+        let all = gate.due(at: start, all: true)
+        let apart = all.contains { if case .suppressed(.peerRefused, "peer \(EventGate.mostSources - 1)"?, let count, _) = $0 { count == 2 } else { false } }
+        #expect(apart)
         for number in 0..<100_000 { _ = gate.admits(event("source \(number)"), at: start) }
         let (refused, accepted) = (gate.admits(event("192.0.2.1"), at: start), gate.admits(event("192.0.2.1", .loginAccepted), at: start))
         #expect(!refused && accepted)
