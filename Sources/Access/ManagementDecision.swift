@@ -70,8 +70,10 @@ public enum ManagementDecision: Hashable, Sendable {
 ///
 /// Of the grants whose role has the permission those count that reach the object; if none does, all of them do, and the object is not there for
 /// whoever asks. If some of these want no authentication, these alone count.
-public func decide(_ peer: Peer, _ question: ManagementQuestion, _ policy: Policy) -> ManagementDecision {
-    let theirs = policy.grants.filter { peer.isOne(of: $0.subjects) }
+public func decide(_ peer: Peer, _ question: ManagementQuestion, _ policy: Policy) -> ManagementDecision { decide(policy.grants(of: peer), question) }
+
+/// The same for whoever these grants are for.
+public func decide(_ theirs: [Grant], _ question: ManagementQuestion) -> ManagementDecision {
     guard !theirs.isEmpty else { return .refused(.nobody) }
     let able = theirs.filter { $0.role.permissions.contains(question.permission) }
     guard let first = able.first else { return .refused(.permission) }

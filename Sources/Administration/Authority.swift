@@ -103,17 +103,24 @@ public struct Allowances: Sendable {
         var allowed: [(AdminRequest, ManagementDecision.Allowance)] = []
         var reach = Reach.tenants([])
         var grants: [Grant] = []
+        let theirs = policy.grants(of: peer)
+        // Of many requests, most ask the same.
+        var decisions: [ManagementQuestion: ManagementDecision] = [:]
         // Nothing at all is for those who may do something.
-        if requests.isEmpty, !policy.grants.contains(where: { peer.isOne(of: $0.subjects) }) {
+        if requests.isEmpty, theirs.isEmpty {
             throw Transaction.Refused(nil, .unsupportedOperation, "\(ManagementDecision.Refusal.nobody)")
         }
         for (index, request) in requests.enumerated() {
             let question = request.question(configuration)
-            switch decide(peer, question, policy) {
+            let known = decisions[question]
+            let decision = known ?? decide(theirs, question)
+            if known == nil { decisions[question] = decision }
+            switch decision {
             case .refused(let refusal): throw Transaction.Refused(requests.count > 1 ? index : nil, .unsupportedOperation, "\(refusal)")
             case .allowed(let allowance):
                 // What it is about is then the same whoever looks at it.
                 allowed.append((question.object == .unnamedTenant ? request.about(allowance.tenant) : request, allowance))
+                guard known == nil else { continue }
                 reach = reach.union(allowance.reach)
                 for grant in allowance.grants where !grants.contains(grant) { grants.append(grant) }
             }

@@ -116,6 +116,9 @@ public struct AccountBindings: Hashable, Sendable {
         return slots.contains { $0?.name == name && $0?.initiator == (isOwned ? initiator : nil) }
     }
 
+    /// Those that are bound, in either direction.
+    var names: Set<AccountName> { Set(slots.compactMap { $0?.name } + (outgoing.map { [$0] } ?? [])) }
+
     /// Whether this account is bound for some initiator.
     public func admits(_ name: AccountName) -> Bool { slots.contains { $0?.name == name } }
 

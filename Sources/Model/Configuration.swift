@@ -12,7 +12,7 @@ public struct Configuration: Hashable, Sendable {
     public internal(set) var isDebugging: Bool
     public internal(set) var targets: [TargetID: TargetConfiguration] = [:]
     var numbers: [ISCSIName: TargetID] = [:]
-    var accountTable: [Account.Key: Account] = [:]
+    var accountTable = AccountTable()
     /// Of the account that was made last.
     var lastAccountNumber: UInt64 = 0
     public internal(set) var discoveryAccounts = AccountBindings()
@@ -39,6 +39,9 @@ public struct Configuration: Hashable, Sendable {
     public var accounts: [Account] { accountTable.values.sorted { $0.number < $1.number } }
     /// Whether anybody can prove anything; at no cost, however many accounts there are.
     public var hasAccounts: Bool { !accountTable.isEmpty }
+
+    /// The targets to which an account is bound, in either direction.
+    public func targets(of account: AccountName, tenant: Tenant = .default) -> Set<TargetID> { accountTable.targets(of: Account.Key(tenant: tenant, name: account)) }
 
     public func account(_ name: AccountName, tenant: Tenant = .default) -> Account? { accountTable[Account.Key(tenant: tenant, name: name)] }
 
@@ -82,7 +85,9 @@ public struct Configuration: Hashable, Sendable {
 
     /// Sessions must have ended before.
     public mutating func deleteTarget(_ id: TargetID) throws(ConfigurationError) -> [Change] {
-        numbers[try target(id).name] = nil
+        let target = try target(id)
+        numbers[target.name] = nil
+        accountTable.rebind(id, of: target.tenant, from: target.accounts, to: nil)
         targets[id] = nil
         return [.targetRemoved(id)]
     }
@@ -225,10 +230,12 @@ public struct Configuration: Hashable, Sendable {
     /// Takes the account away wherever it is bound, too.
     public mutating func deleteAccount(_ name: AccountName, tenant: Tenant = .default) throws(ConfigurationError) -> [Change] {
         let key = Account.Key(tenant: tenant, name: name)
-        guard accountTable.removeValue(forKey: key) != nil else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+        guard accountTable[key] != nil else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
+        accountTable[key] = nil
         var changes: [Change] = [.accountChanged(key)]
-        let bound = targets.values.filter { $0.tenant == tenant && !$0.accounts.isEmpty }.map(\.id).sorted()
-        for id in bound where targets[id]?.accounts.remove(name) == true { changes.append(.accountsChanged(id)) }
+        for id in accountTable.targets(of: key).sorted() {
+            changes += try changeBindings(of: id) { bindings, _ throws(ConfigurationError) in _ = bindings.remove(name) }
+        }
         if tenant == .default, discoveryAccounts.remove(name) { changes.append(.accountsChanged(nil)) }
         return changes
     }
@@ -265,7 +272,7 @@ public struct Configuration: Hashable, Sendable {
         let key = Account.Key(tenant: tenant, name: name)
         guard var account = accountTable[key] else { throw ConfigurationError(.noSuchAccount, "there is no account \(name)") }
         try account.add(secret, allowWeak: allowWeak)
-        for bindings in targets.values.filter({ $0.tenant == tenant }).map(\.accounts) + (tenant == .default ? [discoveryAccounts] : []) {
+        for bindings in accountTable.targets(of: key).compactMap({ targets[$0]?.accounts }) + (tenant == .default ? [discoveryAccounts] : []) {
             guard bindings.outgoing != name else { throw ConfigurationError(.invalid, "account \(name) is bound as outgoing, and has one secret") }
             guard bindings.admits(name), let outgoing = bindings.outgoing, let other = self.account(outgoing, tenant: tenant) else { continue }
             guard !other.sharesSecret(with: account) else { throw Self.sameSecret(as: outgoing) }
@@ -296,7 +303,9 @@ public struct Configuration: Hashable, Sendable {
     ) throws(ConfigurationError) -> [Change] {
         if let id {
             var target = try target(id)
+            let old = target.accounts
             try body(&target.accounts, target.tenant)
+            accountTable.rebind(id, of: target.tenant, from: old, to: target.accounts)
             targets[id] = target
         } else {
             var bindings = discoveryAccounts

@@ -331,7 +331,8 @@ extension Configuration {
         guard case .array(let accounts) = try members.value("accounts") else { throw StoredError("accounts: a list is wanted") }
         for (index, value) in accounts.enumerated() {
             let account = try Account(stored: value, place: index + 1, sealer)
-            guard accountTable.updateValue(account, forKey: account.key) == nil else { throw StoredError("accounts: \(account.name) is there twice") }
+            guard accountTable[account.key] == nil else { throw StoredError("accounts: \(account.name) is there twice") }
+            accountTable[account.key] = account
         }
         for target in try members.take("targets", as: [TargetConfiguration].self) {
             guard targets.updateValue(target, forKey: target.id) == nil else { throw StoredError("targets: \(target.id) is there twice") }
@@ -343,6 +344,7 @@ extension Configuration {
     mutating func index() throws(StoredError) {
         for target in targets.values {
             guard numbers.updateValue(target.id, forKey: target.name) == nil else { throw StoredError("two targets are called \(target.name)") }
+            accountTable.rebind(target.id, of: target.tenant, from: nil, to: target.accounts)
         }
         lastAccountNumber = accountTable.values.map(\.number).max() ?? 0
         guard Set(accountTable.values.map(\.number)).count == accountTable.count else { throw StoredError("two accounts have one number") }

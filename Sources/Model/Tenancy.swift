@@ -70,20 +70,29 @@ public struct TenantLimits: Hashable, Sendable {
         public let name: String
         public let limit: WritableKeyPath<TenantLimits, Int?> & Sendable
         public let greatest: Int
-        let count: @Sendable (Configuration, Tenant) -> Int
+        fileprivate let count: @Sendable (TenantCounts, Tenant) -> Int
     }
 
     public static let rows = [
-        Row(name: "targets", limit: \.targets, greatest: Limits.targets) { configuration, tenant in
-            configuration.targets.values.count { $0.tenant == tenant }
-        },
-        Row(name: "logical-units", limit: \.logicalUnits, greatest: Limits.targets * 64) { configuration, tenant in
-            configuration.targets.values.reduce(0) { $0 + ($1.tenant == tenant ? $1.logicalUnits.count - 1 : 0) }
-        },
-        Row(name: "accounts", limit: \.accounts, greatest: Limits.accounts) { configuration, tenant in
-            configuration.accountTable.keys.count { $0.tenant == tenant }
-        },
+        Row(name: "targets", limit: \.targets, greatest: Limits.targets) { $0.targets[$1, default: 0] },
+        Row(name: "logical-units", limit: \.logicalUnits, greatest: Limits.targets * 64) { $0.logicalUnits[$1, default: 0] },
+        Row(name: "accounts", limit: \.accounts, greatest: Limits.accounts) { $0.accounts.count(of: $1) },
     ]
+}
+
+/// How much each tenant has, counted in one pass.
+private struct TenantCounts {
+    var targets: [Tenant: Int] = [:]
+    var logicalUnits: [Tenant: Int] = [:]
+    let accounts: AccountTable
+
+    init(_ configuration: Configuration) {
+        accounts = configuration.accountTable
+        for target in configuration.targets.values {
+            targets[target.tenant, default: 0] += 1
+            logicalUnits[target.tenant, default: 0] += target.logicalUnits.count - 1
+        }
+    }
 }
 
 /// What is a tenant's.
@@ -184,7 +193,7 @@ extension Configuration {
         view.tenancy = tenancy.seen(by: seen)
         view.targets = targets.filter { seen.contains($0.value.tenant) }
         view.numbers = numbers.filter { view.targets[$0.value] != nil }
-        view.accountTable = accountTable.filter { seen.contains($0.key.tenant) }
+        view.accountTable = accountTable.seen(by: seen)
         view.discoveryAccounts = AccountBindings()
         let shown = view.tenancy.tenants.values.flatMap(\.portals)
         view.portals = portals.filter { portal in shown.contains { portal.endpoint.admits($0) || $0.admits(portal.endpoint) } }
@@ -193,11 +202,15 @@ extension Configuration {
 
     /// Whether no tenant has come to more than it may have. What it had before it keeps.
     public func checkLimits(since old: Configuration) throws(ConfigurationError) {
-        for (tenant, bounds) in tenancy.tenants {
+        let limited = tenancy.tenants.filter { $0.value.limits != TenantLimits() }
+        guard !limited.isEmpty else { return }
+        let counts = TenantCounts(self)
+        lazy var before = TenantCounts(old)
+        for (tenant, bounds) in limited {
             for row in TenantLimits.rows {
                 guard let limit = bounds.limits[keyPath: row.limit] else { continue }
-                let count = row.count(self, tenant)
-                guard count <= limit || count <= row.count(old, tenant) else {
+                let count = row.count(counts, tenant)
+                guard count <= limit || count <= row.count(before, tenant) else {
                     throw ConfigurationError(.invalid, "tenant \(tenant.name) may have \(limit) \(row.name)")
                 }
             }
@@ -206,10 +219,15 @@ extension Configuration {
 
     /// The tenant of this name: one that there is, or that still has an account.
     public func tenant(named name: [UInt8]) throws(ConfigurationError) -> Tenant {
-        let known = (tenancy.hasDefault ? [.default] : []) + tenancy.tenants.keys + accountTable.keys.map(\.tenant)
-        guard let tenant = known.first(where: { name.elementsEqual($0.name.utf8) }) else {
+        // Byte for byte: equal strings may be spelled otherwise.
+        guard let tenant = String(validating: name, as: UTF8.self).flatMap({ known(Tenant(name: $0)) }), name.elementsEqual(tenant.name.utf8) else {
             throw ConfigurationError(.invalid, "there is no tenant “\(escaped(name))”")
         }
         return tenant
+    }
+
+    private func known(_ tenant: Tenant) -> Tenant? {
+        if tenancy.hasDefault, tenant == .default { return .default }
+        return tenancy.tenants.index(forKey: tenant).map { tenancy.tenants[$0].key } ?? accountTable.tenant(named: tenant)
     }
 }
