@@ -185,19 +185,25 @@ public func decideDiscovery(
 /// An account that is bound to any target is an identity, and sees what that may log in to. One that is bound to discovery alone is a key
 /// to the list: behind it, as without any, an initiator sees the targets that some account is bound to for it, or none at all. An account of
 /// discovery is no tenant's: one of the same name that a tenant has is another one.
-/// - Parameter local: our own address that it has reached; nil: one where all of them are there
+/// - Parameters:
+///   - name: of the only one that is asked for, at the cost of one; nil: of all of them
+///   - local: our own address that it has reached; nil: one where all of them are there
 public func discoverable(
-    _ configuration: Configuration, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil, channel: Channel = .clear,
-    local: PortalAddress? = nil
+    _ configuration: Configuration, named name: ISCSIName? = nil, initiator: ISCSIName, address: NetworkAddress, account: AccountName? = nil,
+    channel: Channel = .clear, local: PortalAddress? = nil
 ) -> [TargetConfiguration] {
     guard channel.admits(initiator) else { return [] }
-    let targets = configuration.sortedTargets.filter { target in local.map { configuration.tenancy.serves(target.tenant, at: $0) } ?? true }
-    let identity = account.flatMap { account in targets.contains { $0.tenant == .default && $0.accounts.admits(account) } ? account : nil }
-    return targets.filter { target in
-        guard channel.isTLS || !target.requiresTLS, decide(target, initiator: initiator, address: address).isAdmitted else { return false }
+    func isServed(_ target: TargetConfiguration) -> Bool { local.map { configuration.tenancy.serves(target.tenant, at: $0) } ?? true }
+    let identity = account.flatMap { account in
+        configuration.targets(of: account).contains { id in configuration.targets[id].map { isServed($0) && $0.accounts.admits(account) } ?? false } ? account : nil
+    }
+    func isDiscoverable(_ target: TargetConfiguration) -> Bool {
+        guard isServed(target), channel.isTLS || !target.requiresTLS, decide(target, initiator: initiator, address: address).isAdmitted else { return false }
         if target.accounts.isEmpty { return true }
         return identity.map { target.tenant == .default && target.accounts.admits($0, initiator) } ?? target.accounts.incoming.contains { target.accounts.admits($0, initiator) }
     }
+    if let name { return configuration.target(named: name).map { isDiscoverable($0) ? [$0] : [] } ?? [] }
+    return configuration.targets.values.filter(isDiscoverable).sorted { $0.id < $1.id }
 }
 
 private func mostSpecific<Rule: SpecificRule>(_ rules: [Rule], where matches: (Rule) -> Bool) -> Rule? {

@@ -247,14 +247,15 @@ package struct LoginDesk {
     ) -> [DiscoveredTarget] {
         let portal = configuration.portal(reachedAt: PortalAddress(local))
         let (address, tag) = (portal?.advertised?.description ?? "\(local)", portal?.groupTag ?? Portal.defaultGroupTag)
-        return discoverable(configuration, initiator: initiator, address: peer.network, account: account, channel: channel, local: PortalAddress(local))
-            .filter { target in
-                switch scope {
-                case .all: true
-                case .name(let name): target.name == name
-                case .sessionTarget: target.name == current
-                }
-            }
+        let wanted: ISCSIName?
+        switch scope {
+        case .all: wanted = nil
+        case .name(let name): wanted = name
+        case .sessionTarget:
+            guard let current else { return [] }
+            wanted = current
+        }
+        return discoverable(configuration, named: wanted, initiator: initiator, address: peer.network, account: account, channel: channel, local: PortalAddress(local))
             .map { DiscoveredTarget(name: $0.name, addresses: [address], portalGroupTag: tag) }
     }
 
