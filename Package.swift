@@ -46,7 +46,7 @@ let package = Package(
 
         // Memory and words that several rooms share.
         room("Bytes", [deque]),
-        room("JSON"),
+        room("JSON", ["Bytes"]),
         room("Crypto", ["CCRC32C", "COpenSSL", "Bytes"]),
         room("Medium", ["Bytes"]),
 
@@ -58,7 +58,7 @@ let package = Package(
         // The machine.
         room("Reactor", ["CLinux", "Bytes", deque]),
         room("TLS", ["CTLS", "COpenSSL", "Bytes", "Crypto", "Reactor"]),
-        room("PAM", ["CPAM"]),
+        room("PAM", ["CPAM", "Crypto"]),
         room("Storage", ["CLinux", "CRing", "Bytes", "Medium", "Reactor", deque]),
 
         // What is configured, and who may do what.
@@ -69,7 +69,7 @@ let package = Package(
         room("Administration", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", "Model", "Access", "Management"]),
 
         room("SettingsFile", [yams]),
-        room("Logs", ["Reactor", logging]),
+        room("Logs", ["Bytes", "Reactor", logging]),
         // What was done, on a medium.
         room("AuditLog", ["Audit", "Crypto", "JSON", "Reactor", logging]),
 
@@ -85,7 +85,7 @@ let package = Package(
         program("tgt-connect", ["Connector", "Logs", "Management", "Reactor", logging, arguments]),
 
         tests("BytesTests", ["Bytes"]),
-        tests("JSONTests", ["JSON"]),
+        tests("JSONTests", ["Bytes", "JSON"]),
         tests("ModelTests", ["Bytes", "JSON", "Crypto", "ISCSI", "SCSI", "Model"]),
         tests("AuditTests", ["Audit", "Crypto", "JSON"]),
         tests("AuditLogTests", ["AuditLog", "Audit", "Crypto", "JSON", "Reactor", logging, "audit-writer", "tgt-audit"]),

@@ -110,11 +110,11 @@ public enum ShownFormat: String, CaseIterable, Sendable {
         }
     }
 
-    /// One line, without its end. In a table and in CSV there is nothing but printable ASCII; JSON is the record as it was written.
+    /// One line, without its end. In a table and in CSV there is nothing but printable ASCII; JSON is the record as it was written, if nothing is hidden in it.
     public func text(_ record: ShownRecord) -> String {
         switch self {
         case .table: Self.row(Self.columns.map { (escaped(($0.value(record) ?? "-").utf8, limit: 4096), $0.width) })
-        case .json: String(decoding: record.line, as: UTF8.self)
+        case .json: JSONValue.shown(record.line)
         case .csv: Self.columns.map { Self.quoted(escaped(($0.value(record) ?? "").utf8, limit: .max)) }.joined(separator: ",")
         }
     }

@@ -1,3 +1,14 @@
+extension Unicode.Scalar {
+    /// Whether it is no letter that is seen: a control character of either kind, one that turns the direction of what follows, is invisible, or ends a line.
+    /// In a log or at a terminal text with it can pretend to be something else.
+    public var isHidden: Bool {
+        switch value {
+        case ..<0x20, 0x7f...0x9f, 0xad, 0x061c, 0x180e, 0x200b...0x200f, 0x2028...0x202e, 0x2060...0x206f, 0xfeff, 0xfff9...0xfffb, 0xe0000...0xe007f: true
+        default: false
+        }
+    }
+}
+
 /// Text made of bytes from outside, fit for a log line or a terminal: printable ASCII as it is, everything else and the
 /// backslash as `\xNN`; at most `limit` bytes are shown, then `…`.
 public func escaped(_ bytes: some Sequence<UInt8>, limit: Int = 256) -> String {

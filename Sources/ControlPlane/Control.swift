@@ -611,7 +611,7 @@ public final class Control {
     func noteFailedHandshake(_ peer: SocketAddress?, _ source: Source, _ portal: UInt32, _ cause: TLSFailure.Cause, _ reason: String) {
         let portal = portals.portal(number: portal)
         portal?.failedHandshakes[cause, default: 0] += 1
-        failedHandshakes.note(peer, source, portal?.portal.endpoint, reason, at: loop.now)
+        failedHandshakes.note(peer, source, portal?.portal.endpoint, cause, reason, at: loop.now)
         audit.event(
             .tlsFailed, source: "\(peer.map { Source($0) } ?? source)", .refused, reason: reason,
             details: ["address": peer.map { "\($0)" } ?? "gone", "portal": portal.map { "\($0.portal.endpoint)" } ?? "closed", "cause": "\(cause)"])

@@ -53,7 +53,7 @@ extension PortalMaterial {
     private var authentication: ClientAuthentication { ClientAuthentication(rawValue: clientAuthentication.rawValue) ?? .required }
 }
 
-/// Says of TLS handshakes that came to nothing why: each reason once for each source and portal in a while.
+/// Says of TLS handshakes that came to nothing why: each cause once for each source and portal in a while.
 struct FailedHandshakes {
     /// Nanoseconds in which a cause is logged once.
     private static let interval: UInt64 = 600_000_000_000
@@ -63,7 +63,7 @@ struct FailedHandshakes {
     private struct Cause: Hashable {
         let source: Source
         let portal: PortalAddress?
-        let reason: String
+        let kind: TLSFailure.Cause
     }
 
     private let log: Logger
@@ -75,14 +75,15 @@ struct FailedHandshakes {
     /// - Parameters:
     ///   - peer: nil: it is gone
     ///   - source: where it came from then
-    mutating func note(_ peer: SocketAddress?, _ source: Source, _ portal: PortalAddress?, _ reason: String, at now: UInt64) {
-        let cause = Cause(source: peer.map { Source($0) } ?? source, portal: portal, reason: reason)
+    mutating func note(_ peer: SocketAddress?, _ source: Source, _ portal: PortalAddress?, _ kind: TLSFailure.Cause, _ reason: String, at now: UInt64) {
+        // Not by its reason: that is text from the process that was spoken to.
+        let cause = Cause(source: peer.map { Source($0) } ?? source, portal: portal, kind: kind)
         let earlier = causes[cause]
         if let earlier, now < earlier.since + Self.interval { return causes[cause] = (earlier.since, earlier.count + 1) }
         if causes.count >= Self.most { causes = [:] }
         causes[cause] = (now, 0)
         var metadata: Logger.Metadata = ["address": "\(peer.map { "\($0)" } ?? "\(source), gone")", "portal": "\(portal.map { "\($0)" } ?? "closed")"]
         if let earlier, earlier.count > 0 { metadata["suppressed"] = "\(earlier.count)" }
-        log.notice("a TLS handshake has failed: \(reason)", metadata: metadata)
+        log.notice("a TLS handshake has failed: \(escaped(reason.utf8))", metadata: metadata)
     }
 }

@@ -1,3 +1,5 @@
+import Bytes
+
 /// A JSON text (RFC 8259) as a value: what we keep, and read again. Numbers are integers of 64 bits; of members with one name there is one.
 public indirect enum JSONValue: Hashable, Sendable {
     case null
@@ -70,17 +72,38 @@ public indirect enum JSONValue: Hashable, Sendable {
         }
     }
 
-    /// A string in its quotation marks; control characters, quotation marks and backslashes in it are escaped.
+    /// A string in its quotation marks; quotation marks, backslashes and what is hidden (`isHidden`) in it are escaped.
     public static func quote(_ text: String, into bytes: inout [UInt8]) {
         bytes.append(UInt8(ascii: "\""))
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes += [UInt8(ascii: "\\"), byte]
-            case ..<0x20, 0x7f: bytes += ("\\u00" + hexadecimal([byte])).utf8
-            default: bytes.append(byte)
+        if text.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }) {
+            bytes += text.utf8
+        } else {
+            for scalar in text.unicodeScalars {
+                switch scalar {
+                case "\"", "\\": bytes += [UInt8(ascii: "\\"), UInt8(scalar.value)]
+                case _ where scalar.isHidden: escape(scalar, into: &bytes)
+                default: bytes += UTF8.encode(scalar) ?? UTF8.encodedReplacementCharacter
+                }
             }
         }
         bytes.append(UInt8(ascii: "\""))
+    }
+
+    /// `\uNNNN`, twice for what has more than 16 bits.
+    private static func escape(_ scalar: Unicode.Scalar, into bytes: inout [UInt8]) {
+        for unit in UTF16.encode(scalar) ?? UTF16.encodedReplacementCharacter {
+            bytes += [UInt8(ascii: "\\"), UInt8(ascii: "u")]
+            for shift in [12, 8, 4, 0] as [UInt16] { bytes.append(digits[Int(unit >> shift & 15)]) }
+        }
+    }
+
+    /// The same text, with what is hidden in its strings escaped: for one that was written by who did not care. Outside of strings nothing is hidden.
+    public static func shown(_ text: [UInt8]) -> String {
+        var bytes: [UInt8] = []
+        for scalar in String(decoding: text, as: UTF8.self).unicodeScalars {
+            if scalar.isHidden { escape(scalar, into: &bytes) } else { bytes += UTF8.encode(scalar) ?? UTF8.encodedReplacementCharacter }
+        }
+        return String(decoding: bytes, as: UTF8.self)
     }
 
     private static let digits = Array("0123456789abcdef".utf8)
@@ -213,16 +236,33 @@ private struct JSONParser {
         UInt8(ascii: "n"): 0x0a, UInt8(ascii: "r"): 0x0d, UInt8(ascii: "t"): 0x09,
     ]
 
-    /// Behind a backslash. Of `\u` only characters outside of the surrogates: what is beyond 16 bits stands for itself in UTF-8.
+    /// Behind a backslash. What is beyond 16 bits stands for itself in UTF-8, or as a pair of surrogates.
     private mutating func escaped() throws(JSONValue.SyntaxError) -> [UInt8] {
         guard let kind = next else { throw trouble }
         position += 1
         if let byte = Self.escapes[kind] { return [byte] }
-        guard kind == UInt8(ascii: "u"), position + 4 <= text.count,
-              let bytes = JSONValue.bytes(hexadecimal: text[position..<position + 4].map { (0x41...0x46).contains($0) ? $0 | 0x20 : $0 }),
-              let scalar = Unicode.Scalar(UInt16(bytes[0]) << 8 | UInt16(bytes[1]))
+        guard kind == UInt8(ascii: "u") else { throw trouble }
+        let first = try unit()
+        if let scalar = Unicode.Scalar(first) { return Array(String(Character(scalar)).utf8) }
+        // The first of a pair.
+        guard UTF16.isLeadSurrogate(first), take(exactly: UInt8(ascii: "\\")), take(exactly: UInt8(ascii: "u")) else { throw trouble }
+        let second = try unit()
+        guard UTF16.isTrailSurrogate(second) else { throw trouble }
+        return Array(String(decoding: [first, second], as: UTF16.self).utf8)
+    }
+
+    private mutating func take(exactly byte: UInt8) -> Bool {
+        guard next == byte else { return false }
+        position += 1
+        return true
+    }
+
+    /// Four digits.
+    private mutating func unit() throws(JSONValue.SyntaxError) -> UInt16 {
+        guard position + 4 <= text.count,
+              let bytes = JSONValue.bytes(hexadecimal: text[position..<position + 4].map { (0x41...0x46).contains($0) ? $0 | 0x20 : $0 })
         else { throw trouble }
         position += 4
-        return Array(String(Character(scalar)).utf8)
+        return UInt16(bytes[0]) << 8 | UInt16(bytes[1])
     }
 }

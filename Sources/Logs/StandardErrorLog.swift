@@ -1,11 +1,12 @@
+import Bytes
 import Logging
 import Reactor
 import Synchronization
 
 /// Log lines on standard error: with the journal's priority prefix when the journal reads them, readable otherwise.
 ///
-/// Values from outside reach a line only through metadata or `escaped()`; control characters in either are escaped here once
-/// more, so that one record is always one line.
+/// Values from outside reach a line only through metadata or `escaped()`; what is hidden in either is made visible here once
+/// more, so that one record is always one line and looks like what it is.
 public struct StandardErrorLog: LogHandler {
     /// From which level on anything is logged, by all loggers of the process; it changes while running.
     public static let level = SharedLevel()
@@ -45,7 +46,7 @@ public struct StandardErrorLog: LogHandler {
         var text = event.message.description
         let merged = metadata.merging(event.metadata ?? [:]) { $1 }
         for (key, value) in merged.sorted(by: { $0.key < $1.key }) { text += " \(key)=\(value)" }
-        text = String(text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? "·" : Character($0) })
+        text = String(text.unicodeScalars.map { $0.isHidden ? "·" : Character($0) })
         let origin = role.map { "\($0): " } ?? ""
         if toSystemLog { Console.systemLog(priority: Self.priority(event.level), origin + text) }
         if forJournal {

@@ -2,7 +2,7 @@ import JSON
 
 /// Writes JSON (RFC 8259) as it goes, so that a report of a hundred thousand objects is never more than its text.
 ///
-/// Strings are UTF-8; control characters, quotation marks and backslashes in them are escaped. Numbers are integers.
+/// Strings are UTF-8; what is hidden, quotation marks and backslashes in them are escaped. Numbers are integers.
 public struct JSONWriter: Sendable {
     public private(set) var bytes: [UInt8] = []
     /// Something stands in front of what comes next, in the same object or array.

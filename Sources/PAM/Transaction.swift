@@ -1,4 +1,5 @@
 import CPAM
+import Crypto
 import Glibc
 
 /// Whom a module of PAM lets the application ask, and show things.
@@ -32,9 +33,6 @@ public struct PAMVerdict: Hashable, Sendable {
     }
 
     public var isGranted: Bool { step == .granted }
-
-    /// Which codes there are.
-    public static let codes: ClosedRange<Int32> = 0...31
 }
 
 /// Transactions of PAM. They may take for ever, load code of others and leave anything behind: each belongs into a process of its own.
@@ -124,7 +122,7 @@ private func answer(_ message: pam_message, _ response: inout pam_response, _ di
     case PAM_PROMPT_ECHO_ON, PAM_PROMPT_ECHO_OFF:
         var typed: [UInt8] = []
         typed.reserveCapacity(1024)
-        defer { wipe(&typed) }
+        defer { wipe(typed) }
         guard unsafe dialogue.ask(text, isSecret: message.msg_style == PAM_PROMPT_ECHO_OFF, answer: &typed), typed.count <= PAM.mostAnswer, !typed.contains(0),
             let memory = unsafe calloc(typed.count + 1, 1) else { return false }
         unsafe typed.withUnsafeBytes { bytes in
@@ -133,12 +131,5 @@ private func answer(_ message: pam_message, _ response: inout pam_response, _ di
         unsafe response.resp = memory.assumingMemoryBound(to: CChar.self)
         return true
     default: return false
-    }
-}
-
-/// Overwrites the bytes, whatever the compiler thinks of that.
-public func wipe(_ bytes: inout [UInt8]) {
-    unsafe bytes.withUnsafeMutableBytes { bytes in
-        if let base = bytes.baseAddress { unsafe explicit_bzero(base, bytes.count) }
     }
 }

@@ -1,3 +1,4 @@
+import Bytes
 import JSON
 import Testing
 
@@ -16,6 +17,18 @@ struct JSONValueTests {
         #expect(value.text.allSatisfy { $0 >= 0x20 && $0 != 0x7f })
     }
 
+    @Test("what a terminal would not show as it is, is escaped, and is read again; in a text of others as well")
+    func hidden() throws {
+        let odd = "a\u{9b}2J\u{85}\u{ad}\u{200b}\u{202e}\u{2028}\u{2066}\u{feff}\u{e0041}é🦊"
+        let text = JSONValue.string(odd).text
+        #expect(try JSONValue(parsing: text) == .string(odd))
+        let isHidden = String(decoding: text, as: UTF8.self).unicodeScalars.contains { $0.isHidden }
+        #expect(!isHidden && String(decoding: text, as: UTF8.self).hasSuffix("\\udb40\\udc41é🦊\""))
+        let raw = Array("[\"\(odd)\"]".utf8), shown = JSONValue.shown(raw)
+        #expect(!shown.unicodeScalars.contains { $0.isHidden })
+        #expect(try JSONValue(parsing: Array(shown.utf8)) == .array([.string(odd)]))
+    }
+
     @Test("blanks and escapes are read as RFC 8259 says")
     func reading() throws {
         #expect(try parse(" { \"a\" :\t[ 1 ,\r\n-2 ] } ") == .object([.init("a", .array([.number(1), .number(-2)]))]))
@@ -23,7 +36,7 @@ struct JSONValueTests {
     }
 
     @Test("what is no text of ours is refused", arguments: [
-        "", " ", "{", "[1", "[1,]", "{\"a\":1,}", "{\"a\":1,\"a\":2}", "{a:1}", "01", "-", "1.5", "1e3", "9223372036854775808", "\"", "\"\\x\"", "\"\\ud800\"",
+        "", " ", "{", "[1", "[1,]", "{\"a\":1,}", "{\"a\":1,\"a\":2}", "{a:1}", "01", "-", "1.5", "1e3", "9223372036854775808", "\"", "\"\\x\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"", "\"\\ud800x\"",
         "\"\\u12", "\"\n\"", "tru", "nul", "1 2", "[1]]", String(repeating: "[", count: 33) + String(repeating: "]", count: 33),
     ])
     func refused(text: String) {
