@@ -27,6 +27,8 @@ enum ControlLimits {
     static let openingPause: UInt64 = 300_000_000
     /// Registrations that are kept over a loss of power, of all logical units: initiators make them, and a start reads all that is kept.
     static let keptRegistrations = 65_536
+    /// Targets that are looked at in a second for lists of all of them (SendTargets=All).
+    static let listedTargets = 1_000_000
 }
 
 /// How a control process is set up: settings file and command line together.
@@ -91,6 +93,8 @@ public final class Control {
     private var data: RoleProcess<DataReportMessage, DataOrderMessage>?
     /// Where initiators log in: through the login process, and through data's portals behind TLS, with a door of their own.
     private var fronts: [LoginFront] = []
+    /// Lists of all targets, which anybody may ask for where discovery has no account: a tenth of the loop's time, about.
+    lazy var discoveries = CostPace(loop: loop, perSecond: ControlLimits.listedTargets, most: 2 * LoginDesk.mostApplicants)
     private var secureDoor: DoorLink<LoginQuestionMessage, LoginAnswerMessage>?
     private lazy var failedHandshakes = FailedHandshakes(log: log)
     /// What data serves.

@@ -267,16 +267,16 @@ package struct LoginDesk {
         }.map(\.key)
     }
 
-    /// A portal's files have been read anew.
-    /// - Returns: who is somebody else by them: they are forgotten
-    mutating func identify(through portal: UInt32, _ material: PortalMaterial) -> [ConnectionID] {
-        let others = applicants.filter { _, applicant in
+    /// Who have come through a portal, and are somebody else by its files as they are now.
+    func others(through portal: UInt32, _ material: PortalMaterial) -> [ConnectionID] {
+        applicants.filter { _, applicant in
             guard let evidence = applicant.evidence, evidence.portal == portal else { return false }
             return material.channel(evidence.shown) != applicant.channel
         }.map(\.key)
-        for id in others { applicants[id] = nil }
-        return others
     }
+
+    /// Those that have a discovery session.
+    var discovering: [ConnectionID] { applicants.filter { $0.value.phase == .discovering }.map(\.key) }
 
     package mutating func gone(_ id: ConnectionID) { applicants[id] = nil }
 

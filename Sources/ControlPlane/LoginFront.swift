@@ -25,6 +25,8 @@ final class LoginFront {
     private let heard: () -> Void
     /// The portals of which its process has been told.
     private var served: Set<UInt32> = []
+    /// That have ended.
+    private var processes = 0
     /// Connections that it has not accepted because of penalties, this process and its predecessors.
     private var refusedByAll: (now: UInt64, before: UInt64) = (0, 0)
 
@@ -54,6 +56,8 @@ final class LoginFront {
     /// Its process has ended, and all that logged in there with it.
     func ended() {
         refusedByAll = (0, refusedConnections)
+        processes += 1
+        for id in desk.discovering { noteDiscoveryEnd(id) }
         desk.removeAll()
     }
 
@@ -79,7 +83,16 @@ final class LoginFront {
 
     /// The files of a portal have been read anew: who logs in there may be somebody else by them, and begins anew then.
     func identify(through portal: UInt32, _ material: PortalMaterial) {
-        for id in desk.identify(through: portal, material) { send(.drop(id), nil) }
+        for id in desk.others(through: portal, material) {
+            noteDiscoveryEnd(id)
+            desk.gone(id)
+            send(.drop(id), nil)
+        }
+    }
+
+    /// Of a discovery session, if it is one.
+    private func noteDiscoveryEnd(_ id: ConnectionID) {
+        if let applicant = desk.applicant(id), desk.isDiscovering(id) { control.noteDiscovery(.sessionEnded, applicant, desk.account(id)) }
     }
 
     /// Ends the discovery sessions that the rules of today do not admit any more.
@@ -98,9 +111,14 @@ final class LoginFront {
             case .authenticate(let id, let answer): try authenticate(id, answer)
             case .finish(let id, let outcome): try finish(id, outcome, descriptors.take())
             case .sendTargets(let id, let scope):
-                for (page, isLast) in control.pages(desk.targets(id, scope, control.configuration)) { send(.targets(id, page, isLast: isLast), nil) }
+                guard scope == .all else { return sendTargets(id, scope) }
+                let process = processes
+                let isPaced = control.discoveries.run(cost: control.configuration.targets.count) { [weak self] in
+                    if let self, processes == process { sendTargets(id, scope) }
+                }
+                guard isPaced else { throw .outOfPhase("to list the targets for more than there are") }
             case .gone(let id):
-                if let applicant = desk.applicant(id), desk.isDiscovering(id) { control.noteDiscovery(.sessionEnded, applicant, desk.account(id)) }
+                noteDiscoveryEnd(id)
                 desk.gone(id)
             case .failed(let offence):
                 guard let connection = descriptors.take(), let peer = try? Socket.peerAddress(connection.rawValue) else { return }
@@ -122,6 +140,10 @@ final class LoginFront {
         } catch {
             condemn(error)
         }
+    }
+
+    private func sendTargets(_ id: ConnectionID, _ scope: TextRequest.Selection) {
+        for (page, isLast) in control.pages(desk.targets(id, scope, control.configuration)) { send(.targets(id, page, isLast: isLast), nil) }
     }
 
     private func failed(_ offence: LoginOffence, _ peer: SocketAddress) {

@@ -63,8 +63,6 @@ package struct SessionTable {
         records.filter(\.value.isServed).map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
     }
 
-    func sessions(of tid: TargetID) -> [UInt16] { records.filter { $0.value.tid == tid }.map(\.key) }
-
     /// Whether this request continues the session that it names (RFC 7143 §6.3.1).
     func continues(_ question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16) -> SessionRecord? {
         guard let record = records[question.tsih], record.tid == tid, record.portalGroupTag == portalGroupTag, record.isid == question.isid,

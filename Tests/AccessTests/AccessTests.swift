@@ -91,6 +91,30 @@ struct LoginTests {
         }
     }
 
+    @Test("one target that is asked for costs as much as one, however many there are, and is what the list says of it")
+    func named() throws {
+        func cost(_ count: Int32) throws -> Duration {
+            var configuration = try configuration(["ALL"], [])
+            for number in 2...count {
+                let id = try #require(TargetID(rawValue: number))
+                _ = try configuration.newTarget(id, name: utf8("iqn.t:\(number)"))
+                if number % 2 == 0 { _ = try configuration.bind([AddressRule(parsing: utf8("ALL"))], [], to: id) }
+            }
+            let (initiator, from) = (try name("iqn.i"), address("10.0.0.1"))
+            let all = discoverable(configuration, initiator: initiator, address: from).map(\.name)
+            for wanted in [try name("iqn.t"), try name("iqn.t:2"), try name("iqn.t:3"), try name("iqn.x")] {
+                #expect(discoverable(configuration, named: wanted, initiator: initiator, address: from).map(\.name) == (all.contains(wanted) ? [wanted] : []))
+            }
+            let last = try name("iqn.t:\(count)")
+            return (0..<5).map { _ in
+                ContinuousClock().measure { for _ in 0..<200 { _ = discoverable(configuration, named: last, initiator: initiator, address: from) } }
+            }.min() ?? .zero
+        }
+        let (few, many) = (try cost(16), try cost(4096))
+        print("200 questions for one target of 16: \(few), of 4096: \(many)")
+        #expect(many < few * 10)
+    }
+
     @Test("what is shown is what each of the deciding rules shows; others that match count for nothing")
     func masks() throws {
         var configuration = try configuration([], [])

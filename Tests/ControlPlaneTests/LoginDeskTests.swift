@@ -309,7 +309,7 @@ private final class World {
         #expect(try finish(world.question(tsih: first, isid: 1)) == nil, "the same session on a new connection")
         #expect(try finish(world.question(isid: 2)) == nil, "in the place of its own")
         #expect(try finish(world.question(isid: 2)) == .outOfResources, "but not many at once")
-        #expect(world.sessions.sessions(of: world.tid).count == 4)
+        #expect(world.sessions.records.filter { $0.value.tid == world.tid }.map(\.key).count == 4)
 
         // Other targets have their own.
         let other = try #require(TargetID(rawValue: 2))
@@ -317,7 +317,8 @@ private final class World {
         _ = try world.configuration.bind([try AddressRule(parsing: Array("ALL".utf8))], [], to: other)
         #expect(try finish(world.question(target: "iqn.u", isid: 9)) == nil)
 
-        for tsih in world.sessions.sessions(of: world.tid) where tsih != first { _ = world.sessions.ended(tsih, neverBegan: true) }
+        let granted = world.sessions.records.filter { $0.value.tid == world.tid }.map(\.key)
+        for tsih in granted where tsih != first { _ = world.sessions.ended(tsih, neverBegan: true) }
         #expect(try finish(world.question(isid: 4)) == nil, "there is room again")
         world.sessions.removeAll()
         for isid in 1...3 { #expect(try finish(world.question(isid: UInt64(isid))) == nil) }
@@ -329,6 +330,7 @@ private final class World {
         let world = try World()
         #expect(world.begin(world.question(target: nil), id: 1) == nil)
         #expect(world.begin(world.question("iqn.b", target: nil), id: 2) == nil)
+        #expect(Set(world.desk.discovering) == [ConnectionID(rawValue: 1), ConnectionID(rawValue: 2)])
         let mine = world.desk.targets(ConnectionID(rawValue: 1), .all, world.configuration)
         #expect(mine == [DiscoveredTarget(name: name("iqn.t"), addresses: ["127.0.0.1:3260"], portalGroupTag: 1)])
         #expect(world.desk.targets(ConnectionID(rawValue: 1), .name(name("iqn.u")), world.configuration).isEmpty)

@@ -278,12 +278,15 @@ func words(_ line: String) -> [String] { line.split(separator: " ").map(String.i
         _ = try Initiator.login(port: daemon.port, target: target)
         for role in ["login", "data"] {
             let pid = try #require(daemon.child(role: role))
-            let living = role == "data" ? try Initiator.login(port: daemon.port, target: target, isid: 2) : nil
+            let living = role == "data" ? try Initiator.login(port: daemon.port, target: target, isid: 2) : try Initiator(port: daemon.port)
+            if role == "login" { #expect(living.login(target: nil) == 0) }
             _ = kill(pid, SIGKILL)
             #expect(eventually(within: 10) { daemon.child(role: role).map { $0 != pid } ?? false })
             withExtendedLifetime(living) {}
             let end = try #require(try network("processEnded").last { $0.argument("process") == role })
             #expect(end["reason"]?.contains("killed by signal 9") == true, "\(end.line)")
+            guard role == "login" else { continue }
+            #expect(try eventually(within: 10) { try trails.records("network").events("sessionEnded").filter { $0["target"] == "discovery" }.count == 2 })
         }
         #expect(try network("processStarted", 4).map { $0.argument("process") } == ["data", "login", "login", "data"])
         #expect(try network("sessionEnded").contains { $0["reason"] == "the data process has ended" })
