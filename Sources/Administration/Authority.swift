@@ -236,6 +236,14 @@ extension RuntimeView {
         view.statistics.removeAll { configuration.targets[$0.key.target] == nil }
         view.penalties = nil
         view.audit = nil
+        // That nothing can be changed is theirs to know; where that is, and why, is not.
+        if hindrance != nil { view.hindrance = "the daemon cannot keep it, or not record it; its administrators see why" }
+        view.portals = portals.mapValues { condition in
+            var condition = condition
+            // Others come through it, too.
+            condition.failedHandshakes = []
+            return condition
+        }
         return view
     }
 }

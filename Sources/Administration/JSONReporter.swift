@@ -43,7 +43,7 @@ struct JSONReporter {
         case .showDrivers: return drivers()
         case .showPenalties:
             return JSONWriter.document { writer in
-                writer.objects("penalties", view.penalties?.waiting ?? []) { writer, penalty in
+                writer.objects("penalties", view.penalties?.waiting() ?? []) { writer, penalty in
                     writer.field("source", penalty.source)
                     writer.field("secondsLeft", penalty.secondsLeft)
                 }
@@ -89,7 +89,7 @@ struct JSONReporter {
             }
             guard let penalties = view.penalties else { return }
             writer.object("penalties") { writer in
-                writer.field("sourcesWaiting", penalties.waiting.count)
+                writer.field("sourcesWaiting", penalties.waiting().count)
                 writer.field("sourcesRemembered", penalties.remembered)
                 writer.field("refusedConnections", penalties.refusedConnections)
                 writer.field("refusedAnswers", penalties.refusedAnswers)

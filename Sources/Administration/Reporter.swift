@@ -27,7 +27,7 @@ struct Reporter {
         case .showPortals:
             return renderPortals(configuration.portals.reversed().map(report))
         case .showDrivers: return renderDrivers(targets: configuration.sortedTargets.map { ($0.id.rawValue, $0.name.spelling) })
-        case .showPenalties: return renderPenalties(view.penalties?.waiting ?? [])
+        case .showPenalties: return renderPenalties(view.penalties?.waiting() ?? [])
         case .explainAccess(let question): return try Explanation(question, configuration).rendered()
         case .statSystem, .statTarget, .statLogicalUnit: return CommandStatistics.render(try statistics(for: action))
         case .statSession(let tid, let sid):
@@ -63,10 +63,7 @@ struct Reporter {
         return session
     }
 
-    private func target(_ tid: Int32) throws(Refusal) -> TargetConfiguration {
-        guard let id = TargetID(rawValue: tid), let target = configuration.targets[id] else { throw Refusal(.noTarget, "there is no target \(tid)") }
-        return target
-    }
+    private func target(_ tid: Int32) throws(Refusal) -> TargetConfiguration { try Administrator.target(tid, configuration) }
 
     private func system() -> [UInt8] {
         var report = SystemReport(
@@ -75,7 +72,7 @@ struct Reporter {
         report.accounts = accounts(configuration.discoveryAccounts)
         if let penalties = view.penalties {
             report.penalties = [
-                ("sources-waiting", String(penalties.waiting.count)), ("sources-remembered", String(penalties.remembered)),
+                ("sources-waiting", String(penalties.waiting().count)), ("sources-remembered", String(penalties.remembered)),
                 ("refused-connections", String(penalties.refusedConnections)), ("refused-answers", String(penalties.refusedAnswers)),
             ]
         }

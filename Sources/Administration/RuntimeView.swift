@@ -41,8 +41,8 @@ public struct RuntimeView: Sendable {
 
     /// Who has to wait after failures to log in.
     public struct Penalties: Sendable {
-        /// The longest first.
-        public var waiting: [(source: String, secondsLeft: UInt64)] = []
+        /// The longest first. There may be very many, and few ask.
+        public var waiting: @Sendable () -> [(source: String, secondsLeft: UInt64)] = { [] }
         /// Sources that have failed not long ago, waiting or not.
         public var remembered = 0
         /// Since the daemon has started: connections not accepted, answers not looked at.

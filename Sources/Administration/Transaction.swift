@@ -10,7 +10,7 @@ import Model
 /// 2. `commit` applies them again, to the configuration of that time and with what the stores have turned out to be. Whatever
 ///    is not as it was prepared for refuses the whole.
 ///
-/// Only changes of the configuration can be part of one. Time and memory are proportional to the number of requests.
+/// Only changes of the configuration can be part of one. Time and memory are proportional to the number of requests, and, once, to what is configured.
 public struct Transaction: Sendable {
     public let requests: [AdminRequest]
     /// What there is for whoever asks.

@@ -642,7 +642,8 @@ public final class Control {
         // Also while there is no data process to ask.
         for key in serving.records.withFailedFlush { view.logicalUnits[key, default: .init()].flushFailed = true }
         var waits = RuntimeView.Penalties()
-        waits.waiting = penalties.waiting(at: loop.now).sorted { $0.until > $1.until }.map { ($0.who, ($0.until - loop.now + 999_999_999) / 1_000_000_000) }
+        let (penalties, now) = (penalties, loop.now)
+        waits.waiting = { penalties.waiting(at: now).sorted { $0.until > $1.until }.map { ($0.who, ($0.until - now + 999_999_999) / 1_000_000_000) } }
         waits.remembered = penalties.count
         waits.refusedAnswers = refusedAnswers
         waits.refusedConnections = fronts.reduce(0) { $0 &+ $1.refusedConnections }

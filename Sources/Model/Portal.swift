@@ -73,6 +73,13 @@ public struct Portal: Hashable, Sendable, CustomStringConvertible {
     /// A clear portal, as `PortalAddress` reads it.
     public init(parsing text: some Collection<UInt8>) throws(ConfigurationError) { self.init(try PortalAddress(parsing: text)) }
 
+    /// What may be known of it by who has not configured it.
+    var withoutFiles: Portal {
+        var portal = self
+        portal.tls = tls?.withoutFiles
+        return portal
+    }
+
     /// Where it is.
     public var description: String { endpoint.description }
 

@@ -49,6 +49,13 @@ public struct PortalTLS: Hashable, Sendable {
     /// There is something by which an initiator could show who it is.
     private var knowsClients: Bool { clientCA != nil || preSharedKeys != nil }
 
+    /// What may be known of it by who has not configured it.
+    var withoutFiles: PortalTLS {
+        var shown = PortalTLS()
+        (shown.chosenClientAuthentication, shown.chosenPolicy) = (clientAuthentication, policy)
+        return shown
+    }
+
     static let rows = [
         PortalRow<PortalTLS>("certificate", \.certificate), PortalRow("key", \.key), PortalRow("client-ca", \.clientCA), PortalRow("crl", \.revocations),
         PortalRow("client-map", \.clientMap), PortalRow("psk-file", \.preSharedKeys), PortalRow("client-auth", \.chosenClientAuthentication),

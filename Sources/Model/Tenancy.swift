@@ -196,7 +196,7 @@ extension Configuration {
         view.accountTable = accountTable.seen(by: seen)
         view.discoveryAccounts = AccountBindings()
         let shown = view.tenancy.tenants.values.flatMap(\.portals)
-        view.portals = portals.filter { portal in shown.contains { portal.endpoint.admits($0) || $0.admits(portal.endpoint) } }
+        view.portals = portals.filter { portal in shown.contains { portal.endpoint.admits($0) || $0.admits(portal.endpoint) } }.map(\.withoutFiles)
         return view
     }
 

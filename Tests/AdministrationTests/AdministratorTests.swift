@@ -217,7 +217,7 @@ struct PlanTests {
         #expect(text(try rig.call("--mode access --op show").output) == "")
         #expect(text(try rig.call("--mode access --op show --json").output) == #"{"schemaVersion":1,"penalties":[]}"# + "\n")
         var waits = RuntimeView.Penalties()
-        waits.waiting = [("192.0.2.1", 85), ("2001:db8:1:2::/64", 1)]
+        waits.waiting = { [("192.0.2.1", 85), ("2001:db8:1:2::/64", 1)] }
         waits.remembered = 3
         waits.refusedConnections = 4
         rig.view.penalties = waits

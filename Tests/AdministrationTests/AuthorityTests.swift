@@ -232,6 +232,31 @@ private struct World {
         #expect(world.outcome(AdminRequest(.deleteAccount(user: utf8("user"))), grants).hasPrefix("commit"))
     }
 
+    @Test("Who sees a tenant alone hears of no file of the daemon's, nor what others' handshakes came to")
+    func paths() throws {
+        var world = try World()
+        let endpoint = try PortalAddress(parsing: utf8("10.9.9.8:3260"))
+        let parameters = [("tls", "required"), ("certificate", "/hidden/cert"), ("key", "/hidden/key"), ("client-ca", "/hidden/ca"), ("client-map", "/hidden/map")]
+        _ = try world.configuration.addPortal(Portal(endpoint, parameters.map { PortalParameter(name: utf8($0.0), value: utf8($0.1)) }))
+        var bounds = try #require(world.configuration.tenancy.tenants[red])
+        bounds.portals = [endpoint]
+        world.configuration.tenancy = Tenancy([red: bounds])
+        world.view.hindrance = "/hidden/state: No space left on device"
+        world.view.audit = RuntimeView.Audit(directory: "/hidden/audit", trouble: "/hidden/audit: Input/output error")
+        var condition = RuntimeView.PortalCondition()
+        condition.failedHandshakes = [("alert", 4711)]
+        world.view.portals[endpoint] = condition
+        for action in [AdminRequest.Action.showPortals, .showSystem] {
+            for format in [OutputFormat.text, .json] {
+                let request = AdminRequest(action)
+                let theirs = world.outcome(request, .tenantAdministrator, .tenants([red]), format), all = world.outcome(request, .administrator, .all, format)
+                #expect(theirs.hasPrefix("answer 0") && !theirs.contains("hidden") && !theirs.contains("4711"), "\(theirs)")
+                #expect(all.contains("/hidden/"), "\(all)")
+                if case .showSystem = action { #expect(theirs.contains("its administrators see why")) } else { #expect(theirs.contains("10.9.9.8") && theirs.contains("required")) }
+            }
+        }
+    }
+
     @Test("What a target's number says counts for who may make one, whoever has such a number from before")
     func numberOfAnother() throws {
         var world = try World()

@@ -260,7 +260,7 @@ struct JSONReportTests {
         rig.view.limits = [("some limit", "12")]
         rig.view.audit = RuntimeView.Audit(directory: "/a")
         rig.view.penalties = RuntimeView.Penalties()
-        rig.view.penalties?.waiting = [("192.0.2.1", 12)]
+        rig.view.penalties?.waiting = { [("192.0.2.1", 12)] }
         return rig
     }
 
