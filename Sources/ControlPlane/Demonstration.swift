@@ -1,4 +1,3 @@
-import Model
 import Management
 import Model
 import Reactor

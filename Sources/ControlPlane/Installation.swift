@@ -1,3 +1,4 @@
+import JSON
 import Model
 import Reactor
 
@@ -18,7 +19,7 @@ enum Installation {
             return identity
         }
         let identity = fresh()
-        try Files.replace(path, with: Array(render(identity).utf8))
+        try Files.replace(path, with: Array((JSONValue.hexadecimal(identity) + "\n").utf8))
         return identity
     }
 
@@ -28,28 +29,8 @@ enum Installation {
         return (0..<IdentitySource.installationLength).map { _ in UInt8.random(in: 0...255, using: &random) }
     }
 
-    private static func render(_ identity: [UInt8]) -> String {
-        identity.map { byte in
-            let digits = String(byte, radix: 16)
-            return digits.count == 1 ? "0" + digits : digits
-        }.joined() + "\n"
-    }
-
     static func parse(_ text: [UInt8]) -> [UInt8]? {
         guard text.count == 2 * IdentitySource.installationLength + 1, text.last == UInt8(ascii: "\n") else { return nil }
-        var identity: [UInt8] = []
-        for index in stride(from: 0, to: text.count - 1, by: 2) {
-            guard let high = digit(text[index]), let low = digit(text[index + 1]) else { return nil }
-            identity.append(high << 4 | low)
-        }
-        return identity
-    }
-
-    private static func digit(_ byte: UInt8) -> UInt8? {
-        switch byte {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0")
-        case UInt8(ascii: "a")...UInt8(ascii: "f"): byte - UInt8(ascii: "a") + 10
-        default: nil
-        }
+        return JSONValue.bytes(hexadecimal: text.dropLast())
     }
 }

@@ -1,6 +1,7 @@
 import Access
 import Administration
 import Audit
+import Bytes
 import Management
 import Model
 import Reactor
@@ -87,7 +88,7 @@ extension Control {
         func explain(_ peer: Peer) { reply(.report(PolicyExplanation(peer, gate.policy, tenant: tenant).rendered(format))) }
         guard let user = question.user else { return explain(peer) }
         gate.lookUp(user, for: peer.uid) { found in
-            guard let found else { return reply(.refusal(.noAccount, "the name service knows no user “\(String(decoding: user.prefix(256), as: UTF8.self).debugDescription)”")) }
+            guard let found else { return reply(.refusal(.noAccount, "the name service knows no user “\(escaped(user))”")) }
             explain(found)
         }
     }

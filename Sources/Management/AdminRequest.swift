@@ -32,9 +32,9 @@ public struct AdminRequest: Hashable, Sendable {
         case bindInitiators(tid: Int32, Initiators, luns: [UInt8]? = nil)
         case unbindInitiators(tid: Int32, Initiators)
         case explainAccess(AccessQuestion)
-        /// Which sources have to wait after failures to log in.
         /// Who may do what, and by which rule?
         case explainPolicy(PolicyQuestion)
+        /// Which sources have to wait after failures to log in.
         case showPenalties
         /// Forgets what sources have failed in.
         /// - Parameter address: theirs, a network of them, or `ALL`

@@ -34,6 +34,11 @@ enum Words {
         return time
     }
 
+    @Sendable static func count(_ text: String) throws -> Int {
+        guard let count = Int(text), count >= 0 else { throw ValidationError("a number of records is wanted") }
+        return count
+    }
+
     @Sendable static func decision(_ text: String) throws -> Decision {
         guard let decision = Decision(rawValue: text) else { throw ValidationError("allowed or refused is wanted") }
         return decision
@@ -107,13 +112,29 @@ private struct Merged {
     var strange: Int { readers.reduce(0) { $0 + $1.reader.strange } }
 }
 
+/// So many records that came last.
+private struct Last {
+    private let count: Int
+    private var kept: [ShownRecord] = []
+
+    init(_ count: Int) { self.count = count }
+
+    mutating func add(_ record: ShownRecord) {
+        kept.append(record)
+        // Now and then, so that it costs little.
+        if kept.count > 1000, kept.count / 2 > count { kept.removeFirst(kept.count - count) }
+    }
+
+    var records: ArraySlice<ShownRecord> { kept.suffix(count) }
+}
+
 struct Show: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Show records.")
 
     @OptionGroup var place: Place
     @OptionGroup var filter: Filter
     @Option(help: "table, json (a record a line, as it was written) or csv.") var format: Format = .table
-    @Option(help: ArgumentHelp("Only so many of the last ones.", valueName: "count")) var last: Int?
+    @Option(help: ArgumentHelp("Only so many of the last ones.", valueName: "count"), transform: Words.count) var last: Int?
 
     func run() throws {
         let selection = filter.selection, format = format.shown
@@ -121,15 +142,12 @@ struct Show: ParsableCommand {
         var page = Page()
         if let heading = format.heading { page.add(heading) }
         do throws(FileError) {
-            var kept: [ShownRecord] = []
+            var kept = Last(last ?? 0)
             while let record = try records.next() {
                 guard selection.takes(record) else { continue }
-                guard let last else { page.add(format.text(record)); continue }
-                kept.append(record)
-                // Now and then, so that it costs little.
-                if kept.count > 2 * last + 1000 { kept.removeFirst(kept.count - last) }
+                if last == nil { page.add(format.text(record)) } else { kept.add(record) }
             }
-            for record in kept.suffix(max(0, last ?? 0)) { page.add(format.text(record)) }
+            for record in kept.records { page.add(format.text(record)) }
             page.flush()
         } catch {
             page.flush()
@@ -145,20 +163,17 @@ struct Follow: ParsableCommand {
     @OptionGroup var place: Place
     @OptionGroup var filter: Filter
     @Option(help: "table, json (a record a line, as it was written) or csv.") var format: Format = .table
-    @Option(help: ArgumentHelp("First so many of the last ones.", valueName: "count")) var last = 10
+    @Option(help: ArgumentHelp("First so many of the last ones.", valueName: "count"), transform: Words.count) var last = 10
 
     func run() throws {
         let selection = filter.selection, format = format.shown
         var records = Merged(place.storage, filter.trail)
         if let heading = format.heading { Console.output(heading + "\n") }
         do {
-            var kept: [ShownRecord] = []
-            while let record = try records.next() {
-                if selection.takes(record) { kept.append(record) }
-                if kept.count > 2 * last + 1000 { kept.removeFirst(kept.count - last) }
-            }
-            for record in kept.suffix(max(0, last)) { Console.output(format.text(record) + "\n") }
-            kept = []
+            var kept = Last(last)
+            while let record = try records.next() { if selection.takes(record) { kept.add(record) } }
+            for record in kept.records { Console.output(format.text(record) + "\n") }
+            kept = Last(0)
             let loop = try EventLoop()
             while true {
                 var page = Page()
@@ -217,11 +232,15 @@ struct Verify: ParsableCommand {
         throw ExitCode(worst.rawValue)
     }
 
-    /// The lines of a small file, without blank ones and without comments.
+    /// Bytes of a file of keys, or of heads: one each minute of a month.
+    private static let longest = 32 << 20
+
+    /// The lines of a file, without blank ones and without comments.
     private func lines(_ path: String) throws -> [[UInt8]] {
         do throws(FileError) {
             let bytes: [UInt8]
-            if path == "-" { bytes = Console.input(limit: 1 << 16) } else { bytes = try DataFile(path, .reading).read(at: 0, count: 1 << 16) }
+            if path == "-" { bytes = Console.input(limit: Self.longest + 1) } else { bytes = try DataFile(path, .reading).read(at: 0, count: Self.longest + 1) }
+            guard bytes.count <= Self.longest else { throw FileError(path, "it is longer than \(Self.longest) bytes") }
             return bytes.split(separator: UInt8(ascii: "\n")).map { Array($0) }.filter { $0.first != UInt8(ascii: "#") }
         } catch { throw fail("\(error)") }
     }

@@ -103,11 +103,18 @@ struct ProgramTests {
         #expect(try run(["verify", "--key", folder.path + "/nothing"]).code == 3)
         #expect(try run(["verify", "--keys", keys]).code == 64)
         #expect(try run(["show", "--since", "yesterday"]).code == 64)
+        for wrong in ["-1", "x", "9223372036854775808"] { #expect(try run(["show", "--last=" + wrong]).code == 64) }
+        #expect(try run(["show", "--last", "9223372036854775807"]).output == run(["show"]).output)
         let head = folder.path + "/head"
         let printed = try run(["head"])
         #expect(printed.code == 0)
         try Files.replace(head, with: Array(printed.output.utf8))
         #expect(try run(["verify", "--key", keys, "--head", head]).code == 0)
+        // The last of many counts.
+        let other = printed.output.split(separator: "\n").map { $0.prefix($0.utf8.count - 4) + "ff\"}" }.joined(separator: "\n") + "\n"
+        let heads = String(repeating: printed.output, count: (1 << 16) / printed.output.utf8.count + 1)
+        try Files.replace(folder.path + "/heads", with: Array((heads + other).utf8))
+        #expect(try run(["verify", "--key", keys, "--head", folder.path + "/heads"]).code == 1)
         Files.remove(folder.path + "/management.state")
         let result = try run(["verify", "--trail", "management", "--key", keys])
         #expect(result.code == 2 && result.output.contains("cannot be said"), "\(result)")

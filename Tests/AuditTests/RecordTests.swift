@@ -232,6 +232,13 @@ struct ShownTests {
         #expect(records.filter(time.takes).count == 10)
     }
 
+    @Test("Nor can anything in JSON, though it was written as it came")
+    func json() throws {
+        let line = Array("{\"sequence\":1,\"kind\":\"attempt\",\"user\":\"\u{9b}2J\u{202e}\"}".utf8)
+        let text = ShownFormat.json.text(try #require(ShownRecord(line[...])))
+        #expect(text == "{\"sequence\":1,\"kind\":\"attempt\",\"user\":\"\\u009b2J\\u202e\"}")
+    }
+
     @Test("Nothing in a table or in CSV can move a terminal's cursor, begin a line or become a formula")
     func escapes() throws {
         var chain = Chain(trail: "network", key: Secret.random(count: 32), seed: Secret.random(count: 32))
