@@ -68,27 +68,31 @@ public struct Action: Hashable, Sendable {
     public var weight: Int { arguments.reduce(96) { $0 + 64 + $1.name.utf8.count + $1.value.utf8.count } }
 
     var members: [JSONValue.Member] {
-        guard case .array(let pairs) = Argument.list(arguments) else { return [] }
+        let names: [JSONValue.Member] = [.init("mode", .string(mode)), .init("op", .string(operation))]
+        let list = Argument.list(arguments)
+        // A byte is six at the most.
+        guard 6 * weight > RecordLimits.arguments, case .array(let pairs) = list else { return names + [.init("arguments", list)] }
         let (kept, rest) = RecordLimits.fitting(pairs, RecordLimits.arguments)
-        return [.init("mode", .string(mode)), .init("op", .string(operation)), .init("arguments", .array(kept))] + rest
+        return names + [.init("arguments", .array(kept))] + rest
     }
 }
 
 /// How much was asked for, where not all of it is written down, and what tells whether two such requests were the same.
 public struct Gist: Hashable, Sendable {
-    public var requests: Int
+    /// nil: it was not read.
+    public var requests: Int?
     /// Bytes of what was said.
     public var bytes: Int
-    /// Of all that was said (`SecretCode`): secrets may be among it.
-    public var code: String
+    /// Of all that was said (`SecretCode`): secrets may be among it. nil: it was not read.
+    public var code: String?
 
-    public init(requests: Int, bytes: Int, code: String) {
+    public init(requests: Int? = nil, bytes: Int, code: String? = nil) {
         self.requests = requests
         self.bytes = bytes
         self.code = code
     }
 
-    var members: [JSONValue.Member] { [.init("count", .number(requests)), .init("bytes", .number(bytes)), .init("code", .string(code))] }
+    var members: [JSONValue.Member] { [.init("count", requests.map { .number($0) } ?? .null), .init("bytes", .number(bytes)), .init("code", .init(code))] }
 }
 
 /// How secrets stand in records: whoever has not the key learns from the code whether two are the same, and nothing else.

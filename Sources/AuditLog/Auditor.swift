@@ -118,13 +118,14 @@ public final class Auditor {
 
     /// A request of somebody who may ask nothing. Anybody on this host can make such ones: those that are too many are only counted.
     /// - Parameters:
+    ///   - attempt: not made for those
     ///   - source: as that of an event
     ///   - whenKept: called in a later turn; then the answer may go out
-    public func refusal(_ attempt: Attempt, of source: String, _ whenKept: @escaping WhenKept) {
+    public func refusal(_ attempt: @autoclosure () -> Attempt, of source: String, _ whenKept: @escaping WhenKept) {
         guard gates[.management]?.admits(SecurityEvent(.requestRefused, source: source), at: now) == true else {
             return loop.later { whenKept(.unrecorded(reason: "it is counted")) }
         }
-        self.attempt(attempt, whenKept)
+        self.attempt(attempt(), whenKept)
     }
 
     /// What became of a request that changes nothing. Nobody waits for it, and it keeps nobody.

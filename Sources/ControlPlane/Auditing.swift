@@ -162,7 +162,7 @@ final class RequestAudit {
         }
         let names = isTransaction ? [] : requests.map { Action($0.permission) }
         guard !isStranger else {
-            return refused(Attempt(actor, names, isTransaction: isTransaction, .refused, reason: reason, gist: gist()), isStranger: true, answer, reply)
+            return auditor.refusal(Attempt(actor, names, isTransaction: isTransaction, .refused, reason: reason, gist: gist()), of: actor.source) { _ in reply(answer) }
         }
         var room = min(RefusedLimits.arguments, refusedBytes.left(of: actor.uid, at: loop.now))
         let least = room
@@ -175,29 +175,31 @@ final class RequestAudit {
         }
         refusedBytes.take(least - room, of: actor.uid, at: loop.now)
         let isWhole = actions.count == requests.count
-        refused(
-            Attempt(actor, isWhole || isTransaction ? actions : names, isTransaction: isTransaction, .refused, reason: reason, gist: isWhole ? nil : gist()),
-            isStranger: false, answer, reply)
+        let attempt = Attempt(actor, isWhole || isTransaction ? actions : names, isTransaction: isTransaction, .refused, reason: reason, gist: isWhole ? nil : gist())
+        auditor.attempt(attempt) { _ in reply(answer) }
+    }
+
+    /// A request that is not read, for who sends it may ask nothing.
+    func refused(_ announcement: NativeAnnouncement, by actor: Actor, _ reason: String?, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
+        guard let auditor else { return reply(answer) }
+        let actions = announcement.isTransaction ? [] : [Action(mode: "unread", operation: "request")]
+        let attempt = Attempt(actor, actions, isTransaction: announcement.isTransaction, .refused, reason: reason, gist: Gist(bytes: announcement.bytes))
+        auditor.refusal(attempt, of: actor.source) { _ in reply(answer) }
     }
 
     /// One of tgt's protocol that says nothing which could be understood.
     func refused(_ request: TgtRequest, by actor: Actor, isStranger: Bool, _ reason: String?, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
         guard let auditor else { return reply(answer) }
         let (mode, operation) = ("\(request.mode)".lowercased(), "\(request.operation)")
-        let bytes = request.encoded() ?? []
-        let attempt = isStranger
-            ? Attempt(
-                actor, [Action(mode: mode, operation: operation)], .refused, reason: reason,
-                gist: Gist(requests: 1, bytes: bytes.count, code: auditor.secretCode.text(of: Secret(bytes))))
-            : Attempt(actor, [Action(mode: mode, operation: operation, arguments: request.arguments(auditor.secretCode))], .refused, reason: reason)
-        refused(attempt, isStranger: isStranger, answer, reply)
-    }
-
-    private func refused(_ attempt: Attempt, isStranger: Bool, _ answer: Answer, _ reply: @escaping (Answer) -> Void) {
+        func gist() -> Gist {
+            let bytes = request.encoded() ?? []
+            return Gist(requests: 1, bytes: bytes.count, code: auditor.secretCode.text(of: Secret(bytes)))
+        }
         if isStranger {
-            auditor?.refusal(attempt, of: "uid \(attempt.actor.uid)") { _ in reply(answer) }
+            auditor.refusal(Attempt(actor, [Action(mode: mode, operation: operation)], .refused, reason: reason, gist: gist()), of: actor.source) { _ in reply(answer) }
         } else {
-            auditor?.attempt(attempt) { _ in reply(answer) }
+            let action = Action(mode: mode, operation: operation, arguments: request.arguments(auditor.secretCode))
+            auditor.attempt(Attempt(actor, [action], .refused, reason: reason)) { _ in reply(answer) }
         }
     }
 
@@ -205,7 +207,7 @@ final class RequestAudit {
     func unreadable(by peer: ConnectedPeer, _ reason: String) {
         let actor = Actor(peer, AdministratorIdentity(peer: Peer(uid: peer.credentials.uid)))
         let attempt = Attempt(actor, [Action(mode: "unreadable", operation: "request")], .refused, reason: reason)
-        auditor?.refusal(attempt, of: "uid \(actor.uid)") { _ in }
+        auditor?.refusal(attempt, of: actor.source) { _ in }
     }
 
     /// A request that is carried out: if it changes something, when it has been written down; and its answer when what became of it has been.
@@ -254,6 +256,9 @@ extension Action {
 }
 
 extension Actor {
+    /// As whose it is counted.
+    fileprivate var source: String { "uid \(uid)" }
+
     /// Bytes of an executable's name: whoever runs it may have chosen it.
     private static let greatestName = 512
 

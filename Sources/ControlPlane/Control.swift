@@ -75,6 +75,7 @@ public final class Control {
     private var managementSocket: FileDescriptor?
     private var server: ManagementServer?
     let gate: Gate
+    let complaints: Complaints
     /// Writes nothing before the start.
     private(set) var audit: RequestAudit
     lazy var policyReader = PolicyReader(loop: loop)
@@ -119,8 +120,9 @@ public final class Control {
         portals = Portals(loop: loop, openings: openings, log: log)
         penalties = Penalties(exempt: options.settings.exempt)
         let administration = options.administration
+        complaints = Complaints(loop: loop, log: log)
         gate = Gate(
-            loop: loop, policy: administration.policy?.policy ?? .own(uid: Identity.current.uid), directory: administration.pamDirectory, log: log)
+            loop: loop, policy: administration.policy?.policy ?? .own(uid: Identity.current.uid), directory: administration.pamDirectory, complaints: complaints)
         configuration = Configuration(
             identitySource: options.identity, nopDefaults: NopDefaults(interval: options.settings.nopInterval, count: options.settings.nopCount),
             isDebugging: options.settings.logLevel == .debug)
@@ -224,9 +226,10 @@ public final class Control {
         try data?.start()
         try login?.start()
         guard let socket = managementSocket.take() else { return }
-        server = try ManagementServer(loop: loop, listener: socket, limits: options.settings.limits, log: log) { [unowned self] request, asker, reply in
-            submit(request, asker, reply)
-        }
+        server = try ManagementServer(
+            loop: loop, listener: socket, limits: options.settings.limits, log: log, complaints: complaints,
+            announce: { [unowned self] announcement, asker, reply in submit(announcement, asker, reply) }
+        ) { [unowned self] request, asker, reply in submit(request, asker, reply) }
         server?.onRefusedPeer = { [unowned self] uid, reason in audit.event(.peerRefused, source: uid.map { "uid \($0)" }, .refused, reason: reason) }
         server?.onUnreadable = { [unowned self] peer, reason in audit.unreadable(by: peer, reason) }
         beat()

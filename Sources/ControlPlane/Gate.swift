@@ -46,19 +46,43 @@ struct Turned: Error {
 /// Decides whether requests of the management socket are carried out: by what the kernel, the name service and PAM say of who asks, and what policy
 /// says of what is asked.
 final class Gate {
-    private let log: Logger
+    private let complaints: Complaints
     private let checks: PeerChecks
     var policy: Policy
 
-    init(loop: EventLoop, policy: Policy, directory: String?, log: Logger) {
+    init(loop: EventLoop, policy: Policy, directory: String?, complaints: Complaints) {
         checks = PeerChecks(loop: loop, directory: directory)
         self.policy = policy
-        self.log = log
+        self.complaints = complaints
     }
 
     /// What whoever is not let in hears, whatever the reason: the exact one is in the log.
     private static let denied = "you may not administer this daemon, or have not proved who you are"
     private static let conversationWanted = "PAM has something to ask, and this client cannot ask it: use Portcullis's tgtadm at a terminal, or with --answers"
+
+    /// Whether somebody may do anything at all: then what he sends may be long. Nothing is asked of him, and PAM is not.
+    /// - Parameter whenDone: called once
+    func know(_ asker: Asker, _ whenDone: @escaping (Result<Void, Turned>) -> Void) {
+        let identity = AdministratorIdentity(peer: asker.byNumbers)
+        func unknown(_ identity: AdministratorIdentity) -> Turned {
+            complaints.note(.notice, of: asker.uid, "\(ManagementDecision.Refusal.nobody)", identity.metadata)
+            return Turned(answer: .refusal(.unsupportedOperation, ManagementDecision.Refusal.nobody.description), identity: identity)
+        }
+        if policy.knows(identity.peer) { return whenDone(.success(())) }
+        guard policy.asksPAM else { return whenDone(.failure(unknown(identity))) }
+        checks.identify(asker) { [unowned self] check, result in
+            check.dismiss()
+            var identity = identity
+            switch result {
+            case .failure(let trouble): return whenDone(.failure(turned(identity, "who it is cannot be found out: \(trouble)")))
+            case .success(let peer): identity.peer = peer
+            }
+            guard identity.peer.user != nil else { return whenDone(.failure(turned(identity, "the name service knows nobody of this number"))) }
+            if policy.knows(identity.peer) { return whenDone(.success(())) }
+            checks.noteRefusal(asker.uid)
+            whenDone(.failure(unknown(identity)))
+        }
+    }
 
     /// - Parameters:
     ///   - configuration: that of the moment, whenever it is asked for
@@ -80,6 +104,7 @@ final class Gate {
             let authenticates: Bool
             do throws(Turned) { authenticates = try allowances(requests, identity, configuration()).authenticates } catch {
                 check.dismiss()
+                if !policy.knows(identity.peer) { checks.noteRefusal(asker.uid) }
                 return whenDone(.failure(error))
             }
             check.verify(authenticates: authenticates) { [unowned self] result in
@@ -110,7 +135,8 @@ final class Gate {
     }
 
     private func turned(_ identity: AdministratorIdentity, _ reason: String, _ said: String = denied) -> Turned {
-        log.notice("an administrator is refused: \(reason)", metadata: identity.metadata)
+        complaints.note(.notice, of: identity.peer.uid, "an administrator is refused: \(reason)", identity.metadata)
+        checks.noteRefusal(identity.peer.uid)
         return Turned(answer: .refusal(.unsupportedOperation, said), identity: identity, reason: reason)
     }
 
@@ -121,7 +147,7 @@ final class Gate {
     ) throws(Turned) -> Allowances {
         do throws(Transaction.Refused) { return try Allowances(requests, of: identity.peer, policy, configuration) } catch {
             let what = requests.dropFirst(error.request ?? 0).first?.permission.description ?? "an empty transaction"
-            log.notice("policy refuses \(what): \(error.reason)", metadata: identity.metadata)
+            complaints.note(.notice, of: identity.peer.uid, "policy refuses \(what): \(error.reason)", identity.metadata)
             throw Turned(answer: error.answer, identity: identity)
         }
     }

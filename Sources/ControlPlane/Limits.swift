@@ -3,7 +3,8 @@ import Management
 
 /// Everything has a limit. These are the ones that an administrator may meet and set (`limits:` in the settings); `tgtadm --mode system
 /// --op show` shows them, `policy/tgtd.yaml` says them again. Those that a protocol or an implementation needs are with the room
-/// that keeps them: `NewcomerLimits`, `HandshakeLimits`, `DoorLimits`, `SessionLimits`, `FullFeatureLimits`, `OpeningLimits`, `SupervisionLimits`.
+/// that keeps them: `NewcomerLimits`, `HandshakeLimits`, `DoorLimits`, `SessionLimits`, `FullFeatureLimits`, `ChannelLimits`, `OpeningLimits`, `SupervisionLimits`,
+/// `ControlLimits`, `ManagementLimits`, `PeerLimits`, `AdministratorLimits`, `RefusedLimits`, `AuditLimits`, `RecordLimits`.
 public struct Limits: Sendable, Equatable {
     public var unauthenticatedConnections = 1024
     public var unauthenticatedConnectionsPerSource = 512
@@ -37,7 +38,7 @@ public struct Limits: Sendable, Equatable {
         Row(
             name: "management-connections", value: \.managementConnections, range: 1...4096,
             reason: "Administrators and their scripts at one time. One more takes the place of the one that has let us wait for its request "
-                + "longest; if none does, it is closed."),
+                + "longest, of the user who has most; if none of his does, of who has next most; if nobody's does, it is closed."),
         Row(
             name: "management-connections-per-user", value: \.managementConnectionsPerUser, range: 1...4096,
             reason: "The same of one user: room for the others."),

@@ -6,8 +6,19 @@ import Reactor
 
 /// Bounds of the management socket that nobody sets; the others are in `Limits`.
 public enum ManagementLimits {
-    /// Bytes of requests that have not come whole yet, of all connections together: a few of the longest transactions at once.
+    /// Bytes of requests that have not been answered yet, of all connections together: a few of the longest transactions at once.
     public static let heldBytes = 64 << 20
+    /// Of one request that is served in any case, once it is there: there are only so many connections.
+    static let shortBytes = 64 << 10
+}
+
+extension ManagementRequest {
+    /// Bytes of memory that it takes, about.
+    /// - Parameter length: what it had on the wire
+    fileprivate func weight(length: Int) -> Int {
+        guard case .native(let request) = self, case .transaction(let requests) = request.content else { return length }
+        return length + requests.count * MemoryLayout<AdminRequest>.stride
+    }
 }
 
 /// Where the management socket is, and who holds it.
@@ -52,10 +63,14 @@ enum ManagementRequest {
 final class ManagementServer {
     /// Hands a request over; its answer comes later, once.
     typealias Submit = (ManagementRequest, Asker, @escaping (Answer) -> Void) -> Void
+    /// Asks whether somebody may send what is more than just anybody may; whether he may hears who waits later, once: nil, or why not.
+    typealias Announce = (NativeAnnouncement, Asker, @escaping (Answer?) -> Void) -> Void
 
     fileprivate let loop: EventLoop
     fileprivate let log: Logger
     fileprivate let submit: Submit
+    fileprivate let announce: Announce
+    fileprivate let complaints: Complaints
     fileprivate let limits: Limits
     /// Called for a peer that is not even listened to.
     var onRefusedPeer: ((_ uid: UInt32?, _ reason: String) -> Void)?
@@ -65,12 +80,15 @@ final class ManagementServer {
     private var connections: [ObjectIdentifier: ManagementConnection] = [:]
     private var perUser: [UInt32: Int] = [:]
     private var nextNumber: UInt64 = 0
-    /// Of requests that have not come whole yet.
+    /// Of requests that have not been answered yet.
     fileprivate var heldBytes = 0
 
     init(
-        loop: EventLoop, listener descriptor: consuming FileDescriptor, limits: Limits, log: Logger, submit: @escaping Submit
+        loop: EventLoop, listener descriptor: consuming FileDescriptor, limits: Limits, log: Logger, complaints: Complaints, announce: @escaping Announce,
+        submit: @escaping Submit
     ) throws(SystemError) {
+        self.complaints = complaints
+        self.announce = announce
         self.loop = loop
         self.limits = limits
         self.log = log
@@ -104,12 +122,12 @@ final class ManagementServer {
             let (uid, pid) = (peer.credentials.uid, peer.credentials.pid)
             guard PeerLimits.isSomebody(uid) else {
                 onRefusedPeer?(uid, "it is nobody's number")
-                log.warning("a management connection of nobody is closed", metadata: ["uid": "\(uid)", "pid": "\(pid)"])
+                complaints.note(.warning, of: uid, "a management connection of nobody is closed", ["pid": "\(pid)"])
                 return
             }
             guard makeRoom(for: uid) else {
                 onRefusedPeer?(uid, "there are too many management connections")
-                log.warning("too many management connections at once: one is closed", metadata: ["uid": "\(uid)", "pid": "\(pid)"])
+                complaints.note(.warning, of: uid, "too many management connections at once: one is closed", ["pid": "\(pid)"])
                 return
             }
             nextNumber += 1
@@ -122,14 +140,15 @@ final class ManagementServer {
         }
     }
 
-    /// At a limit, a connection that lets us wait for its request, else one that does not take its answer, goes for the new one:
-    /// so who connects and idles keeps nobody out.
+    /// At a limit, a connection that lets us wait for its request, else one that does not take its answer, goes for the new one: one of the user who
+    /// has most connections, or most of those who have such a one. So who connects and idles keeps nobody out.
     /// What others have open keeps neither root out nor our own user.
     /// - Returns: false if there is none such
     private func makeRoom(for uid: UInt32) -> Bool {
         if perUser[uid, default: 0] >= limits.managementConnectionsPerUser, !closeIdlest(of: uid) { return false }
         guard connections.count >= limits.managementConnections else { return true }
-        return perUser.max { $0.value < $1.value }.map { closeIdlest(of: $0.key) } ?? false || PeerLimits.goesFirst(uid)
+        let users = perUser.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+        return users.contains { closeIdlest(of: $0.key) } || PeerLimits.goesFirst(uid)
     }
 
     /// Closes the oldest connection of the user that has not sent its whole request, or else has not taken its whole answer.
@@ -137,7 +156,7 @@ final class ManagementServer {
         let idle = connections.values.filter { $0.peer.uid == uid && !$0.isExecuting }
             .min { ($0.isReading ? 0 : 1, $0.number) < ($1.isReading ? 0 : 1, $1.number) }
         guard let idle else { return false }
-        log.warning("an idle management connection makes room", metadata: ["uid": "\(uid)", "pid": "\(idle.peer.pid)"])
+        complaints.note(.warning, of: uid, "an idle management connection makes room", ["pid": "\(idle.peer.pid)"])
         idle.giveUp("it made room for another one")
         return true
     }
@@ -148,9 +167,6 @@ final class ManagementServer {
         perUser[connection.peer.uid] = left == 0 ? nil : left
     }
 
-    /// Whether answers are still on their way.
-    var isIdle: Bool { connections.isEmpty }
-
     func close() {
         listener?.close()
         listener = nil
@@ -159,7 +175,8 @@ final class ManagementServer {
 
 /// One request and its answer.
 private final class ManagementConnection: EventHandler {
-    private enum Stage { case reading, executing, answering }
+    /// One that is `vetted` has announced what not everybody may send.
+    private enum Stage { case reading, vetted, executing, answering }
 
     /// Rises with each connection.
     let number: UInt64
@@ -167,13 +184,13 @@ private final class ManagementConnection: EventHandler {
     private unowned let server: ManagementServer
     private var descriptor: FileDescriptor?
     private var stage = Stage.reading
-    private var decoder = ManagementDecoder()
+    private var decoder = ManagementDecoder(asksLeave: true)
     private var heldBytes = 0
     /// It has said hello: answers are in our protocol.
     private var isNative = false
     /// There is somebody who can be asked.
     private var converses = false
-    /// While its request is executed.
+    /// While its request is executed, or whoever sends it is found out.
     private var asker: Asker?
     /// Bytes for the peer: a welcome, the answer.
     private var output: [UInt8] = []
@@ -207,14 +224,19 @@ private final class ManagementConnection: EventHandler {
     var isReading: Bool { if case .reading = stage { true } else { false } }
 
     /// Whether its answer is being found, which it cannot hurry. One that lets us wait for somebody who types could.
-    var isExecuting: Bool { if case .executing = stage { asker?.isConversing != true } else { false } }
+    var isExecuting: Bool {
+        switch stage {
+        case .reading, .answering: false
+        case .vetted, .executing: asker?.isConversing != true
+        }
+    }
 
     var peer: PeerCredentials { process.credentials }
 
     func ready(_ events: Readiness) {
         switch stage {
         case .reading: read()
-        case .executing:
+        case .vetted, .executing:
             // It has nothing more to say; if it is gone, its request is carried out all the same.
             if !events.isDisjoint(with: [.hangup, .error]) { close() }
         case .answering: write()
@@ -231,13 +253,19 @@ private final class ManagementConnection: EventHandler {
             var failure: ManagementWireError?
             do throws(ManagementWireError) { try decoder.feed(input.span.extracting(0..<count), into: &events) } catch { failure = error }
             hold(failure == nil ? decoder.heldBytes : 0)
-            for event in events { take(event) }
-            // What follows a request is not looked at, whether it has come with it or later.
-            guard case .reading = stage else { return }
-            if let failure { return refuse(failure) }
-            if server.heldBytes > ManagementLimits.heldBytes { refuse(.outOfMemory, "too many long requests at once; try again") }
+            take(events, failure)
         }
     }
+
+    private func take(_ events: [ManagementEvent], _ failure: ManagementWireError?) {
+        for event in events { take(event) }
+        // What follows a request is not looked at, whether it has come with it or later.
+        guard case .reading = stage else { return }
+        if let failure { return refuse(failure) }
+        if server.heldBytes > ManagementLimits.heldBytes { refuseForMemory() }
+    }
+
+    private func refuseForMemory() { refuse(.outOfMemory, "too many long requests at once; try again") }
 
     private func hold(_ bytes: Int) {
         server.heldBytes += bytes - heldBytes
@@ -255,19 +283,52 @@ private final class ManagementConnection: EventHandler {
             // A peer that has just connected and cannot take sixteen bytes has shut its side.
             guard let number = descriptor.rawValue, case .done = Socket.send(number, output, from: &sent) else { return close() }
             if welcome.chosen == nil {
-                server.log.notice("a management client speaks other versions", metadata: ["versions": "\(hello.versions)", "pid": "\(peer.pid)"])
+                server.complaints.note(.notice, of: peer.uid, "a management client speaks other versions", ["versions": "\(hello.versions)", "pid": "\(peer.pid)"])
                 close()
             }
+        case .announced(let announcement): announce(announcement)
         case .tgt(let request): execute(.tgt(request))
         case .native(let request): execute(.native(request))
         }
+    }
+
+    /// Not read on before it is known that whoever sends it may.
+    private func announce(_ announcement: NativeAnnouncement) {
+        guard let asker = pause(.vetted) else { return }
+        server.announce(announcement, asker) { [self] refusal in
+            self.asker = nil
+            guard let number = descriptor.rawValue else { return }
+            if let refusal { return give(refusal) }
+            stage = .reading
+            expire()
+            do { try server.loop.modify(number, .readable) } catch { return close() }
+            var events: [ManagementEvent] = []
+            var failure: ManagementWireError?
+            do throws(ManagementWireError) { try decoder.permit(into: &events) } catch { failure = error }
+            take(events, failure)
+        }
+    }
+
+    /// Nothing more is read for now.
+    private func pause(_ stage: Stage) -> Asker? {
+        guard let number = descriptor.rawValue else { return nil }
+        self.stage = stage
+        if let deadline { server.loop.cancel(deadline) }
+        deadline = nil
+        do { try server.loop.modify(number, []) } catch {
+            close()
+            return nil
+        }
+        let asker = Asker(process, conversation: converses ? number : nil)
+        self.asker = asker
+        return asker
     }
 
     private func refuse(_ error: ManagementWireError) {
         switch error {
         // A wrong length gets no answer, as with tgt: nobody knows where the request would end.
         case .tgt(.length), .tgt(.trailing), .native(.versions):
-            server.log.warning("a management request is malformed: \(error)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+            server.complaints.note(.warning, of: peer.uid, "a management request is malformed: \(error)", ["pid": "\(peer.pid)"])
             server.onUnreadable?(process, "it is malformed: \(error)")
             close()
         case .tgt(let error): refuse(.invalidRequest, "it is malformed: \(error)")
@@ -276,24 +337,22 @@ private final class ManagementConnection: EventHandler {
     }
 
     private func refuse(_ error: TgtError, _ reason: String) {
-        server.log.warning("a management request is refused: \(reason)", metadata: ["uid": "\(peer.uid)", "pid": "\(peer.pid)"])
+        server.complaints.note(.warning, of: peer.uid, "a management request is refused: \(reason)", ["pid": "\(peer.pid)"])
         server.onUnreadable?(process, reason)
         give(.refusal(error, reason))
     }
 
     private func execute(_ request: ManagementRequest) {
-        guard let number = descriptor.rawValue else { return }
-        stage = .executing
-        hold(0)
-        if let deadline { server.loop.cancel(deadline) }
-        deadline = nil
-        do { try server.loop.modify(number, []) } catch { return close() }
-        let asker = Asker(process, conversation: converses ? number : nil)
-        self.asker = asker
+        // Until its answer is there: it may wait for long, for who asks, or for a disk.
+        hold(request.weight(length: decoder.taken))
+        let isShort = heldBytes <= ManagementLimits.shortBytes, isAlone = heldBytes == server.heldBytes
+        if server.heldBytes > ManagementLimits.heldBytes, !isShort, !isAlone, !PeerLimits.goesFirst(peer.uid) { return refuseForMemory() }
+        guard let asker = pause(.executing) else { return hold(0) }
         server.submit(request, asker) { [self] answer in give(answer) }
     }
 
     private func give(_ answer: Answer) {
+        hold(0)
         guard descriptor.rawValue != nil else { return }
         stage = .answering
         output = isNative ? answer.native.encoded() : answer.response.encoded()
@@ -312,7 +371,8 @@ private final class ManagementConnection: EventHandler {
 
     func close() {
         guard let descriptor = descriptor.take() else { return }
-        hold(0)
+        // What is being carried out is still there.
+        if case .executing = stage {} else { hold(0) }
         server.loop.remove(descriptor.rawValue)
         if let deadline { server.loop.cancel(deadline) }
         server.forget(self)

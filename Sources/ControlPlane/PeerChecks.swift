@@ -10,6 +10,12 @@ enum PeerLimits {
     /// user do not wait for the others.
     static let perUser = 16
     static let processes = 64
+    /// Nanoseconds that somebody who has been refused waits for his next process, and has but one at a time: the first time, at the most, and
+    /// how long after the last refusal that is over. Neither root nor our own user.
+    static let pauses: ClosedRange<UInt64> = 20_000_000...1_000_000_000
+    static let forgotten: UInt64 = 30_000_000_000
+    /// Users of whom that is known; the others have one pause together.
+    static let refused = 1024
     /// Nanoseconds for the name service and for PAM; and where somebody is asked and has to type. Then the process is ended, with all that it
     /// has started.
     static let patience: UInt64 = 10_000_000_000
@@ -162,6 +168,7 @@ final class PeerChecks {
     fileprivate let directory: String?
     private var waiting: [PeerCheck] = []
     private var current: [PeerCheck] = []
+    private var pauses = RefusalPauses()
     private var running: [UInt32: Int] = [:]
 
     init(loop: EventLoop, directory: String?) {
@@ -186,8 +193,14 @@ final class PeerChecks {
         serve()
     }
 
+    /// Somebody has been refused: his next request finds out who he is after a while.
+    func noteRefusal(_ uid: UInt32) {
+        guard !PeerLimits.goesFirst(uid) else { return }
+        loop.after(nanoseconds: pauses.note(uid, at: loop.now)) { [weak self] in self?.serve() }
+    }
+
     private func mayStart(_ check: PeerCheck) -> Bool {
-        guard running[check.uid, default: 0] < PeerLimits.perUser else { return false }
+        guard PeerLimits.goesFirst(check.uid) || !pauses.holds(check.uid, running: running[check.uid, default: 0], at: loop.now), running[check.uid, default: 0] < PeerLimits.perUser else { return false }
         return running.values.reduce(0, +) < PeerLimits.processes || PeerLimits.goesFirst(check.uid)
     }
 
@@ -208,5 +221,36 @@ final class PeerChecks {
     fileprivate func forget(_ check: PeerCheck) {
         waiting.removeAll { $0 === check }
         current.removeAll { $0 === check }
+    }
+}
+
+/// How long users wait who have been refused, before it is found out again who they are.
+struct RefusalPauses {
+    private struct Pause {
+        var until: UInt64
+        var length: UInt64
+        func isForgotten(at now: UInt64) -> Bool { now > until + PeerLimits.forgotten }
+    }
+    private var pauses: [UInt32: Pause] = [:]
+    /// Who stands for those that are not told apart: nobody has this number.
+    private static let others = UInt32.max
+
+    var count: Int { pauses.count }
+
+    /// One more refusal.
+    /// - Returns: nanoseconds of the pause
+    mutating func note(_ uid: UInt32, at now: UInt64) -> UInt64 {
+        if pauses.count >= PeerLimits.refused { pauses = pauses.filter { !$0.value.isForgotten(at: now) } }
+        let uid = pauses[uid] == nil && pauses.count >= PeerLimits.refused ? Self.others : uid
+        var length = PeerLimits.pauses.lowerBound
+        if let last = pauses[uid], !last.isForgotten(at: now) { length = min(last.length * 2, PeerLimits.pauses.upperBound) }
+        pauses[uid] = Pause(until: now + length, length: length)
+        return length
+    }
+
+    /// - Parameter running: processes of that user
+    func holds(_ uid: UInt32, running: Int, at now: UInt64) -> Bool {
+        guard let pause = pauses[uid] ?? pauses[Self.others], !pause.isForgotten(at: now) else { return false }
+        return now < pause.until || running > 0
     }
 }

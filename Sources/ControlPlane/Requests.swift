@@ -81,6 +81,18 @@ extension Control {
         }
     }
 
+    /// Somebody wants to send what is more than just anybody may.
+    /// - Parameter reply: nil: he may
+    func submit(_ announcement: NativeAnnouncement, _ asker: Asker, _ reply: @escaping (Answer?) -> Void) {
+        gate.know(asker) { [unowned self] result in
+            switch result {
+            case .success: reply(nil)
+            case .failure(let turned):
+                audit.refused(announcement, by: Actor(asker, turned.identity), turned.reason ?? turned.answer.reason, turned.answer) { reply($0) }
+            }
+        }
+    }
+
     /// Something that we ask for ourselves.
     func submit(_ request: AdminRequest, _ reply: @escaping (Answer) -> Void) {
         let warrant = Warrant(requests: [request]) { .success(.everything) }
@@ -92,7 +104,7 @@ extension Control {
     /// What is no request needs nobody's leave to be refused.
     private func refuse(_ request: TgtRequest, _ asker: Asker, _ reply: @escaping (Answer) -> Void) {
         guard case .answer(let answer) = Administrator.plan(request, configuration, RuntimeView()) else { preconditionFailure("a request that is none is refused") }
-        log.notice("an administrator's request is refused: \(answer.reason ?? "")")
+        complaints.note(.notice, of: asker.uid, "an administrator's request is refused: \(answer.reason ?? "")")
         let actor = Actor(asker, AdministratorIdentity(peer: Peer(uid: asker.uid)))
         audit.refused(request, by: actor, isStranger: !gate.policy.knows(asker.byNumbers), answer.reason, answer, reply)
     }

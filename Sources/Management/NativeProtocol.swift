@@ -24,6 +24,8 @@ public enum NativeProtocol {
 
     /// Bytes of a frame that is sent to the daemon: a transaction with ten thousand targets of ten disks each, with long names, fits.
     public static let greatestRequest = 16 << 20
+    /// Bytes of a request that anybody may send: no more than in tgt's protocol. Longer ones, and transactions, are for those who may do something.
+    public static let greatestUnasked = TgtRequest.greatestLength
     /// Requests of a transaction. Their smallest is a few bytes, what comes of it is not: a hundred thousand disks fit, with as many
     /// settings.
     public static let greatestTransaction = 1 << 18
@@ -179,6 +181,8 @@ struct NativeFrameDecoder: Sendable {
     }
 
     var heldBytes: Int { header.count + (frame?.body.count ?? 0) }
+    /// Kind and length of the frame whose body is being read.
+    var begun: (NativeFrame.Kind, Int)? { frame.map { ($0.kind, length) } }
 
     /// Takes bytes of `input` from `position` on, as many as belong to this frame, and moves `position` behind them.
     /// - Returns: the frame once it is whole
@@ -212,9 +216,18 @@ struct NativeFrameDecoder: Sendable {
 
 // MARK: The daemon's side
 
+/// A frame that has begun, before anything of it is understood.
+public struct NativeAnnouncement: Hashable, Sendable {
+    public let isTransaction: Bool
+    /// Of its body.
+    public let bytes: Int
+}
+
 /// What a connection to the management socket has said, as the daemon takes it apart.
 public enum ManagementEvent: Hashable, Sendable {
     case tgt(TgtRequest)
+    /// More than just anybody may say: nothing more is to be fed before it is known whether this one may, and then only after `permit`.
+    case announced(NativeAnnouncement)
     /// To be answered with a welcome.
     case hello(NativeHello)
     case native(NativeRequest)
@@ -234,11 +247,19 @@ public struct ManagementDecoder: Sendable {
         case tgt(TgtRequestDecoder)
         case hello([UInt8])
         case frame(NativeFrameDecoder)
+        /// It has come whole, and waits for leave to be understood.
+        case announced(NativeFrame)
         case finished
     }
     private var stage = Stage.beginning([])
+    private let asksLeave: Bool
+    private var hasAsked = false
+    private var hasLeave = false
+    /// Bytes that it has been fed.
+    public private(set) var taken = 0
 
-    public init() {}
+    /// - Parameter asksLeave: whether a frame that is more than just anybody may say is announced first
+    public init(asksLeave: Bool = false) { self.asksLeave = asksLeave }
 
     /// Bytes it holds.
     public var heldBytes: Int {
@@ -246,6 +267,7 @@ public struct ManagementDecoder: Sendable {
         case .beginning(let bytes), .hello(let bytes): bytes.count
         case .tgt: TgtRequest.headerLength + TgtRequest.greatestPayload
         case .frame(let decoder): decoder.heldBytes
+        case .announced(let frame): frame.body.count
         case .finished: 0
         }
     }
@@ -254,6 +276,7 @@ public struct ManagementDecoder: Sendable {
     /// - Parameter events: gets what the bytes complete, in their order; before an error, too
     public mutating func feed(_ input: Span<UInt8>, into events: inout [ManagementEvent]) throws(ManagementWireError) {
         var position = 0
+        taken += input.count
         while position < input.count {
             switch stage {
             case .beginning(var bytes):
@@ -285,14 +308,31 @@ public struct ManagementDecoder: Sendable {
                 stage = .finished
                 var frame: NativeFrame?
                 do throws(NativeWireError) { frame = try decoder.feed(input, &position) } catch { throw .native(error) }
+                if asksLeave, !hasAsked, let begun = frame.map({ ($0.kind, $0.body.count) }) ?? decoder.begun, begun.0 == .transaction || begun.1 > NativeProtocol.greatestUnasked {
+                    hasAsked = true
+                    events.append(.announced(NativeAnnouncement(isTransaction: begun.0 == .transaction, bytes: begun.1)))
+                }
                 guard let frame else {
                     stage = .frame(decoder)
                     continue
                 }
-                events.append(.native(try Self.native { () throws(NativeWireError) in try NativeRequest(frame) }))
-            case .finished: throw .native(.trailing)
+                if hasAsked, !hasLeave {
+                    stage = .announced(frame)
+                } else {
+                    events.append(.native(try Self.native { () throws(NativeWireError) in try NativeRequest(frame) }))
+                }
+            case .announced, .finished: throw .native(.trailing)
             }
         }
+    }
+
+    /// Whoever has announced a frame may send it.
+    /// - Parameter events: gets what has been completed already
+    public mutating func permit(into events: inout [ManagementEvent]) throws(ManagementWireError) {
+        hasLeave = true
+        guard case .announced(let frame) = stage else { return }
+        stage = .finished
+        events.append(.native(try Self.native { () throws(NativeWireError) in try NativeRequest(frame) }))
     }
 
     private static func feed(_ decoder: inout TgtRequestDecoder, _ input: Span<UInt8>) throws(ManagementWireError) -> ManagementEvent? {

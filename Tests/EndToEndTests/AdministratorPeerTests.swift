@@ -108,7 +108,7 @@ import Testing
     func limited() throws {
         let it = try Administered(
             grants: Self.everybody, pam: Self.slow, settings: "limits:\n  management-connections-per-user: 3\n  management-connections: 4\n",
-            scripts: ["slow": "#!/bin/sh\n[ \"$PAM_USER\" = news ] || exit 0\necho x >> FOLDER/waiting\nsleep 600\n"])
+            scripts: ["slow": "#!/bin/sh\n[ \"$PAM_USER\" = news ] || { [ \"$PAM_USER\" = mail ] && [ -e FOLDER/mail ]; } || exit 0\necho x >> FOLDER/waiting\nsleep 600\n"])
         func waiting() -> Int { ((try? String(contentsOfFile: it.files.path("waiting"), encoding: .utf8)) ?? "").split(separator: "\n").count }
         // Below the limit, and at it.
         let asking = try (0..<3).map { _ in try it.start(Administered.news, Administered.show) }
@@ -119,12 +119,18 @@ import Testing
         #expect(try it.tgtadm(Administered.mail, Administered.show, seconds: 8).succeeded, it.daemon.evidence)
         let client = try it.client(Administered.mail, "waiting = connected()\nprint('in')\ntime.sleep(8)")
         #expect(eventually(within: 5) { client.output == "in\n" })
-        // At the limit of all none of the greediest user's idles: one more has no place, but for root.
+        // At the limit of all none of the greediest user's idles, but one of another's does.
+        #expect(try it.tgtadm(Administered.mail, Administered.show, seconds: 8).succeeded, it.daemon.evidence)
+        // None idles: one more has no place, but for root.
+        try Data().write(to: URL(fileURLWithPath: it.files.path("mail")))
+        let fifth = try it.start(Administered.mail, Administered.show)
+        #expect(eventually(within: 8) { waiting() == 4 }, it.daemon.evidence)
         #expect(try !it.tgtadm(Administered.mail, Administered.show, seconds: 8).succeeded)
         #expect(try it.tgtadm(0, Administered.show, seconds: 8).succeeded, it.daemon.evidence)
         #expect(try it.tgtadm(0, Administered.show, seconds: 8).succeeded, it.daemon.evidence)
-        for client in asking { client.kill() }
+        for client in asking + [fifth] { client.kill() }
         client.kill()
+        try FileManager.default.removeItem(atPath: it.files.path("mail"))
         #expect(try eventually(within: 20) { try it.tgtadm(Administered.mail, Administered.show).succeeded }, it.daemon.evidence)
     }
 }

@@ -83,6 +83,40 @@ import Testing
         _ = deaf
     }
 
+    @Test("Whoever may ask nothing is told so before he has sent what is long, and none of it is kept or written down; what he says otherwise is not either", .enabled(if: geteuid() == 0, "other users are root's to become"))
+    func stranger() throws {
+        let daemon = try Daemon(options: ["--policy", "none"])
+        permit(daemon.folder.path, 0o755)
+        // A transaction of sixteen MiB, a request of one MiB, and one that is as short as anybody's may be.
+        let script = """
+            import socket, sys, time
+            hello = b"PORTCULL" + bytes([0, 1, 0, 1]) + bytes(108)
+            for kind, length, sent in ((2, 16 << 20, 0), (1, 1 << 20, 4096), (1, 26, 26)):
+                client = socket.socket(socket.AF_UNIX)
+                client.settimeout(9)
+                client.connect(sys.argv[1])
+                client.sendall(hello)
+                client.recv(16)
+                start = time.monotonic()
+                body = b"\\x00" + (0).to_bytes(4, "big") + bytes([10]) + (7).to_bytes(4, "big") + (12).to_bytes(4, "big") + b"planted-name"
+                client.sendall(bytes([kind, 0, 0, 0]) + length.to_bytes(4, "big") + (body + b"x" * sent)[:sent])
+                answer = b""
+                try:
+                    while more := client.recv(65536): answer += more
+                except ConnectionResetError: pass
+                print(kind, b"no grant for this user" in answer, time.monotonic() - start < 5)
+
+            """
+        let asked = try run("setpriv", "--reuid=33", "--regid=33", "--clear-groups", "/usr/bin/python3", "-c", script, daemon.folder.path("socket.\(Daemon.controlPort)"), folder: daemon.folder)
+        #expect(asked.output == "2 True True\n1 True True\n1 True True\n", "\(asked.evidence)\n\(daemon.log)")
+        let trail = try String(contentsOfFile: daemon.folder.path("state/audit/management-00000001.jsonl"), encoding: .utf8)
+        let records = trail.split(separator: "\n").filter { $0.contains("\"uid\":33,") }
+        #expect(records.count == 3 && records.allSatisfy { $0.contains("\"decision\":\"refused\"") && $0.utf8.count < 1500 && !$0.contains("planted") }, "\(records)")
+        #expect(records.first?.contains("\"op\":\"commit\"") == true && records.first?.contains("\"bytes\":\(16 << 20)") == true, "\(records)")
+        #expect(records.last?.contains("\"op\":\"new\"") == true && records.last?.contains("\"code\":\"hmac:") == true && records.last?.contains("\"arguments\":[]") == true, "\(records)")
+        try stillAnswers(daemon)
+    }
+
     @Test("Garbage is ended or refused")
     func garbage() throws {
         let daemon = try Daemon()

@@ -56,6 +56,37 @@ struct NativeProtocolTests {
 
     static func connection(_ request: NativeRequest) throws -> [UInt8] { NativeHello().encoded() + (try #require(request.encoded())) }
 
+    @Test("what is more than just anybody may say is announced, and understood only with leave", arguments: [1, 7, 40_000])
+    func announced(piece: Int) throws {
+        let small = NativeRequest(.single(.init(.showTargets)))
+        let many = NativeRequest(.transaction([.init(.showTargets), .init(.showAccounts)]))
+        let long = NativeRequest(.single(.init(.updateLogicalUnit(tid: 1, lun: 1, [.init(name: utf8("a"), value: [UInt8](repeating: 1, count: 8190)), .init(name: utf8("b"), value: [UInt8](repeating: 1, count: 300))]))))
+        for (request, isTransaction) in [(small, nil), (many, true), (long, false)] as [(NativeRequest, Bool?)] {
+            let bytes = try Self.connection(request)
+            for stopsAtOnce in [true, false] {
+                var decoder = ManagementDecoder(asksLeave: true)
+                var events: [ManagementEvent] = []
+                var start = 0
+                func feed() throws {
+                    let end = min(start + piece, bytes.count)
+                    try decoder.feed(bytes.span.extracting(start..<end), into: &events)
+                    start = end
+                }
+                func isAnnounced() -> Bool { events.contains { if case .announced = $0 { true } else { false } } }
+                while start < bytes.count, !(stopsAtOnce && isAnnounced()) { try feed() }
+                #expect(isAnnounced() == (isTransaction != nil))
+                if let isTransaction {
+                    #expect(events == [.hello(NativeHello()), .announced(NativeAnnouncement(isTransaction: isTransaction, bytes: bytes.count - NativeHello.length - 8))])
+                    #expect(decoder.heldBytes > 0)
+                    try decoder.permit(into: &events)
+                }
+                while start < bytes.count { try feed() }
+                #expect(events.last == .native(request) && decoder.heldBytes == 0 && decoder.taken == bytes.count)
+                #expect(throws: ManagementWireError.native(.trailing)) { try decoder.feed([0].span, into: &events) }
+            }
+        }
+    }
+
     @Test("every request survives encoding and decoding, alone and in a transaction")
     func roundTrip() throws {
         for action in Self.actions {

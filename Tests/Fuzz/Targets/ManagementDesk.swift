@@ -37,17 +37,25 @@ struct ManagementDesk {
 
     /// What one connection says, in pieces of so many bytes.
     mutating func serve(_ stream: [UInt8], piece: Int, outcome: UInt8) {
-        var decoder = ManagementDecoder()
+        var decoder = ManagementDecoder(asksLeave: true)
         var rest = stream[...]
         while !rest.isEmpty {
             let part = rest.prefix(piece)
             rest = rest.dropFirst(piece)
             var events: [ManagementEvent] = []
             var isRight = true
-            do throws(ManagementWireError) { try decoder.feed(part.span, into: &events) } catch { isRight = false }
+            do throws(ManagementWireError) {
+                try decoder.feed(part.span, into: &events)
+                if case .announced = events.last { try decoder.permit(into: &events) }
+            } catch { isRight = false }
             for event in events { serve(event, outcome) }
             // A request is the last that is looked at.
-            guard isRight, events.allSatisfy({ if case .hello = $0 { true } else { false } }) else { return }
+            guard isRight, events.allSatisfy({ event in
+                switch event {
+                case .hello, .announced: true
+                case .tgt, .native: false
+                }
+            }) else { return }
         }
     }
 
@@ -57,6 +65,7 @@ struct ManagementDesk {
         case .hello(let hello):
             let welcome = NativeWelcome(answering: hello)
             precondition(NativeWelcome(welcome.encoded()) == welcome)
+        case .announced(let announcement): precondition(announcement.isTransaction || announcement.bytes > NativeProtocol.greatestUnasked)
         case .native(let request):
             checkCoding(request)
             switch request.content {
