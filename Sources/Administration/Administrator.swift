@@ -64,8 +64,7 @@ public enum Administrator {
         case .newLogicalUnit(let tid, let lun, let unit):
             let new = try NewUnit(tid, lun, unit)
             try configured { () throws(ConfigurationError) in try configuration.checkNewLogicalUnit(new.key, blockLength: new.blockLength) }
-            guard new.store.kind == .rdwr, new.store.path != nil else { return nil }
-            return .openStore(configuration.storeRequest(new.key, new.store, readOnly: false))
+            return new.storeToOpen(configuration).map { .openStore($0) }
         case .updateLogicalUnit(let tid, let lun, let settings):
             let key = try key(tid, lun)
             let request = try configured { () throws(ConfigurationError) in try configuration.storeToOpen(key, parameters(settings)) }
@@ -168,6 +167,9 @@ public enum Administrator {
 
         case .newLogicalUnit(let tid, let lun, let unit):
             let unit = try NewUnit(tid, lun, unit)
+            try configured { () throws(ConfigurationError) in try new.checkNewLogicalUnit(unit.key, blockLength: unit.blockLength) }
+            // The effect was for the configuration of then: the target may be another's by now, and its stores elsewhere.
+            guard unit.storeToOpen(new).map({ .openStore($0) }) == effect else { throw Refusal(.targetActive, "the target has been changed meanwhile; try again") }
             let medium: StoreFacts? = if case .opened(let facts) = outcome { facts } else { unit.store.path == nil ? nil : .null }
             changes = try configured { () throws(ConfigurationError) in
                 try new.newLogicalUnit(unit.key, blockLength: unit.blockLength, store: unit.store, medium: medium)
@@ -297,6 +299,11 @@ private struct NewUnit {
         }
         guard flags.isEmpty || kind == .rdwr else { throw Refusal(.invalidRequest, "\(kind) takes no bsoflags") }
         store = BackingStore(kind: kind, path: path, flags: flags)
+    }
+
+    /// The store that has to be opened for it, if any.
+    func storeToOpen(_ configuration: Configuration) -> StoreRequest? {
+        store.kind == .rdwr && store.path != nil ? configuration.storeRequest(key, store, readOnly: false) : nil
     }
 }
 

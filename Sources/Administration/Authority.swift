@@ -49,16 +49,13 @@ extension AdminRequest {
     }
 
     /// What policy is asked.
-    public func question(_ configuration: Configuration) -> ManagementQuestion {
-        ManagementQuestion(permission, object(configuration))
-    }
+    public func question(_ configuration: Configuration) -> ManagementQuestion { question(Ownership(configuration)) }
 
-    private func object(_ configuration: Configuration) -> ManagementQuestion.Object {
-        /// A number that is nobody's now is his whose targets have such numbers.
-        func target(_ tid: Int32) -> ManagementQuestion.Object {
-            guard let id = TargetID(rawValue: tid) else { return .tenant(.default) }
-            return .tenant(configuration.targets[id]?.tenant ?? configuration.tenancy.owner(of: id))
-        }
+    func question(_ ownership: Ownership) -> ManagementQuestion { ManagementQuestion(permission, object(ownership)) }
+
+    private func object(_ ownership: Ownership) -> ManagementQuestion.Object {
+        let configuration = ownership.configuration
+        func target(_ tid: Int32) -> ManagementQuestion.Object { .tenant(ownership.owner(of: tid)) }
         var named: ManagementQuestion.Object {
             guard let tenant else { return .unnamedTenant }
             // One that is not there is as one that is others'.
@@ -67,7 +64,7 @@ extension AdminRequest {
         switch action {
         case .showSystem, .statSystem, .showTargets, .showPortals, .showAccounts, .showDrivers: return .list
         case .updateSystem, .deleteSystem, .showPenalties, .clearPenalties, .newPortal, .deletePortal, .updatePortal, .startDriver, .stopDriver: return .whole
-        case .newTarget(let tid, _): return .tenant(TargetID(rawValue: tid).map { configuration.tenancy.owner(of: $0) } ?? .default)
+        case .newTarget(let tid, _): return .tenant(ownership.ownerOfNew(tid))
         case .deleteTarget(let tid, _), .showTarget(let tid), .statTarget(let tid), .updateTarget(let tid, _),
              .bindInitiators(let tid, _, _), .unbindInitiators(let tid, _), .newLogicalUnit(let tid, _, _), .deleteLogicalUnit(let tid, _),
              .statLogicalUnit(let tid, _), .updateLogicalUnit(let tid, _, _), .statSession(let tid, _), .showConnections(let tid),
@@ -85,6 +82,29 @@ extension AdminRequest {
         var request = self
         if request.tenant == nil, let tenant { request.tenant = Array(tenant.name.utf8) }
         return request
+    }
+}
+
+/// Whose target each number means, while requests that come together are decided one after the other: what is there counts, and what those before would
+/// have made and deleted.
+struct Ownership {
+    let configuration: Configuration
+    private var changed: [Int32: Tenant] = [:]
+
+    init(_ configuration: Configuration) { self.configuration = configuration }
+
+    /// A number that is nobody's is his whose targets have such numbers.
+    func owner(of tid: Int32) -> Tenant { changed[tid] ?? TargetID(rawValue: tid).flatMap { configuration.targets[$0]?.tenant } ?? ownerOfNew(tid) }
+
+    /// Whoever has such a number from before.
+    func ownerOfNew(_ tid: Int32) -> Tenant { TargetID(rawValue: tid).map { configuration.tenancy.owner(of: $0) } ?? .default }
+
+    /// This one has been carried out.
+    mutating func follow(_ request: AdminRequest) {
+        switch request.action {
+        case .newTarget(let tid, _), .deleteTarget(let tid, _): changed[tid] = ownerOfNew(tid)
+        default: break
+        }
     }
 }
 
@@ -110,8 +130,10 @@ public struct Allowances: Sendable {
         if requests.isEmpty, theirs.isEmpty {
             throw Transaction.Refused(nil, .unsupportedOperation, "\(ManagementDecision.Refusal.nobody)")
         }
+        var ownership = Ownership(configuration)
         for (index, request) in requests.enumerated() {
-            let question = request.question(configuration)
+            let question = request.question(ownership)
+            defer { ownership.follow(request) }
             let known = decisions[question]
             let decision = known ?? decide(theirs, question)
             if known == nil { decisions[question] = decision }

@@ -23,15 +23,21 @@ extension Gate {
     func warrant(_ admission: Admission, configuration: @escaping () -> Configuration) -> Warrant {
         Warrant(requests: admission.requests) { [unowned self] in
             Result { () throws(Transaction.Refused) -> Sight in
-                do throws(Transaction.Refused) {
+                func changed<Result>(_ what: String, _ body: () throws(Transaction.Refused) -> Result) throws(Transaction.Refused) -> Result {
+                    do throws(Transaction.Refused) { return try body() } catch {
+                        throw Transaction.Refused(error.request, error.error, "\(what) has changed meanwhile: \(error.reason)")
+                    }
+                }
+                let allowances = try changed("the policy") { () throws(Transaction.Refused) in
                     let allowances = try Allowances(admission.requests, of: admission.identity.peer, policy, configuration())
                     guard !allowances.authenticates || admission.identity.proof == .authenticated else {
                         throw Transaction.Refused(nil, .unsupportedOperation, "it needs authentication by now")
                     }
-                    return Sight(allowances.reach)
-                } catch {
-                    throw Transaction.Refused(error.request, error.error, "the policy has changed meanwhile: \(error.reason)")
+                    return allowances
                 }
+                // Each request within what it alone may be about.
+                _ = try changed("what there is") { () throws(Transaction.Refused) in try allowances.resolved(configuration()) }
+                return Sight(allowances.reach)
             }
         }
     }

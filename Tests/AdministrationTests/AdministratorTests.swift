@@ -387,6 +387,23 @@ struct RaceTests {
         #expect(error(Administrator.resume(again, .done, rig.configuration)) == .noTarget)
     }
 
+    @Test("the target has become a tenant's, or its tenant's stores are to be elsewhere: what was opened for then is not served")
+    func placesChanged() throws {
+        var rig = try busyRig()
+        var unit = AdminRequest.NewLogicalUnit()
+        unit.path = utf8("/tmp/pcx/disk2")
+        let new = try begun(.newLogicalUnit(tid: 1, lun: 2, unit), rig)
+        let opened = EffectOutcome.opened(StoreFacts(byteCount: 1 << 20, isWritable: true))
+        let places = try StorePlaces(directories: [StorePath(utf8("/srv/red"))])
+        rig.configuration.tenancy = Tenancy([.default: TenantBounds(targetNames: [try NameRule(parsing: utf8("*"))], targetNumbers: 1...9, places: places)])
+        #expect(error(Administrator.resume(new, opened, rig.configuration)) == .targetActive)
+        rig.configuration.tenancy = Tenancy()
+        guard case .commit = Administrator.resume(new, opened, rig.configuration) else {
+            Issue.record("nothing has changed")
+            return
+        }
+    }
+
     @Test("the medium is changed meanwhile: facts about the other one are not believed")
     func mediumChanged() throws {
         var rig = try busyRig()

@@ -272,6 +272,29 @@ private struct World {
         #expect(world.refusal(requests, grants)?.request == 1)
     }
 
+    @Test("Each request of a transaction is about whoever's its target is by then, and needs leave for that")
+    func owners() throws {
+        var world = try World()
+        // One of red's from before there were tenants, with a number that is blue's.
+        let tenancy = world.configuration.tenancy
+        world.configuration.tenancy = Tenancy([red: TenantBounds(targetNames: [try NameRule(parsing: utf8("iqn.red.*"))], targetNumbers: 100...250, places: try StorePlaces(directories: []))])
+        let id = try #require(TargetID(rawValue: 250))
+        _ = try world.configuration.newTarget(id, name: utf8("iqn.red.old"))
+        world.configuration.tenancy = tenancy
+        #expect(world.configuration.targets[id]?.tenant == red)
+        let makes = PolicyRole(name: "makes", permissions: [Permission(.target, .new)])
+        let grants = [Grant([.uid(7)], .tenantAdministrator, .tenants([red]), authenticates: false), Grant([.uid(7)], makes, .tenants([blue]), authenticates: false)]
+        let anew = [AdminRequest(.deleteTarget(tid: 250, force: true)), AdminRequest(.newTarget(tid: 250, name: utf8("iqn.blue.mine")))]
+        let bound = AdminRequest(.bindInitiators(tid: 250, .init(address: utf8("ALL"))))
+        #expect(world.refusal(anew, grants) == nil && world.refusal([bound] + anew, grants) == nil)
+        #expect(world.refusal(anew + [bound], grants)?.request == 2)
+        #expect(world.refusal(anew + [AdminRequest(.deleteTarget(tid: 250, force: true))], grants)?.request == 2)
+        // And who may do that with what is blue's may do it with what has just been made, too.
+        let whole = grants + [Grant([.uid(7)], .tenantAdministrator, .tenants([blue]), authenticates: false)]
+        #expect(world.refusal(anew + [bound], whole) == nil)
+        #expect(world.refusal(anew + [bound], [Grant([.uid(7)], .tenantAdministrator, .tenants([blue]), authenticates: false)])?.request == 0)
+    }
+
     @Test("A transaction is what all of its requests are: the first that is refused refuses it, and an empty one is for those who may do something")
     func mixed() throws {
         let world = try World()
