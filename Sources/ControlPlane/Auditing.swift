@@ -402,15 +402,15 @@ extension Control {
             .processEnded, reason: end.map { "it \($0)" }, details: ["process": role.rawValue, "over": culprit.map { "\(Source($0))" } ?? "nobody's"])
     }
 
-    func noteSession(_ kind: SecurityEvent.Kind, _ tsih: UInt16, _ record: SessionRecord, _ decision: Decision?, _ reason: String?) {
+    func noteSession(_ kind: SecurityEvent.Kind, _ tsih: UInt16, _ record: SessionRecord, _ login: SessionLogin, _ decision: Decision?, _ reason: String?) {
         let target = configuration.targets[record.tid]
-        let proof = record.proof.map { "CHAP, \($0.algorithm)\($0.isMutual ? ", mutual" : "")\($0.isInClear ? ", in clear" : "")" }
+        let proof = login.proof.map { "CHAP, \($0.algorithm)\($0.isMutual ? ", mutual" : "")\($0.isInClear ? ", in clear" : "")" }
         audit.event(
-            kind, source: "\(Source(record.peer))", decision, reason: reason, tenant: target?.tenant.name, user: record.account?.description,
+            kind, source: "\(Source(login.peer))", decision, reason: reason, tenant: target?.tenant.name, user: login.account?.description,
             initiator: record.initiatorName.spelling, target: target?.name.spelling ?? "target \(record.tid)",
             details: [
-                "sid": "\(tsih)", "address": "\(record.peer)", "portal": "\(record.local)", "proof": proof ?? "none", "tls": record.evidence?.protection ?? "none",
-                "luns": "\(record.mask)",
+                "sid": "\(tsih)", "address": "\(login.peer)", "portal": "\(login.local)", "proof": proof ?? "none", "tls": login.evidence?.protection ?? "none",
+                "luns": "\(login.mask)",
             ])
     }
 

@@ -6,7 +6,7 @@ import Reactor
 extension Culprit {
     /// By the word of data: the peer of one of its sessions or, where newcomers come to it, too, one of those. No source's word is a TSIH.
     package func peer(in sessions: SessionTable, hasNewcomers: Bool) -> SocketAddress? {
-        if let tsih = UInt16(exactly: word) { sessions.records[tsih]?.peer } else if hasNewcomers { newcomer } else { nil }
+        if let tsih = UInt16(exactly: word) { sessions.records[tsih]?.login.peer } else if hasNewcomers { newcomer } else { nil }
     }
 
     /// By the word of login, or of data where it meets newcomers: somebody. Control knows none of the connections that have not asked for anything yet,

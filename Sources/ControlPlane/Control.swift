@@ -418,19 +418,22 @@ public final class Control {
     func applyRules(of changed: Set<TargetID>, _ rest: Countdown) {
         for (tsih, record) in sessions.records where changed.contains(record.tid) {
             guard let target = configuration.targets[record.tid] else { continue }
-            let decision = decideLogin(
-                configuration, targetName: target.name, initiator: record.initiatorName, address: record.peer.network, account: record.account,
-                isMutual: record.proof?.isMutual ?? false, channel: record.channel, local: PortalAddress(record.local))
-            guard case .refused(let reason) = decision, reason != .offline else {
-                if let mask = decide(target, initiator: record.initiatorName, address: record.peer.network).mask, mask != record.mask {
-                    log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record))
-                    sessions.setMask(mask, of: tsih)
-                    serving.order({ .setMask($0, tsih: tsih, mask) }) { _ in rest.keepAlive() }
+            for login in record.logins {
+                let decision = decideLogin(
+                    configuration, targetName: target.name, initiator: record.initiatorName, address: login.peer.network, account: login.account,
+                    isMutual: login.proof?.isMutual ?? false, channel: login.channel, local: PortalAddress(login.local))
+                if case .refused(let reason) = decision, reason != .offline {
+                    // Whichever of its logins it is: if one takes the place of another, it does so as the same initiator.
+                    log.notice("a session is ended: the rules do not admit it any more", metadata: ["initiator": "\(record.initiatorName)", "target": "\(target.name)"])
+                    serving.order({ .endSession($0, tsih: tsih) }) { _ in rest.keepAlive() }
+                    break
                 }
-                continue
+                if let mask = decide(target, initiator: record.initiatorName, address: login.peer.network).mask, mask != login.mask {
+                    log.notice("a session is shown other logical units: \(mask)", metadata: metadata(tsih, record, login))
+                    sessions.setMask(mask, of: tsih, grant: login.number)
+                    serving.order({ .setMask($0, tsih: tsih, grant: login.number, mask) }) { _ in rest.keepAlive() }
+                }
             }
-            log.notice("a session is ended: the rules do not admit it any more", metadata: ["initiator": "\(record.initiatorName)", "target": "\(target.name)"])
-            serving.order({ .endSession($0, tsih: tsih) }) { _ in rest.keepAlive() }
         }
     }
 
@@ -445,7 +448,7 @@ public final class Control {
         let hasNewcomers = portals.served.contains { $0.kind == .tls }
         let culpritsPeer = culprit.flatMap { $0.peer(in: sessions, hasNewcomers: hasNewcomers) }
         noteEnd(of: .data, data?.lastEnd, culpritsPeer)
-        for (tsih, record) in sessions.served { noteSession(.sessionEnded, tsih, record, nil, "the data process has ended") }
+        for (tsih, record) in sessions.served { noteSession(.sessionEnded, tsih, record, record.login, nil, "the data process has ended") }
         if let culprit, let culpritsPeer { blame(culpritsPeer, "data", culprit) }
         secureDoor?.close()
         secureDoor = nil
@@ -461,16 +464,20 @@ public final class Control {
         switch report {
         case .done(let id): serving.finished(id, nil)
         case .refused(let id, let refusal): serving.finished(id, refusal)
-        case .sessionBegan(let tsih):
-            guard sessions.began(tsih) else { return condemnData("sessionBegan") }
+        case .sessionBegan(let tsih, let grant):
+            guard sessions.began(tsih, grant: grant) else { return condemnData("sessionBegan") }
             if let record = sessions.records[tsih] {
-                log.info("a session begins", metadata: metadata(tsih, record))
-                noteSession(.loginAccepted, tsih, record, .allowed, nil)
+                log.info("a session begins", metadata: metadata(tsih, record, record.login))
+                noteSession(.loginAccepted, tsih, record, record.login, .allowed, nil)
             }
-        case .sessionEnded(let tsih, let end):
-            guard let record = sessions.records[tsih], sessions.ended(tsih, neverBegan: end == .neverBegan) else { return condemnData("sessionEnded") }
-            log.info("a session has ended: \(end)", metadata: metadata(tsih, record))
-            noteSession(.sessionEnded, tsih, record, nil, "\(end)")
+        case .sessionEnded(let tsih, let grant, .neverBegan):
+            guard let record = sessions.records[tsih], let login = sessions.ended(tsih, grant: grant, neverBegan: true) else { return condemnData("sessionEnded") }
+            log.info("a granted login has come to nothing", metadata: metadata(tsih, record, login))
+            noteSession(.loginRefused, tsih, record, login, .refused, "it has come to nothing: its connection has ended, or has been taken by a later one, or the session or its target is gone")
+        case .sessionEnded(let tsih, let grant, let end):
+            guard let record = sessions.records[tsih], let login = sessions.ended(tsih, grant: grant, neverBegan: false) else { return condemnData("sessionEnded") }
+            log.info("a session has ended: \(end)", metadata: metadata(tsih, record, login))
+            noteSession(.sessionEnded, tsih, record, login, nil, "\(end)")
         case .keep(let tid, let lun, let record):
             guard let target = TargetID(rawValue: tid) else { return condemnData("keep") }
             keep(record, of: LogicalUnitKey(target: target, lun: Int(lun)))
@@ -550,13 +557,13 @@ public final class Control {
 
     private func condemnData(_ what: String) { data?.condemn(.outOfPhase(what)) }
 
-    private func metadata(_ tsih: UInt16, _ record: SessionRecord) -> Logger.Metadata {
-        var metadata: Logger.Metadata = ["initiator": "\(record.initiatorName)", "address": "\(record.peer)", "tid": "\(record.tid)", "tsih": "\(tsih)"]
-        if let proof = record.proof {
+    private func metadata(_ tsih: UInt16, _ record: SessionRecord, _ login: SessionLogin) -> Logger.Metadata {
+        var metadata: Logger.Metadata = ["initiator": "\(record.initiatorName)", "address": "\(login.peer)", "tid": "\(record.tid)", "tsih": "\(tsih)"]
+        if let proof = login.proof {
             metadata["account"] = "\(proof.account)"
             metadata["chap"] = "\(proof.algorithm)\(proof.isMutual ? ", mutual" : "")"
         }
-        if let evidence = record.evidence { metadata["tls"] = "\(evidence.protection)" }
+        if let evidence = login.evidence { metadata["tls"] = "\(evidence.protection)" }
         return metadata
     }
 
@@ -565,8 +572,8 @@ public final class Control {
         if let record = sessions.records[tsih] {
             // In a normal session only its own target may be asked for (RFC 7143 appendix C).
             found = LoginDesk.targets(
-                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, account: record.account, channel: record.channel,
-                current: configuration.targets[record.tid]?.name, peer: record.peer, local: record.local, configuration
+                scope == .all ? .sessionTarget : scope, initiator: record.initiatorName, account: record.login.account, channel: record.login.channel,
+                current: configuration.targets[record.tid]?.name, peer: record.login.peer, local: record.login.local, configuration
             ).filter { $0.name == configuration.targets[record.tid]?.name }
         }
         for (page, isLast) in pages(found) { data?.send(.targets(id, page, isLast: isLast)) }

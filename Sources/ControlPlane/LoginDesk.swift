@@ -176,7 +176,7 @@ package struct LoginDesk {
         if question.tsih != 0 {
             guard let record = sessions.continues(question, tid: target.id, portalGroupTag: tag) else { return .refused(.sessionDoesNotExist, "there is no such session") }
             guard record.isOf(account, channel) else { return .refused(.sessionDoesNotExist, "the session is another identity's") }
-            guard record.cid == question.cid else { return .refused(.tooManyConnections, "a session has one connection") }
+            guard record.login.cid == question.cid else { return .refused(.tooManyConnections, "a session has one connection") }
         }
         // Whoever takes the place of a session (RFC 7143 §6.3.5) has to be who that session's initiator has shown to be; for others it looks
         // like a target that they may not log in to.
@@ -220,13 +220,13 @@ package struct LoginDesk {
         guard sessions.admits(applicant.question, tid: target.id, portalGroupTag: applicant.portalGroupTag, atMost: sessionsPerTarget) else {
             return .refuse(.outOfResources, "the target has \(sessionsPerTarget) sessions already")
         }
-        guard let tsih = sessions.grant(
+        guard let granted = sessions.grant(
             applicant.question, tid: target.id, portalGroupTag: applicant.portalGroupTag, peer: applicant.peer, local: applicant.local, channel: applicant.channel, evidence: applicant.evidence,
             proof: applicant.proof, mask: mask) else {
             return .refuse(.outOfResources, "there are \(SessionTable.most) sessions already")
         }
         let grant = SessionGrant(
-            tid: target.id.rawValue, tsih: tsih, outcome: outcome, nopInterval: UInt16(clamping: target.nopInterval),
+            tid: target.id.rawValue, tsih: granted.tsih, number: granted.number, outcome: outcome, nopInterval: UInt16(clamping: target.nopInterval),
             nopCount: UInt16(clamping: target.nopCount), mask: mask, portalGroupTag: applicant.portalGroupTag)
         return .grant(grant)
     }

@@ -4,36 +4,60 @@ import Model
 import Reactor
 import SCSI
 
+/// A login to a session: who is, or is to be, at its other end. Each is judged anew.
+package struct SessionLogin {
+    /// Of its grant. Rises with each login.
+    package let number: UInt64
+    let cid: UInt16
+    /// The initiator's address, and ours that it has reached.
+    package let peer: SocketAddress
+    let local: SocketAddress
+    /// Through what it has come.
+    package fileprivate(set) var channel: Channel
+    /// What it has shown on the way; nil in clear.
+    let evidence: TLSEvidence?
+    /// What its initiator has proved; nil: nothing.
+    package let proof: LoginProof?
+    var account: AccountName? { proof?.account }
+    /// What it may see and write, as data has been told.
+    package fileprivate(set) var mask: LUNMask
+}
+
 /// A session as control knows it, from its grant to its end.
 package struct SessionRecord {
-    var tid: TargetID
-    var initiatorName: ISCSIName
-    var initiatorAlias: [UInt8]?
-    var isid: ISID
-    var cid: UInt16
-    /// The initiator's address, and ours that it has reached.
-    var peer: SocketAddress
-    var local: SocketAddress
+    let tid: TargetID
+    let initiatorName: ISCSIName
+    let initiatorAlias: [UInt8]?
+    let isid: ISID
     /// Of the portal by which it has come.
     let portalGroupTag: UInt16
-    /// Through what it has come.
-    var channel: Channel
-    /// What it has shown on the way; nil in clear.
-    var evidence: TLSEvidence?
-    /// What its initiator has proved; nil: nothing.
-    var proof: LoginProof?
-    var account: AccountName? { proof?.account }
+    /// Rises with each session, for the order of reports.
+    let order: UInt64
+    /// The login whose connection serves it; nil: none does yet, or any more.
+    package fileprivate(set) var served: SessionLogin?
+    /// Granted logins of which data has not said yet what became of them. One that takes the place of another is nobody until it begins.
+    package fileprivate(set) var pending: [SessionLogin]
+
+    /// All of them: one at least.
+    var logins: [SessionLogin] { (served.map { [$0] } ?? []) + pending }
+    /// Who it is.
+    package var login: SessionLogin {
+        guard let login = served ?? pending.last else { preconditionFailure("a session without a login is none") }
+        return login
+    }
+
     /// Whether whoever has shown this much is who its initiator has shown to be, and may go on with it or take its place.
     func isOf(_ account: AccountName?, _ channel: Channel) -> Bool {
-        self.account == account && (self.channel.provenName == nil || self.channel.provenName == channel.provenName)
+        logins.allSatisfy { $0.account == account && ($0.channel.provenName == nil || $0.channel.provenName == channel.provenName) }
     }
-    /// What it may see and write, as data has been told.
-    var mask: LUNMask
-    /// Grants on their way: data has not said yet what became of them.
-    package var pendingGrants = 1
-    package var isServed = false
-    /// Rises with each login, for the order of reports.
-    var order: UInt64
+
+    fileprivate mutating func change(_ change: (inout SessionLogin) -> Void) {
+        if var login = served {
+            change(&login)
+            served = login
+        }
+        for index in pending.indices { change(&pending[index]) }
+    }
 }
 
 /// The sessions of all targets by TSIH, which is never 0 and never that of another living session.
@@ -60,7 +84,7 @@ package struct SessionTable {
 
     /// In the order of their logins.
     var served: [(tsih: UInt16, record: SessionRecord)] {
-        records.filter(\.value.isServed).map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
+        records.filter { $0.value.served != nil }.map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
     }
 
     /// Whether this request continues the session that it names (RFC 7143 §6.3.1).
@@ -84,31 +108,26 @@ package struct SessionTable {
         perNexus[Nexus(tid: tid, portalGroupTag: portalGroupTag, initiatorName: question.initiatorName, isid: question.isid), default: []].compactMap { records[$0] }
     }
 
-    /// Enters a granted session; nil if there are too many.
+    /// Enters a granted login, and a session for it if it continues none.
+    /// - Returns: nil if there are too many
     package mutating func grant(
         _ question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16 = 1, peer: SocketAddress, local: SocketAddress, channel: Channel = .clear, evidence: TLSEvidence? = nil, proof: LoginProof? = nil,
         mask: LUNMask = .all
-    ) -> UInt16? {
+    ) -> (tsih: UInt16, number: UInt64)? {
         orders += 1
+        let login = SessionLogin(number: orders, cid: question.cid, peer: peer, local: local, channel: channel, evidence: evidence, proof: proof, mask: mask)
         if question.tsih != 0 {
-            records[question.tsih]?.pendingGrants += 1
-            records[question.tsih]?.peer = peer
-            records[question.tsih]?.local = local
-            records[question.tsih]?.channel = channel
-            records[question.tsih]?.evidence = evidence
-            records[question.tsih]?.cid = question.cid
-            records[question.tsih]?.proof = proof
-            records[question.tsih]?.mask = mask
-            return question.tsih
+            records[question.tsih]?.pending.append(login)
+            return (question.tsih, login.number)
         }
         guard records.count < Self.most else { return nil }
         repeat { lastTSIH &+= 1 } while lastTSIH == 0 || records[lastTSIH] != nil
         records[lastTSIH] = SessionRecord(
-            tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, cid: question.cid,
-            peer: peer, local: local, portalGroupTag: portalGroupTag, channel: channel, evidence: evidence, proof: proof, mask: mask, order: orders)
+            tid: tid, initiatorName: question.initiatorName, initiatorAlias: question.initiatorAlias, isid: question.isid, portalGroupTag: portalGroupTag, order: orders,
+            pending: [login])
         perTarget[tid, default: 0] += 1
         perNexus[Nexus(tid: tid, portalGroupTag: portalGroupTag, initiatorName: question.initiatorName, isid: question.isid), default: []].insert(lastTSIH)
-        return lastTSIH
+        return (lastTSIH, login.number)
     }
 
     /// The files of a portal have been read anew.
@@ -116,42 +135,54 @@ package struct SessionTable {
     mutating func identify(through portal: UInt32, _ material: PortalMaterial) -> Set<TargetID> {
         var changed: Set<TargetID> = []
         for (tsih, record) in records {
-            guard let evidence = record.evidence, evidence.portal == portal else { continue }
-            let channel = material.channel(evidence.shown)
-            guard channel != record.channel else { continue }
-            records[tsih]?.channel = channel
-            changed.insert(record.tid)
+            records[tsih]?.change { login in
+                guard let evidence = login.evidence, evidence.portal == portal else { return }
+                let channel = material.channel(evidence.shown)
+                guard channel != login.channel else { return }
+                login.channel = channel
+                changed.insert(record.tid)
+            }
         }
         return changed
     }
 
-    /// Data is told what a session may see and write from now on.
-    mutating func setMask(_ mask: LUNMask, of tsih: UInt16) { records[tsih]?.mask = mask }
+    /// Data is told what a login may see and write from now on.
+    mutating func setMask(_ mask: LUNMask, of tsih: UInt16, grant: UInt64) {
+        records[tsih]?.change { if $0.number == grant { $0.mask = mask } }
+    }
 
-    /// - Returns: false if no such grant was on its way: data may not say that.
-    package mutating func began(_ tsih: UInt16) -> Bool {
-        guard let record = records[tsih], record.pendingGrants > 0 else { return false }
-        records[tsih]?.pendingGrants -= 1
-        records[tsih]?.isServed = true
+    /// - Returns: false if no such grant was on its way, or an earlier one still serves: data may not say that.
+    package mutating func began(_ tsih: UInt16, grant: UInt64) -> Bool {
+        guard var record = records[tsih], record.served == nil, let index = record.pending.firstIndex(where: { $0.number == grant }) else { return false }
+        record.served = record.pending.remove(at: index)
+        records[tsih] = record
         return true
     }
 
-    /// - Parameter neverBegan: a grant came to nothing; otherwise a session that was served has ended
-    /// - Returns: false if there was nothing that could end: data may not say that.
-    package mutating func ended(_ tsih: UInt16, neverBegan: Bool) -> Bool {
-        guard var record = records[tsih], neverBegan ? record.pendingGrants > 0 : record.isServed else { return false }
-        if neverBegan { record.pendingGrants -= 1 } else { record.isServed = false }
-        if record.pendingGrants > 0 || record.isServed {
-            records[tsih] = record
+    /// - Parameter neverBegan: a grant came to nothing; otherwise a session that was served by it has ended
+    /// - Returns: the login; nil if there was nothing that could end: data may not say that.
+    package mutating func ended(_ tsih: UInt16, grant: UInt64, neverBegan: Bool) -> SessionLogin? {
+        guard var record = records[tsih] else { return nil }
+        let ended: SessionLogin
+        if neverBegan {
+            guard let index = record.pending.firstIndex(where: { $0.number == grant }) else { return nil }
+            ended = record.pending.remove(at: index)
         } else {
-            records[tsih] = nil
-            let left = perTarget[record.tid, default: 1] - 1
-            perTarget[record.tid] = left == 0 ? nil : left
-            let nexus = Nexus(tid: record.tid, portalGroupTag: record.portalGroupTag, initiatorName: record.initiatorName, isid: record.isid)
-            perNexus[nexus]?.remove(tsih)
-            if perNexus[nexus]?.isEmpty == true { perNexus[nexus] = nil }
+            guard let served = record.served, served.number == grant else { return nil }
+            ended = served
+            record.served = nil
         }
-        return true
+        guard record.served == nil, record.pending.isEmpty else {
+            records[tsih] = record
+            return ended
+        }
+        records[tsih] = nil
+        let left = perTarget[record.tid, default: 1] - 1
+        perTarget[record.tid] = left == 0 ? nil : left
+        let nexus = Nexus(tid: record.tid, portalGroupTag: record.portalGroupTag, initiatorName: record.initiatorName, isid: record.isid)
+        perNexus[nexus]?.remove(tsih)
+        if perNexus[nexus]?.isEmpty == true { perNexus[nexus] = nil }
+        return ended
     }
 
     /// Data is gone, and all of them with it.

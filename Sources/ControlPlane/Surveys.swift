@@ -133,14 +133,15 @@ extension RuntimeView {
         self.init()
         logicalUnits = survey.logicalUnits.mapValues(LogicalUnitCondition.init)
         sessions = served.map { tsih, record in
-            let traffic = survey.connections[.init(tsih: tsih, cid: record.cid)] ?? Traffic()
+            let login = record.login
+            let traffic = survey.connections[.init(tsih: tsih, cid: login.cid)] ?? Traffic()
             var session = Session(
                 target: record.tid, tsih: tsih, initiatorName: record.initiatorName, initiatorAlias: record.initiatorAlias,
-                connections: [Connection(cid: record.cid, address: record.peer.network, counters: ConnectionCounters(traffic))])
-            session.authentication = record.proof.map {
+                connections: [Connection(cid: login.cid, address: login.peer.network, counters: ConnectionCounters(traffic))])
+            session.authentication = login.proof.map {
                 Authentication(account: $0.account, algorithm: $0.algorithm, isMutual: $0.isMutual, isMD5InClear: $0.isMD5InClear)
             }
-            session.protection = record.evidence?.report(record.channel)
+            session.protection = login.evidence?.report(login.channel)
             return session
         }
         let targets = Dictionary(uniqueKeysWithValues: served.map { ($0.tsih, $0.record.tid) })

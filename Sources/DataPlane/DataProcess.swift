@@ -146,7 +146,7 @@ public final class DataProcess {
             take(grant, stream)
         case .openLoginDoor: openLogins(descriptors.take())
         case .endSession(let request, let tsih): endSession(request, tsih)
-        case .setMask(let request, let tsih, let mask): setMask(request, tsih, mask)
+        case .setMask(let request, let tsih, let grant, let mask): setMask(request, tsih, grant, mask)
         case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
         case .kept(let tid, let lun, let revision, let isKept): keeper.answered(UnitKey(tid: tid, lun: lun), revision, isKept: isKept)
         case .heartbeat(let count):
@@ -274,9 +274,9 @@ public final class DataProcess {
         target.endSessions(.administrator, where: { nexuses.contains($0.nexus) }, whenGone: {})
     }
 
-    private func setMask(_ request: RequestID, _ tsih: UInt16, _ mask: LUNMask) {
-        let granted = pending.values.filter { $0.grant.tsih == tsih }
-        let served = sessions.values.filter { $0.beginning.grant.tsih == tsih }
+    private func setMask(_ request: RequestID, _ tsih: UInt16, _ grant: UInt64, _ mask: LUNMask) {
+        let granted = pending.values.filter { $0.grant.tsih == tsih && $0.grant.number == grant }
+        let served = sessions.values.filter { $0.beginning.grant.tsih == tsih && $0.beginning.grant.number == grant }
         guard !granted.isEmpty || !served.isEmpty else { return refuse(request, .unknownSession) }
         let applied = Acknowledgement(here { $0.link?.send(.done(request)) })
         for beginning in granted { beginning.setMask(mask) }
@@ -307,13 +307,13 @@ public final class DataProcess {
     /// The connection is not there.
     private func turnAway(_ grant: SessionGrant, _ reason: String) {
         log.error("a session is not served: \(reason)", metadata: ["tsih": "\(grant.tsih)"])
-        link?.send(.sessionEnded(tsih: grant.tsih, .neverBegan))
+        link?.send(.sessionEnded(tsih: grant.tsih, grant: grant.number, .neverBegan))
     }
 
     private func take(_ grant: SessionGrant, _ connection: ByteStream) {
         guard let target = targets[grant.tid] else {
             refuseLogin(grant, connection, .targetRemoved)
-            link?.send(.sessionEnded(tsih: grant.tsih, .neverBegan))
+            link?.send(.sessionEnded(tsih: grant.tsih, grant: grant.number, .neverBegan))
             return
         }
         let beginning = SessionBeginning(grant: grant, target: target, connection: connection, nexus: NexusID(rawValue: nextNexus))
@@ -361,7 +361,7 @@ public final class DataProcess {
     private func withdraw(_ beginning: SessionBeginning, _ status: LoginStatus) {
         pending[beginning.nexus] = nil
         refuseLogin(beginning.grant, beginning.connection, status)
-        link?.send(.sessionEnded(tsih: beginning.grant.tsih, .neverBegan))
+        link?.send(.sessionEnded(tsih: beginning.grant.tsih, grant: beginning.grant.number, .neverBegan))
     }
 
     /// Says on the connection itself why there is no session after all; a peer that does not read it misses it.
@@ -386,7 +386,7 @@ public final class DataProcess {
 
     private func handle(_ report: ReactorReport) {
         switch report {
-        case .began(let beginning): link?.send(.sessionBegan(tsih: beginning.grant.tsih))
+        case .began(let beginning): link?.send(.sessionBegan(tsih: beginning.grant.tsih, grant: beginning.grant.number))
         case .occupied(let beginning) where !beginning.isRevoked:
             pending[beginning.nexus] = beginning
             forget(beginning)
@@ -394,7 +394,7 @@ public final class DataProcess {
             withdraw(beginning, targets[beginning.target.tid] === beginning.target ? .notFound : .targetRemoved)
             forget(beginning)
         case .ended(let beginning, let reason):
-            link?.send(.sessionEnded(tsih: beginning.grant.tsih, SessionEnd(reason)))
+            link?.send(.sessionEnded(tsih: beginning.grant.tsih, grant: beginning.grant.number, SessionEnd(reason)))
             forget(beginning)
         case .keep(let reactor, let nexus, let ticket, let unit, let revision): keep(unit, UnitKeeper.Command(reactor: reactor, nexus: nexus, ticket: ticket), revision)
         case .sendTargets(let reactor, let nexus, let request): discover(reactor, nexus, request)

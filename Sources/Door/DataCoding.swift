@@ -20,6 +20,7 @@ extension SessionGrant {
     func encode(into writer: inout ByteWriter) {
         writer.write(tid)
         writer.write(tsih)
+        writer.write(number)
         outcome.encode(into: &writer)
         writer.write(nopInterval)
         writer.write(nopCount)
@@ -29,7 +30,7 @@ extension SessionGrant {
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         self.init(
-            tid: try reader.int32(), tsih: try reader.uint16(), outcome: try LoginOutcome(from: &reader),
+            tid: try reader.int32(), tsih: try reader.uint16(), number: try reader.uint64(), outcome: try LoginOutcome(from: &reader),
             nopInterval: try reader.uint16(), nopCount: try reader.uint16(), mask: try LUNMask(from: &reader), portalGroupTag: try reader.uint16())
     }
 }
@@ -117,9 +118,10 @@ extension DataOrderMessage: DoorMessage {
             writer.write(isKept)
         case .heartbeat(let count): writer.write(count)
         case .survey(let request): writer.write(request.rawValue)
-        case .setMask(let request, let tsih, let mask):
+        case .setMask(let request, let tsih, let grant, let mask):
             writer.write(request.rawValue)
             writer.write(tsih)
+            writer.write(grant)
             mask.encode(into: &writer)
         case .tryStore(let request, let store):
             writer.write(request.rawValue)
@@ -151,7 +153,7 @@ extension DataOrderMessage: DoorMessage {
         case 9: self = .kept(tid: try reader.int32(), lun: try reader.uint16(), revision: try reader.uint64(), isKept: try reader.bool())
         case 10: self = .heartbeat(try reader.uint64())
         case 11: self = .survey(try request())
-        case 12: self = .setMask(try request(), tsih: try reader.uint16(), try LUNMask(from: &reader))
+        case 12: self = .setMask(try request(), tsih: try reader.uint16(), grant: try reader.uint64(), try LUNMask(from: &reader))
         case 13: self = .tryStore(try request(), try StoreDescription(from: &reader))
         case 14: self = .openLoginDoor
         case 15: self = .grantHere(ConnectionID(rawValue: try reader.uint64()), try SessionGrant(from: &reader))
@@ -191,9 +193,12 @@ extension DataReportMessage: DoorMessage {
         case .refused(let request, let refusal):
             writer.write(request.rawValue)
             writer.write(refusal.rawValue)
-        case .sessionBegan(let tsih): writer.write(tsih)
-        case .sessionEnded(let tsih, let end):
+        case .sessionBegan(let tsih, let grant):
             writer.write(tsih)
+            writer.write(grant)
+        case .sessionEnded(let tsih, let grant, let end):
+            writer.write(tsih)
+            writer.write(grant)
             writer.write(end.rawValue)
         case .keep(let tid, let lun, let record):
             writer.write(tid)
@@ -215,8 +220,8 @@ extension DataReportMessage: DoorMessage {
         switch code {
         case 1: self = .done(RequestID(rawValue: try reader.uint64()))
         case 2: self = .refused(RequestID(rawValue: try reader.uint64()), try reader.enumeration())
-        case 3: self = .sessionBegan(tsih: try reader.uint16())
-        case 4: self = .sessionEnded(tsih: try reader.uint16(), try reader.enumeration())
+        case 3: self = .sessionBegan(tsih: try reader.uint16(), grant: try reader.uint64())
+        case 4: self = .sessionEnded(tsih: try reader.uint16(), grant: try reader.uint64(), try reader.enumeration())
         case 5: self = .keep(tid: try reader.int32(), lun: try reader.uint16(), try UnitRecord(from: &reader))
         case 6: self = .sendTargets(RequestID(rawValue: try reader.uint64()), tsih: try reader.uint16(), try TextRequest.Selection(from: &reader))
         case 7: self = .heartbeat(try reader.uint64())

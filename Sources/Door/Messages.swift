@@ -108,6 +108,8 @@ public struct SessionGrant: Sendable {
     /// Given by control, unique among living sessions, never 0 (RFC 7143 §11.12.6). That of a living session if the
     /// connection takes the place of that session's (RFC 7143 §6.3.4).
     public var tsih: UInt16
+    /// Which grant it is: a session may have several, one after the other, and what data says of it is said of one of them.
+    public var number: UInt64
     public var outcome: LoginOutcome
     /// Seconds without a word from the initiator before it is pinged, and how many pings may stay unanswered; 0: never.
     public var nopInterval: UInt16
@@ -118,12 +120,13 @@ public struct SessionGrant: Sendable {
     public var portalGroupTag: UInt16
 
     public init(
-        tid: Int32, tsih: UInt16, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16, mask: LUNMask = .all, portalGroupTag: UInt16 = 1
+        tid: Int32, tsih: UInt16, number: UInt64 = 0, outcome: LoginOutcome, nopInterval: UInt16, nopCount: UInt16, mask: LUNMask = .all, portalGroupTag: UInt16 = 1
     ) {
         self.mask = mask
         self.portalGroupTag = portalGroupTag
         self.tid = tid
         self.tsih = tsih
+        self.number = number
         self.outcome = outcome
         self.nopInterval = nopInterval
         self.nopCount = nopCount
@@ -153,7 +156,7 @@ public enum DataOrderMessage: Sendable {
     /// Ends the session, waits for its I/O.
     case endSession(RequestID, tsih: UInt16)
     /// The session may see and write these from now on; waits for what is in the store of what it may not do any more.
-    case setMask(RequestID, tsih: UInt16, LUNMask)
+    case setMask(RequestID, tsih: UInt16, grant: UInt64, LUNMask)
     /// A part of the answer to `sendTargets`; the last one says that nothing follows.
     case targets(RequestID, [DiscoveredTarget], isLast: Bool)
     /// The answer to `.keep`. Not kept are its reservations, which are what they were before; of a failed flush it is known.
@@ -182,8 +185,8 @@ public enum DataReportMessage: Sendable {
     case done(RequestID)
     case refused(RequestID, DataRefusal)
     /// The granted session serves: its login response is on the way.
-    case sessionBegan(tsih: UInt16)
-    case sessionEnded(tsih: UInt16, SessionEnd)
+    case sessionBegan(tsih: UInt16, grant: UInt64)
+    case sessionEnded(tsih: UInt16, grant: UInt64, SessionEnd)
     /// Keep this; answered by `.kept`, before which nothing more is to be kept of the same logical unit.
     case keep(tid: Int32, lun: UInt16, UnitRecord)
     case sendTargets(RequestID, tsih: UInt16, TextRequest.Selection)

@@ -389,15 +389,20 @@ struct RaceTests {
 
     @Test("the target has become a tenant's, or its tenant's stores are to be elsewhere: what was opened for then is not served")
     func placesChanged() throws {
+        func tenancy(_ directory: String) throws -> Tenancy {
+            let places = try StorePlaces(directories: [StorePath(utf8(directory))])
+            return Tenancy([Tenant(name: "red"): TenantBounds(targetNames: [try NameRule(parsing: utf8("iqn.red.*"))], targetNumbers: 5...9, places: places)])
+        }
         var rig = try busyRig()
+        rig.configuration.tenancy = try tenancy("/tmp/pcx")
+        _ = try rig.configuration.newTarget(#require(TargetID(rawValue: 5)), name: utf8("iqn.red.disk"))
         var unit = AdminRequest.NewLogicalUnit()
         unit.path = utf8("/tmp/pcx/disk2")
-        let new = try begun(.newLogicalUnit(tid: 1, lun: 2, unit), rig)
+        let new = try begun(.newLogicalUnit(tid: 5, lun: 2, unit), rig)
         let opened = EffectOutcome.opened(StoreFacts(byteCount: 1 << 20, isWritable: true))
-        let places = try StorePlaces(directories: [StorePath(utf8("/srv/red"))])
-        rig.configuration.tenancy = Tenancy([.default: TenantBounds(targetNames: [try NameRule(parsing: utf8("*"))], targetNumbers: 1...9, places: places)])
+        rig.configuration.tenancy = try tenancy("/srv/red")
         #expect(error(Administrator.resume(new, opened, rig.configuration)) == .targetActive)
-        rig.configuration.tenancy = Tenancy()
+        rig.configuration.tenancy = try tenancy("/tmp/pcx")
         guard case .commit = Administrator.resume(new, opened, rig.configuration) else {
             Issue.record("nothing has changed")
             return

@@ -4,6 +4,7 @@ import Door
 import ISCSI
 import Model
 import Reactor
+import SCSI
 import Testing
 
 @testable import ControlPlane
@@ -85,9 +86,14 @@ private final class World {
         try desk.finish(ConnectionID(rawValue: id), outcome, peer: peer, configuration, &sessions)
     }
 
-    func logIn(_ question: LoginQuestion, id: UInt64 = 1, channel: Channel = .clear) throws -> UInt16 {
-        #expect(begin(question, id: id, channel: channel) == nil)
-        guard case .grant(let grant) = try finish(outcome(question), id: id) else {
+    /// What data says of the last login that has been granted to a session.
+    func began(_ tsih: UInt16) -> Bool { sessions.began(tsih, grant: number(tsih)) }
+    func ended(_ tsih: UInt16, neverBegan: Bool) -> Bool { sessions.ended(tsih, grant: number(tsih), neverBegan: neverBegan) != nil }
+    private func number(_ tsih: UInt16) -> UInt64 { sessions.records[tsih].map { $0.pending.last?.number ?? $0.login.number } ?? 0 }
+
+    func logIn(_ question: LoginQuestion, id: UInt64 = 1, peer: SocketAddress = peer, channel: Channel = .clear) throws -> UInt16 {
+        #expect(begin(question, id: id, peer: peer, channel: channel) == nil)
+        guard case .grant(let grant) = try finish(outcome(question), id: id, peer: peer) else {
             Issue.record("not granted")
             return 0
         }
@@ -115,7 +121,7 @@ private final class World {
         #expect(world.begin(world.question(), id: 1, channel: .tls(.initiator(name("iqn.b")))) == .notFound)
         #expect(world.begin(world.question(target: nil), id: 2, channel: .tls(.stranger)) == .notFound)
         let tsih = try world.logIn(world.question(), id: 3, channel: proven)
-        #expect(world.sessions.records[tsih]?.channel == proven)
+        #expect(world.sessions.records[tsih]?.login.channel == proven)
         #expect(world.begin(world.question(), id: 4) == .notFound)
         #expect(world.begin(world.question(), id: 5, channel: .tls(.anybody)) == .notFound)
         #expect(world.begin(world.question(tsih: tsih), id: 6) == .sessionDoesNotExist)
@@ -123,7 +129,7 @@ private final class World {
         #expect(world.begin(world.question(), id: 8, channel: proven) == nil)
         // Who has shown less than it could may show more.
         let other = try world.logIn(world.question(isid: 2), id: 9)
-        #expect(world.sessions.records[other]?.channel == .clear)
+        #expect(world.sessions.records[other]?.login.channel == .clear)
         #expect(world.begin(world.question(isid: 2), id: 10, channel: proven) == nil)
     }
 
@@ -201,7 +207,7 @@ private final class World {
         }
         #expect(try authenticated(1, as: "a") == nil)
         let tsih = try finish(mine, id: 1).tsih
-        #expect(tsih != 0 && world.sessions.began(tsih))
+        #expect(tsih != 0 && world.began(tsih))
         // B with A's name and ISID.
         #expect(try authenticated(2, as: "b") == .notFound)
         #expect(throws: DoorError.self) { try finish(mine, id: 2) }
@@ -318,7 +324,7 @@ private final class World {
         #expect(try finish(world.question(target: "iqn.u", isid: 9)) == nil)
 
         let granted = world.sessions.records.filter { $0.value.tid == world.tid }.map(\.key)
-        for tsih in granted where tsih != first { _ = world.sessions.ended(tsih, neverBegan: true) }
+        for tsih in granted where tsih != first { _ = world.ended(tsih, neverBegan: true) }
         #expect(try finish(world.question(isid: 4)) == nil, "there is room again")
         world.sessions.removeAll()
         for isid in 1...3 { #expect(try finish(world.question(isid: UInt64(isid))) == nil) }
@@ -352,12 +358,12 @@ private final class World {
         var last = first
         for round in 0..<70_000 {
             let tsih = world.sessions.grant(world.question(isid: 2), tid: world.tid, peer: peer, local: here)
-            last = try #require(tsih)
+            last = try #require(tsih).tsih
             guard last != 0, last != first else {
                 Issue.record("round \(round)")
                 return
             }
-            _ = world.sessions.ended(last, neverBegan: true)
+            _ = world.ended(last, neverBegan: true)
         }
         #expect(world.sessions.records.count == 1)
     }
@@ -367,17 +373,48 @@ private final class World {
         let world = try World(addresses: ["ALL"], names: [])
         let tsih = try world.logIn(world.question())
         let other = tsih &+ 1
-        let early = (world.sessions.began(other), world.sessions.ended(tsih, neverBegan: false))
+        let early = (world.began(other), world.ended(tsih, neverBegan: false))
         #expect(early == (false, false))
-        let once = (world.sessions.began(tsih), world.sessions.began(tsih), world.sessions.ended(tsih, neverBegan: true))
+        let once = (world.began(tsih), world.began(tsih), world.ended(tsih, neverBegan: true))
         #expect(once == (true, false, false))
         #expect(world.sessions.served.map(\.tsih) == [tsih])
         // The same session on a new connection: the old end comes first.
         let again = try world.logIn(world.question(tsih: tsih), id: 2)
         #expect(again == tsih)
-        let replaced = (world.sessions.ended(tsih, neverBegan: false), world.sessions.began(tsih), world.sessions.ended(tsih, neverBegan: false))
-        #expect(replaced == (true, true, true))
+        let served = try #require(world.sessions.records[tsih]?.served).number
+        #expect(!world.began(tsih), "while the old one serves")
+        #expect(world.sessions.ended(tsih, grant: served + 1, neverBegan: false) == nil, "the new one does not serve yet")
+        let old = world.sessions.ended(tsih, grant: served, neverBegan: false)
+        #expect(old?.number == served)
+        let replaced = (world.began(tsih), world.ended(tsih, neverBegan: false))
+        #expect(replaced == (true, true))
         #expect(world.sessions.records.isEmpty)
+    }
+
+    @Test("A login that continues a session is nobody until it begins: the session is whose it was, and stays that if it comes to nothing")
+    func pending() throws {
+        let world = try World(addresses: ["127.0.0.8", "127.0.0.9"], names: [])
+        let elsewhere = SocketAddress("127.0.0.8:1")!
+        let few = LUNMask([LUNMask.Run(1...1, .read)])!
+        _ = try world.configuration.bind([AddressRule(parsing: Array("127.0.0.8".utf8))], [], mask: few, to: world.tid)
+        let tsih = try world.logIn(world.question())
+        _ = world.began(tsih)
+        func record() throws -> SessionRecord { try #require(world.sessions.records[tsih]) }
+        #expect(try world.logIn(world.question(tsih: tsih), id: 2, peer: elsewhere) == tsih)
+        #expect(try world.logIn(world.question(tsih: tsih), id: 3, peer: elsewhere) == tsih)
+        #expect(try record().login.peer == peer && record().login.mask == .all && record().pending.map(\.peer) == [elsewhere, elsewhere])
+        // The last one comes to nothing before the one in front of it.
+        let (first, last) = try (record().pending[0].number, record().pending[1].number)
+        #expect(world.sessions.ended(tsih, grant: last, neverBegan: true)?.peer == elsewhere)
+        #expect(try record().login.peer == peer && record().pending.map(\.number) == [first])
+        #expect(world.sessions.ended(tsih, grant: first, neverBegan: true) != nil)
+        #expect(try record().login.peer == peer && record().login.mask == .all && record().logins.count == 1)
+        // One that begins is the session from then on; the end of the old one is the old one's.
+        #expect(try world.logIn(world.question(tsih: tsih), id: 4, peer: elsewhere) == tsih)
+        let served = try #require(record().served).number
+        #expect(world.sessions.ended(tsih, grant: served, neverBegan: false)?.peer == peer)
+        #expect(world.began(tsih))
+        #expect(try record().login.peer == elsewhere && record().login.mask == few)
     }
 }
 
@@ -457,7 +494,7 @@ extension LoginDesk.Judgement {
         let ours = CHAPJudge.response(algorithm, 9, Secret(Array("a secret of t".utf8)), [1, 2, 3])
         #expect(judgement.proof == (isMutual ? CHAPProof(name: Array("t".utf8), response: ours) : nil))
         guard case .grant(let grant) = try world.finish(world.outcome(world.question())) else { Issue.record("no grant"); return }
-        #expect(world.sessions.records[grant.tsih]?.proof == LoginProof(account: try AccountName(Array("a".utf8)), algorithm: algorithm, isMutual: isMutual, isInClear: true))
+        #expect(world.sessions.records[grant.tsih]?.login.proof == LoginProof(account: try AccountName(Array("a".utf8)), algorithm: algorithm, isMutual: isMutual, isInClear: true))
     }
 
     static let wrong: [(String, account: String, secret: String, change: @Sendable (inout CHAPAnswer) -> Void)] = [

@@ -83,7 +83,7 @@ import Testing
         #expect(!rig.hasHeard { if case .done(end) = $0 { true } else { false } }, "a write of it is in the store")
         rig.store(0).release()
         #expect(try rig.answer(to: end) == nil)
-        #expect(rig.hasHeard { if case .sessionEnded(1, .administrator) = $0 { true } else { false } })
+        #expect(rig.hasHeard { if case .sessionEnded(1, _, .administrator) = $0 { true } else { false } })
     }
 
     @Test("A session is ended however soon after its grant", arguments: 0..<8)

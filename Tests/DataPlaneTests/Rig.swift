@@ -183,8 +183,8 @@ final class Rig {
             }
         }
         switch report {
-        case .sessionBegan(let tsih): return (tsih, nil)
-        case .sessionEnded(let tsih, let end): return (tsih, end)
+        case .sessionBegan(let tsih, _): return (tsih, nil)
+        case .sessionEnded(let tsih, _, let end): return (tsih, end)
         default: throw Missing("that is no news")
         }
     }

@@ -105,17 +105,17 @@ private let dataOrders: [DataOrderMessage] = [
     .addTarget(request, tid: 1, name: name("t")), .removeTarget(request, tid: 1, force: true),
     .addLogicalUnit(request, tid: 1, lun: 2, settings, store, record), .updateLogicalUnit(request, tid: 1, lun: 2, settings, nil, forgetsFailedFlush: true),
     .updateLogicalUnit(request, tid: 1, lun: 2, settings, store, forgetsFailedFlush: false), .tryStore(request, store), .removeLogicalUnit(request, tid: 1, lun: 2, force: false),
-    .grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
+    .grant(SessionGrant(tid: 1, tsih: 2, number: 3, outcome: outcome, nopInterval: 5, nopCount: 6)),
     .endSession(request, tsih: 2), .targets(request, targets, isLast: true), .kept(tid: 1, lun: 2, revision: 3, isKept: true), .heartbeat(3),
-    .openLoginDoor, .grantHere(connection, SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)),
-    .survey(request), .setMask(request, tsih: 2, .all), .setMask(request, tsih: 2, LUNMask([LUNMask.Run]())!),
+    .openLoginDoor, .grantHere(connection, SessionGrant(tid: 1, tsih: 2, number: 3, outcome: outcome, nopInterval: 5, nopCount: 6)),
+    .survey(request), .setMask(request, tsih: 2, grant: 3, .all), .setMask(request, tsih: 2, grant: 3, LUNMask([LUNMask.Run]())!),
     // As long as two rules can make it.
-    .setMask(request, tsih: 2, LUNMask((0..<2 * UInt16(LUNMask.mostRuns)).map { LUNMask.Run(2 * $0...2 * $0, .read) })!),
+    .setMask(request, tsih: 2, grant: 3, LUNMask((0..<2 * UInt16(LUNMask.mostRuns)).map { LUNMask.Run(2 * $0...2 * $0, .read) })!),
     .grant(SessionGrant(
         tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6, mask: LUNMask([LUNMask.Run(0...3, .read), LUNMask.Run(5...9, .write)])!)),
 ]
 private let dataReports: [DataReportMessage] = [
-    .done(request), .refused(request, .targetActive), .sessionBegan(tsih: 2), .sessionEnded(tsih: 2, .loggedOut), .keep(tid: 1, lun: 2, record),
+    .done(request), .refused(request, .targetActive), .sessionBegan(tsih: 2, grant: 3), .sessionEnded(tsih: 2, grant: 3, .loggedOut), .keep(tid: 1, lun: 2, record),
     .sendTargets(request, tsih: 2, .sessionTarget), .heartbeat(4), .survey(request, findings, isLast: false),
     .survey(request, Array(repeating: .nexus(tsih: 7, lun: 8, activity), count: DoorLimits.surveyEntries), isLast: true),
 ]
@@ -162,7 +162,7 @@ private let dataReports: [DataReportMessage] = [
 
     @Test("A descriptor that could not be opened here is not its sender's fault; one too many is")
     func lostDescriptors() {
-        let bytes = DataOrderMessage.grant(SessionGrant(tid: 1, tsih: 2, outcome: outcome, nopInterval: 5, nopCount: 6)).encoded()
+        let bytes = DataOrderMessage.grant(SessionGrant(tid: 1, tsih: 2, number: 3, outcome: outcome, nopInterval: 5, nopCount: 6)).encoded()
         #expect(throws: DoorError.wrongDescriptors("grant")) { try DataOrderMessage(bytes, descriptors: 0) }
         #expect(throws: Never.self) { try DataOrderMessage(bytes, descriptors: 0, someWereLost: true) }
         #expect(throws: DoorError.wrongDescriptors("grant")) { try DataOrderMessage(bytes, descriptors: 2, someWereLost: true) }

@@ -191,13 +191,17 @@ private struct DeskWorld {
 
     /// What data says of sessions: the table stands whatever it is.
     mutating func report(tsih: UInt8, _ step: UInt8) {
-        let message: DataReportMessage = step & 8 == 0 ? .sessionBegan(tsih: UInt16(tsih)) : .sessionEnded(tsih: UInt16(tsih), step & 16 == 0 ? .neverBegan : .loggedOut)
+        let record = sessions.records[UInt16(tsih)]
+        // One of its grants, or one of nobody.
+        let grant = step & 32 == 0 ? record?.served?.number ?? 0 : step & 64 == 0 ? record?.pending.first?.number ?? 0 : record?.pending.last?.number ?? 0
+        let message: DataReportMessage =
+            step & 8 == 0 ? .sessionBegan(tsih: UInt16(tsih), grant: grant) : .sessionEnded(tsih: UInt16(tsih), grant: grant, step & 16 == 0 ? .neverBegan : .loggedOut)
         DoorFuzz.passes(message)
         switch message {
-        case .sessionBegan(let tsih): _ = sessions.began(tsih)
-        case .sessionEnded(let tsih, let end): _ = sessions.ended(tsih, neverBegan: end == .neverBegan)
+        case .sessionBegan(let tsih, let grant): _ = sessions.began(tsih, grant: grant)
+        case .sessionEnded(let tsih, let grant, let end): _ = sessions.ended(tsih, grant: grant, neverBegan: end == .neverBegan)
         default: break
         }
-        precondition(sessions.records.values.allSatisfy { $0.isServed || $0.pendingGrants > 0 })
+        precondition(sessions.records.values.allSatisfy { $0.served != nil || !$0.pending.isEmpty })
     }
 }
