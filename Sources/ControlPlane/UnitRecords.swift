@@ -1,9 +1,12 @@
 import Model
 import SCSI
 
-/// What data has given control to keep of each logical unit, for data's successor.
+/// What data has given control to keep of each logical unit, for data's successor. What counts is what was said last: it comes in order, and how data
+/// numbers it is each process's own affair, which its successor hears nothing of.
 package struct UnitRecords {
     private var records: [LogicalUnitKey: UnitRecord] = [:]
+    /// Those whose failed flush an administrator has forgiven: data may say so, too, once. Otherwise one that has failed stays so.
+    private var forgiven: Set<LogicalUnitKey> = []
     private var open: [LogicalUnitKey: Question] = [:]
     private var lastNumber: UInt64 = 0
 
@@ -28,22 +31,24 @@ package struct UnitRecords {
     /// What a successor is given.
     package subscript(key: LogicalUnitKey) -> UnitRecord { records[key] ?? UnitRecord() }
 
-    /// An older one than there is already changes nothing.
     /// - Parameter isKept: whether its reservations are
     /// - Returns: whether it tells of a failed flush that nobody knew of
     package mutating func keep(_ record: UnitRecord, of key: LogicalUnitKey, isKept: Bool = true) -> Bool {
         let old = self[key]
-        guard record.revision > old.revision else { return false }
-        records[key] = record
-        if !isKept { records[key]?.reservations = old.reservations }
-        return record.flushFailed && !old.flushFailed
+        let flushFailed = record.flushFailed || old.flushFailed && forgiven.remove(key) == nil
+        records[key] = UnitRecord(reservations: isKept ? record.reservations : old.reservations, flushFailed: flushFailed)
+        return flushFailed && !old.flushFailed
     }
 
     /// An administrator knows of it. Data is told, too; until it has heard that, what it says of an earlier failure still counts.
-    package mutating func forgetFailedFlush(of key: LogicalUnitKey) { records[key]?.flushFailed = false }
+    package mutating func forgetFailedFlush(of key: LogicalUnitKey) {
+        records[key]?.flushFailed = false
+        forgiven.insert(key)
+    }
 
     package mutating func remove(_ key: LogicalUnitKey) {
         records[key] = nil
+        forgiven.remove(key)
         open[key]?.isGone = true
     }
 

@@ -1,6 +1,6 @@
 /// What of one logical unit is kept outside of the process that serves it, for the next one.
 public struct UnitRecord: Hashable, Sendable {
-    /// Rises with every change, so that a keeper can tell the newer of two records.
+    /// Rises with every change: the keeper answers by it. It means nothing to another process.
     public var revision: UInt64
     public var reservations: PersistentReservations
     /// A flush has failed, and no administrator has taken note of that yet.
