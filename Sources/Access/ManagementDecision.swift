@@ -14,12 +14,15 @@ public struct ManagementQuestion: Hashable, Sendable {
         case unnamedTenant
     }
 
-    public let permission: Permission
+    /// All of them are needed.
+    public let permissions: Set<Permission>
     public let object: Object
 
-    public init(_ permission: Permission, _ object: Object) {
-        self.permission = permission
-        self.object = Permission.whole.contains(permission) ? .whole : object
+    public init(_ permission: Permission, _ object: Object) { self.init([permission], object) }
+
+    public init(_ permissions: Set<Permission>, _ object: Object) {
+        self.permissions = permissions
+        self.object = Permission.whole.isDisjoint(with: permissions) ? object : .whole
     }
 }
 
@@ -44,7 +47,7 @@ public enum ManagementDecision: Hashable, Sendable {
     public enum Refusal: Hashable, Sendable, CustomStringConvertible {
         /// No rule is about who asks.
         case nobody
-        /// None that is has a role with this permission.
+        /// None that is has a role with these permissions.
         case permission
         /// Those that do are about some tenants only.
         case whole
@@ -68,14 +71,14 @@ public enum ManagementDecision: Hashable, Sendable {
 
 /// Decides on a request of an administrator.
 ///
-/// Of the grants whose role has the permission those count that reach the object; if none does, all of them do, and the object is not there for
+/// Of the grants whose role has the permissions those count that reach the object; if none does, all of them do, and the object is not there for
 /// whoever asks. If some of these want no authentication, these alone count.
 public func decide(_ peer: Peer, _ question: ManagementQuestion, _ policy: Policy) -> ManagementDecision { decide(policy.grants(of: peer), question) }
 
 /// The same for whoever these grants are for.
 public func decide(_ theirs: [Grant], _ question: ManagementQuestion) -> ManagementDecision {
     guard !theirs.isEmpty else { return .refused(.nobody) }
-    let able = theirs.filter { $0.role.permissions.contains(question.permission) }
+    let able = theirs.filter { $0.role.permissions.isSuperset(of: question.permissions) }
     guard let first = able.first else { return .refused(.permission) }
     var tenant: Tenant?
     switch question.object {

@@ -1,13 +1,17 @@
 import Bytes
 import Model
 
-/// Something an administrator may be allowed to do: a mode and an operation of tgtadm.
+/// Something an administrator may be allowed to do: a mode and an operation of tgtadm, or a part of one that has a name of its own here.
 public struct Permission: Hashable, Sendable, CustomStringConvertible {
     public enum Mode: String, CaseIterable, Sendable {
         case system, target, logicalunit, portal, account, session, connection, lld, access, policy
     }
     public enum Operation: String, CaseIterable, Sendable {
         case new, delete, show, update, bind, unbind, stat, start, stop, explain, generate
+        /// Of `update`: what a target asks of initiators before it lets them in (`RequireTLS`, `RequireMutualCHAP`).
+        case protect
+        /// Of `update`: which file or device a logical unit is, and whether it may be written (`path`, `readonly`).
+        case store
     }
 
     public let mode: Mode
@@ -23,8 +27,8 @@ public struct Permission: Hashable, Sendable, CustomStringConvertible {
     /// Every one that there is, and which are about the daemon as a whole: these need a grant for all tenants.
     private static let table: [(mode: Mode, tenants: [Operation], whole: [Operation])] = [
         (.system, [.show, .stat], [.update, .delete]),
-        (.target, [.new, .delete, .show, .update, .bind, .unbind, .stat], []),
-        (.logicalunit, [.new, .delete, .update, .stat], []),
+        (.target, [.new, .delete, .show, .update, .protect, .bind, .unbind, .stat], []),
+        (.logicalunit, [.new, .delete, .update, .store, .stat], []),
         (.portal, [.show], [.new, .delete, .update]),
         (.account, [.new, .delete, .show, .update, .bind, .unbind, .generate], []),
         (.session, [.stat], []),
@@ -59,7 +63,8 @@ public struct PolicyRole: Hashable, Sendable {
     public static let administrator = PolicyRole("administrator") { _ in true }
     /// Everything that can be said of a tenant.
     public static let tenantAdministrator = PolicyRole("tenant-administrator") { !Permission.whole.contains($0) }
-    /// Keeps things running: changes what is there, ends connections; makes nothing, takes nothing away, admits nobody and knows no secret.
+    /// Keeps things running: changes settings of what is there, takes it offline and online, ends connections. It makes and deletes nothing, serves no other
+    /// store, lets nobody write what was only read, admits nobody, makes it easier for nobody to be admitted, and knows no secret.
     public static let `operator` = PolicyRole("operator") {
         looking.contains($0.operation) || [Permission(.target, .update), Permission(.logicalunit, .update), Permission(.connection, .delete)].contains($0)
     }

@@ -5,7 +5,28 @@ import Management
 import Model
 
 extension AdminRequest {
-    /// What policy has to allow for it.
+    /// What is set by an update that not everybody who may update may set: a leave of its own, with a name of its own.
+    private static let guarded: [(mode: Permission.Mode, settings: [String], operation: Permission.Operation)] = [
+        (.target, ["RequireTLS", "RequireMutualCHAP"], .protect),
+        (.logicalunit, ["path", "readonly"], .store),
+    ]
+
+    /// What policy has to allow for it, all of it.
+    public var permissions: Set<Permission> {
+        let settings: [Setting] =
+            switch action {
+            case .updateTarget(_, let setting): [setting]
+            case .updateLogicalUnit(_, _, let settings): settings
+            default: []
+            }
+        guard !settings.isEmpty else { return [permission] }
+        return Set(settings.map { setting in
+            let row = Self.guarded.first { row in row.mode == permission.mode && row.settings.contains { setting.name.elementsEqual($0.utf8) } }
+            return row.map { Permission($0.mode, $0.operation) } ?? permission
+        })
+    }
+
+    /// The mode and operation of tgtadm that it is.
     public var permission: Permission {
         switch action {
         case .showSystem: Permission(.system, .show)
@@ -51,7 +72,7 @@ extension AdminRequest {
     /// What policy is asked.
     public func question(_ configuration: Configuration) -> ManagementQuestion { question(Ownership(configuration)) }
 
-    func question(_ ownership: Ownership) -> ManagementQuestion { ManagementQuestion(permission, object(ownership)) }
+    func question(_ ownership: Ownership) -> ManagementQuestion { ManagementQuestion(permissions, object(ownership)) }
 
     private func object(_ ownership: Ownership) -> ManagementQuestion.Object {
         let configuration = ownership.configuration

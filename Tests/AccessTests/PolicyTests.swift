@@ -17,12 +17,12 @@ private func only(_ words: [String: String]) -> Set<Permission> {
     /// What each shipped role may, once more, in words.
     static let roles: [(PolicyRole, Set<Permission>)] = [
         (.administrator, only([
-            "system": "show stat update delete", "target": "new delete show update bind unbind stat", "logicalunit": "new delete update stat",
+            "system": "show stat update delete", "target": "new delete show update protect bind unbind stat", "logicalunit": "new delete update store stat",
             "portal": "new delete show update", "account": "new delete show update bind unbind generate", "session": "stat",
             "connection": "delete show stat", "lld": "show start stop", "access": "explain show delete", "policy": "explain",
         ])),
         (.tenantAdministrator, only([
-            "system": "show stat", "target": "new delete show update bind unbind stat", "logicalunit": "new delete update stat", "portal": "show",
+            "system": "show stat", "target": "new delete show update protect bind unbind stat", "logicalunit": "new delete update store stat", "portal": "show",
             "account": "new delete show update bind unbind generate", "session": "stat", "connection": "delete show stat", "lld": "show",
             "access": "explain", "policy": "explain",
         ])),
@@ -104,6 +104,14 @@ private func only(_ words: [String: String]) -> Set<Permission> {
         #expect(allowance([a, b], .tenant(.default))?.reachesObject == false)
         #expect(decide(peer, ManagementQuestion(Permission(.account, .new), .unnamedTenant), Policy([grant(.tenants([red]), false, .tenantAdministrator), grant(.tenants([blue]), false, .tenantAdministrator)])) == .refused(.tenantNotNamed))
         #expect(allowance([a], .unnamedTenant)?.tenant == red && allowance([everywhere], .unnamedTenant)?.tenant == .default)
+    }
+
+    @Test("What needs several permissions needs one role that has them all")
+    func together() {
+        let (update, store) = (Permission(.logicalunit, .update), Permission(.logicalunit, .store))
+        func role(_ permissions: Set<Permission>) -> Grant { Grant([.uid(7)], PolicyRole(name: "r", permissions: permissions), .all, authenticates: false) }
+        func isAllowed(_ grants: [Grant]) -> Bool { decide(Peer(uid: 7), ManagementQuestion([update, store], .list), Policy(grants)).allowance != nil }
+        #expect(isAllowed([role([update, store])]) && !isAllowed([role([update])]) && !isAllowed([role([store])]) && !isAllowed([role([update]), role([store])]))
     }
 
     @Test("Without a policy, our own user may do everything, and PAM is not asked")

@@ -51,12 +51,16 @@ private struct World {
             "system stat": .statSystem,
             "target new": .newTarget(tid: tid + 1, name: utf8("iqn.\(name).new")), "target delete": .deleteTarget(tid: tid, force: true),
             "target show all": .showTargets, "target show": .showTarget(tid: tid), "target stat": .statTarget(tid: tid), "target update": .updateTarget(tid: tid, setting),
+            "target protect": .updateTarget(tid: tid, .init(name: utf8("RequireTLS"), value: utf8("No"))),
+            "target protect mutual": .updateTarget(tid: tid, .init(name: utf8("RequireMutualCHAP"), value: utf8("No"))),
             "target bind": .bindInitiators(tid: tid, initiators), "target unbind": .unbindInitiators(tid: tid, .init(address: utf8("ALL"))),
             "access explain": .explainAccess(.init(tid: tid, name: utf8("iqn.x"), address: utf8("10.0.0.1"))), "policy explain self": .explainPolicy(.init()),
             "policy explain": .explainPolicy(.init(user: utf8("somebody"))), "access show": .showPenalties, "access delete": .clearPenalties(address: utf8("ALL")),
             "logicalunit new": .newLogicalUnit(tid: tid, lun: 2, unit), "logicalunit delete": .deleteLogicalUnit(tid: tid, lun: 1),
             "logicalunit stat": .statLogicalUnit(tid: tid, lun: 1),
-            "logicalunit update": .updateLogicalUnit(tid: tid, lun: 1, [.init(name: utf8("readonly"), value: utf8("1"))]),
+            "logicalunit update": .updateLogicalUnit(tid: tid, lun: 1, [.init(name: utf8("product_id"), value: utf8("X")), .init(name: utf8("online"), value: utf8("0"))]),
+            "logicalunit store": .updateLogicalUnit(tid: tid, lun: 1, [.init(name: utf8("product_id"), value: utf8("X")), .init(name: utf8("readonly"), value: utf8("0"))]),
+            "logicalunit store path": .updateLogicalUnit(tid: tid, lun: 1, [.init(name: utf8("online"), value: utf8("0")), .init(name: utf8("path"), value: utf8("/srv/y"))]),
             "portal new": .newPortal(utf8("127.0.0.1:1")), "portal delete": .deletePortal(utf8("10.9.9.9:3260")),
             "portal update": .updatePortal(utf8("10.9.9.9:3260"), [.init(name: utf8("tpgt"), value: utf8("2"))]), "portal show": .showPortals,
             "account new": .newAccount(user: utf8("new"), password: utf8("secret of twelve"), allowWeak: false), "account delete": .deleteAccount(user: utf8("user")),
@@ -124,12 +128,16 @@ private struct World {
         target show all         y y            y y                   y y       y y      y y
         target show             y -            y -                   y -       y -      y -
         target update           y -            y -                   y -       n n      n n
+        target protect          y -            y -                   n n       n n      n n
+        target protect mutual   y -            y -                   n n       n n      n n
         target bind             y -            y -                   n n       n n      n n
         target unbind           y -            y -                   n n       n n      n n
         target stat             y -            y -                   y -       y -      y -
         logicalunit new         y -            y -                   n n       n n      n n
         logicalunit delete      y -            y -                   n n       n n      n n
         logicalunit update      y -            y -                   y -       n n      n n
+        logicalunit store       y -            y -                   n n       n n      n n
+        logicalunit store path  y -            y -                   n n       n n      n n
         logicalunit stat        y -            y -                   y -       y -      y -
         portal show             y y            y y                   y y       y y      y y
         portal new              w w            n n                   n n       n n      n n
@@ -181,7 +189,7 @@ private struct World {
         let rows = try Self.rows()
         let own = World.requests(100, sid: 100, tenant: nil), other = World.requests(200, sid: 200, tenant: utf8("blue"))
         let absent = World.requests(250, sid: 200, tenant: utf8("no-such"))
-        #expect(Set(rows.map(\.what)) == Set(own.keys) && Set(own.values.map(\.permission)) == Set(Permission.all))
+        #expect(Set(rows.map(\.what)) == Set(own.keys) && Set(own.values.flatMap(\.permissions)) == Set(Permission.all))
         var outcomes = 0
         for (what, expected) in rows {
             let (mine, theirs, nobodys) = try (#require(own[what]), #require(other[what]), #require(absent[what]))
@@ -212,7 +220,7 @@ private struct World {
             }
         }
         print("\(outcomes) outcomes of \(rows.count) requests")
-        #expect(outcomes == 41 * 5 * 2 * 3)
+        #expect(outcomes == 45 * 5 * 2 * 3)
     }
 
     @Test("Who has what is nobody's does nothing to what is a tenant's, whatever number and name are said")

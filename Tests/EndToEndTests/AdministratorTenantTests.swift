@@ -15,12 +15,14 @@ import Testing
         --op show --mode target                                                         yy             yy                    yy        yy       yy
         --op show --mode target --tid T0                                                y-             y-                    y-        y-       y-
         --op update --mode target --tid T0 --name nop_count --value 0                   y-             y-                    y-        nn       nn
+        --op update --mode target --tid T0 --name RequireTLS --value No                 y-             y-                    nn        nn       nn
         --op bind --mode target --tid T0 --initiator-name iqn.x:ROLE                    y-             y-                    nn        nn       nn
         --op unbind --mode target --tid T0 --initiator-address ALL                      y-             y-                    nn        nn       nn
         --op stat --mode target --tid T0                                                y-             y-                    y-        y-       y-
         --op delete --mode target --tid T9                                              --             --                    nn        nn       nn
         --op new --mode logicalunit --tid T0 --lun LUN --bstype null -b /x              y-             y-                    nn        nn       nn
         --op update --mode logicalunit --tid T0 --lun 1 --params thin_provisioning=1    y-             y-                    y-        nn       nn
+        --op update --mode logicalunit --tid T0 --lun 1 --params readonly=0             y-             y-                    nn        nn       nn
         --op stat --mode logicalunit --tid T0 --lun 1                                   y-             y-                    y-        y-       y-
         --op show --mode portal                                                         yy             yy                    yy        yy       yy
         --op delete --mode portal --param portal=192.0.2.77:1                           ww             nn                    nn        nn       nn
