@@ -40,11 +40,6 @@ public final class DataProcess {
     /// Bytes for small answers of all sessions: what bounds a single one is `SessionLimits`.
     private static let answerMemory = 1 << 40
 
-    private struct Served {
-        let beginning: SessionBeginning
-        let reactor: Int
-    }
-
     private let loop: EventLoop
     private let log: Logger
     private let shared: Shared
@@ -56,7 +51,7 @@ public final class DataProcess {
     private var logins: LoginService?
     private let loginOptions: LoginOptions
     private var targets: [Int32: ServedTarget] = [:]
-    private var sessions: [NexusID: Served] = [:]
+    private var sessions = ServedSessions()
     /// Grants whose session has no reactor yet: the initiator port's old session, if it has one, ends first.
     private var pending: [NexusID: SessionBeginning] = [:]
     private var load: [Int]
@@ -327,10 +322,10 @@ public final class DataProcess {
     /// An initiator that has closed a connection and logs in again finds what that session held released, whichever of the two a
     /// reactor would have noticed first.
     private func probe(_ beginning: SessionBeginning) {
+        let others = sessions.sessions(ofInitiatorOf: beginning)
+        guard !others.isEmpty else { return replace(beginning) }
         let allHaveLooked = Acknowledgement(here { $0.replace(beginning) })
-        for (nexus, served) in sessions where served.beginning.target === beginning.target && served.beginning.name.initiator.name == beginning.name.initiator.name {
-            reactors[served.reactor].post(.probe(nexus, allHaveLooked))
-        }
+        for other in others { reactors[other.reactor].post(.probe(other.beginning.nexus, allHaveLooked)) }
     }
 
     /// Ends the session that the nexus has, then begins the new one (RFC 7143 §6.3.5): its login response goes out only
@@ -338,13 +333,14 @@ public final class DataProcess {
     private func replace(_ beginning: SessionBeginning) {
         // Asked for twice, by the probe and by the old session's end: once it has begun, it would end itself.
         guard pending[beginning.nexus] != nil else { return }
+        guard beginning.target.hasSession(of: beginning.name) else { return begin(beginning) }
         beginning.target.reinstate(beginning.name, whenGone: here { $0.begin(beginning) })
     }
 
     private func begin(_ beginning: SessionBeginning) {
         guard pending[beginning.nexus] != nil else { return }
         // One that its reactor has not begun, or whose end it has not reported: control hears of that first. The report comes back here.
-        if let earlier = sessions.values.first(where: { $0.beginning.isOfSameNexus(as: beginning) }) {
+        if let earlier = sessions.session(ofNexusOf: beginning) {
             earlier.beginning.revoke()
             return beginning.target.reinstate(beginning.name, whenGone: {})
         }
@@ -353,7 +349,7 @@ public final class DataProcess {
         pending[beginning.nexus] = nil
         let reactor = load.indices.min { load[$0] < load[$1] } ?? 0
         load[reactor] += 1
-        sessions[beginning.nexus] = Served(beginning: beginning, reactor: reactor)
+        sessions.insert(beginning, on: reactor)
         reactors[reactor].post(.begin(beginning))
     }
 
@@ -374,7 +370,7 @@ public final class DataProcess {
 
     /// A session is no more; who waits for its initiator port goes on.
     private func forget(_ beginning: SessionBeginning) {
-        guard let served = sessions.removeValue(forKey: beginning.nexus) else { return }
+        guard let served = sessions.remove(beginning.nexus) else { return }
         load[served.reactor] -= 1
         for index in endings.indices { endings[index].nexuses.remove(beginning.nexus) }
         for ending in endings where ending.nexuses.isEmpty { link?.send(.done(ending.request)) }

@@ -49,6 +49,8 @@ final class SessionBeginning: Sendable {
     let target: ServedTarget
     let connection: ByteStream
     let nexus: NexusID
+    /// The I_T nexus.
+    let name: NexusName
     private let revoked = Atomic(false)
     private let mask: Mutex<LUNMask>
 
@@ -57,6 +59,8 @@ final class SessionBeginning: Sendable {
         self.target = target
         self.connection = connection
         self.nexus = nexus
+        name = NexusName(
+            initiator: InitiatorPort(name: grant.outcome.identity.initiatorName.bytes, isid: grant.outcome.identity.isid.rawValue), portalGroupTag: grant.portalGroupTag)
         mask = Mutex(grant.mask)
     }
 
@@ -68,7 +72,6 @@ final class SessionBeginning: Sendable {
         start.portalGroupTag = grant.portalGroupTag
         return start
     }
-    var name: NexusName { start.name }
 
     /// Whether both are of the same nexus: then there is only one of them at a time.
     func isOfSameNexus(as other: SessionBeginning) -> Bool { target === other.target && name == other.name }

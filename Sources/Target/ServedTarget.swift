@@ -17,6 +17,8 @@ public final class ServedTarget: Sendable {
     private struct Tables {
         var units: [Int: LogicalUnit] = [:]
         var sessions: [NexusID: SessionHandle] = [:]
+        /// Of each name there is one session at a time.
+        var nexuses: [NexusName: NexusID] = [:]
 
         /// Tells those who see `number`, on what else they see, that it came or went.
         func announce(_ number: Int) {
@@ -85,8 +87,11 @@ public final class ServedTarget: Sendable {
     public var sessions: [SessionHandle] { tables.withLock { Array($0.sessions.values) } }
 
     public func sessions(of name: NexusName) -> [SessionHandle] {
-        tables.withLock { $0.sessions.values.filter { $0.name == name } }
+        tables.withLock { tables in tables.nexuses[name].flatMap { tables.sessions[$0] }.map { [$0] } ?? [] }
     }
+
+    /// Whether there is such a session, or something of it is still in the store.
+    public func hasSession(of name: NexusName) -> Bool { tables.withLock { $0.nexuses[name] != nil } }
 
     /// Ends the session that is of this nexus, if there is one (RFC 7143 §6.3.5).
     /// - Parameter whenGone: called once, from any thread, when nothing of it is left: then make the new `Session`, and come
@@ -110,9 +115,10 @@ public final class ServedTarget: Sendable {
     /// Enters a session and its nexus, unless there is one of the same name already.
     func register(_ session: SessionHandle) -> Bool {
         tables.withLock { tables in
-            guard !tables.sessions.values.contains(where: { $0.name == session.name }) else { return false }
+            guard tables.nexuses[session.name] == nil else { return false }
             precondition(tables.sessions[session.nexus] == nil, "a nexus is never used again")
             tables.sessions[session.nexus] = session
+            tables.nexuses[session.name] = session.nexus
             for (number, unit) in tables.units where session.sees(number) { unit.attach(session.nexus, session.name) }
             return true
         }
@@ -130,7 +136,8 @@ public final class ServedTarget: Sendable {
     /// Forgets a session of which nothing is left in the store.
     func deregister(_ nexus: NexusID) {
         tables.withLock { tables in
-            guard tables.sessions.removeValue(forKey: nexus) != nil else { return }
+            guard let session = tables.sessions.removeValue(forKey: nexus) else { return }
+            tables.nexuses[session.name] = nil
             for unit in tables.units.values { unit.detach(nexus) }
         }
     }
