@@ -5,6 +5,21 @@ public struct ByteWriter: Sendable {
 
     public init() {}
 
+    /// Forgets what was written; the room for it stays.
+    public mutating func removeAll() { bytes.removeAll(keepingCapacity: true) }
+
+    /// What `body` writes, behind its length.
+    /// - Returns: that length
+    public mutating func writeMeasured(_ body: (inout ByteWriter) -> Void) -> Int {
+        let start = bytes.count
+        write(UInt32(0))
+        body(&self)
+        let length = bytes.count - start - 4
+        var span = bytes.mutableSpan
+        span.store(UInt32(length), at: start)
+        return length
+    }
+
     public mutating func write(_ value: UInt8) { bytes.append(value) }
     public mutating func write(_ value: UInt16) { bytes.append(bigEndian: value) }
     public mutating func write(_ value: UInt32) { bytes.append(bigEndian: value) }
@@ -17,7 +32,10 @@ public struct ByteWriter: Sendable {
         write(count: value.count)
         bytes += value
     }
-    public mutating func write(_ value: String) { write(Array(value.utf8)) }
+    public mutating func write(_ value: String) {
+        write(count: value.utf8.count)
+        bytes += value.utf8
+    }
     public mutating func write<Element>(_ values: [Element], _ each: (inout ByteWriter, Element) -> Void) {
         write(count: values.count)
         for value in values { each(&self, value) }
@@ -40,11 +58,19 @@ public enum ByteReaderError: Error, Hashable, Sendable {
 /// caller's limit before anything is made of it.
 public struct ByteReader: Sendable {
     private let bytes: [UInt8]
-    private var position = 0
+    private var position: Int
+    private let bound: Int
 
-    public init(_ bytes: [UInt8]) { self.bytes = bytes }
+    public init(_ bytes: [UInt8]) { self.init(bytes, 0..<bytes.count) }
 
-    public var remaining: Int { bytes.count - position }
+    /// - Parameter range: what is read of these bytes
+    public init(_ bytes: [UInt8], _ range: Range<Int>) {
+        precondition(range.lowerBound >= 0 && range.upperBound <= bytes.count)
+        self.bytes = bytes
+        (position, bound) = (range.lowerBound, range.upperBound)
+    }
+
+    public var remaining: Int { bound - position }
 
     public mutating func uint8() throws(ByteReaderError) -> UInt8 {
         guard remaining >= 1 else { throw .truncated }

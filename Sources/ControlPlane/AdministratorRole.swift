@@ -21,26 +21,33 @@ public enum AdministratorRole {
         } catch {
             return 1
         }
+        let door = PlainDoor<AdministratorQuestion, AdministratorAnswer>(door)
         var user: [UInt8]?
-        while Socket.wait(door.rawValue, .readable, nanoseconds: .max),
-            case .message(let bytes, var descriptors) = Socket.receiveMessage(door.rawValue, limit: DoorLimits.message) {
-            guard let question = try? AdministratorQuestion(bytes, descriptors: descriptors.count) else { return 1 }
-            switch question {
-            case .identify(let uid, let gids):
-                user = NameService.name(of: uid)
-                guard send(identified(uid, user, gids), over: door) else { return 1 }
-            case .lookUp(let name):
-                let answer = found(name).map { identified($0.uid, $0.name, $0.gids) } ?? .identified(uid: .max, user: nil, gids: [], groups: [])
-                guard send(answer, over: door) else { return 1 }
-            case .check(let directory, let authenticates):
-                guard let user, let name = String(validating: user, as: UTF8.self) else { return 1 }
-                let dialogue = Dialogue(descriptors.take())
-                let verdict = PAM.run(service: service, directory: directory, user: name, authenticates: authenticates, dialogue: dialogue)
-                // It lives until its door is shut: what has been said is to be heard before its end is.
-                guard send(.verdict(step: verdict.step.rawValue, code: verdict.code, wantedConversation: dialogue.wasMissing), over: door) else { return 1 }
+        do throws(DoorError) {
+            while let question = try door.next() {
+                guard let answer = answer(question, of: &user, dialogue: door.descriptors.take()), door.send(answer) else { return 1 }
             }
-        }
+        } catch { return 1 }
         return 0
+    }
+
+    /// - Parameters:
+    ///   - user: who it is about, from one question to the next
+    ///   - connection: to whoever can be asked
+    /// - Returns: nil for what cannot be asked now
+    private static func answer(_ question: AdministratorQuestion, of user: inout [UInt8]?, dialogue connection: consuming FileDescriptor?) -> AdministratorAnswer? {
+        switch question {
+        case .identify(let uid, let gids):
+            user = NameService.name(of: uid)
+            return identified(uid, user, gids)
+        case .lookUp(let name): return found(name).map { identified($0.uid, $0.name, $0.gids) } ?? .identified(uid: .max, user: nil, gids: [], groups: [])
+        case .check(let directory, let authenticates):
+            guard let user, let name = String(validating: user, as: UTF8.self) else { return nil }
+            let dialogue = Dialogue(connection)
+            let verdict = PAM.run(service: service, directory: directory, user: name, authenticates: authenticates, dialogue: dialogue)
+            // It lives until its door is shut: what has been said is to be heard before its end is.
+            return .verdict(step: verdict.step.rawValue, code: verdict.code, wantedConversation: dialogue.wasMissing)
+        }
     }
 
     /// A name, or else a number.
@@ -62,10 +69,6 @@ public enum AdministratorRole {
             groups.append(name)
         }
         return .identified(uid: uid, user: user.flatMap { $0.count <= AdministratorLimits.name ? $0 : nil }, gids: gids, groups: groups)
-    }
-
-    private static func send(_ answer: AdministratorAnswer, over door: borrowing FileDescriptor) -> Bool {
-        if case .done = Socket.sendMessage(door.rawValue, answer.encoded()) { true } else { false }
     }
 }
 

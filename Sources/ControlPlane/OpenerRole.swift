@@ -12,15 +12,17 @@ public enum OpenerRole {
         } catch {
             return 1
         }
-        while Socket.wait(door.rawValue, .readable, nanoseconds: .max),
-            case .message(let bytes, let descriptors) = Socket.receiveMessage(door.rawValue, limit: DoorLimits.message) {
-            guard let question = try? OpenQuestion(bytes, descriptors: descriptors.count), answer(question, over: door) else { return 1 }
-        }
+        let door = PlainDoor<OpenQuestion, OpenAnswer>(door)
+        do throws(DoorError) {
+            while let question = try door.next() {
+                guard answer(question, over: door) else { return 1 }
+            }
+        } catch { return 1 }
         return 0
     }
 
     /// - Returns: whether it could be sent
-    private static func answer(_ question: OpenQuestion, over door: borrowing FileDescriptor) -> Bool {
+    private static func answer(_ question: OpenQuestion, over door: PlainDoor<OpenQuestion, OpenAnswer>) -> Bool {
         do {
             // A path that is no UTF-8 becomes another one, which is not there.
             switch question {
@@ -33,19 +35,15 @@ public enum OpenerRole {
                     kind: store.isBlockDevice ? .blockDevice : .file, length: store.length, isSynchronous: isSynchronous, isDirect: isDirect,
                     isReadOnly: isReadOnly)
                 let answer = OpenAnswer.opened(description, physicalBlockLength: UInt32(clamping: store.physicalSector))
-                return send(answer, over: door, passing: [store.descriptor.rawValue])
+                return door.send(answer, passing: store.descriptor.rawValue)
             case .trusted(let path, let isPrivate, let limit):
                 let file = try Files.openTrusted(String(decoding: path, as: UTF8.self), limit: Int(limit), isPrivate: isPrivate)
-                return send(.trusted, over: door, passing: [file.rawValue])
+                return door.send(.trusted, passing: file.rawValue)
             }
         } catch {
             // Whoever has asked for a trusted file names it.
-            return send(.failed((error as? FileError)?.reason ?? "\(error)"), over: door, passing: [])
+            return door.send(.failed((error as? FileError)?.reason ?? "\(error)"))
         }
-    }
-
-    private static func send(_ answer: OpenAnswer, over door: borrowing FileDescriptor, passing descriptors: [Int32]) -> Bool {
-        if case .done = Socket.sendMessage(door.rawValue, answer.encoded(), descriptors: descriptors) { true } else { false }
     }
 }
 

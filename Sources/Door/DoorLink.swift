@@ -27,24 +27,28 @@ public enum DoorEnd: Error, Sendable, CustomStringConvertible {
 
 /// One end of the door between two of our processes: typed messages with descriptors over a SOCK_SEQPACKET socket, each held
 /// to its row of the table. Confined to its loop's thread.
-public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHandler {
+///
+/// What is said in one turn of the loop goes together when the turn is over, or when it is enough.
+public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHandler, TurnHandler {
     /// What a message brought along. A descriptor that its row asks for is missing if this process may open no more.
     public typealias Receive = (Incoming, inout ReceivedDescriptors) -> Void
-
-    private struct Waiting {
-        let bytes: [UInt8]
-        let descriptor: Int32?
-        let isSecret: Bool
-        func wiped() { if isSecret { wipe(bytes) } }
-    }
 
     private let loop: EventLoop
     private var socket: FileDescriptor?
     private let onMessage: Receive
     private let onEnd: (DoorEnd) -> Void
-    private var unsent: Deque<Waiting> = []
+    /// What goes with the end of this turn. Its descriptors are ours, as are those of all that wait.
+    private var batch = Batch()
+    private var isInLine = false
+    /// What waits for the other side, which is busy.
+    private var unsent: Deque<Batch> = []
+    private var unsentMessages = 0
+    /// Where the next batch is received; none while one is looked at.
+    private var input: [UInt8] = []
+    /// What is left of one in a pause.
+    private var rest: ReceivedBatch?
     /// How many of each kind came in this second.
-    private var counts: [UInt8: Int] = [:]
+    private var counts = [Int](repeating: 0, count: Incoming.table.count)
     private var secondEnds: UInt64 = 0
     private var isPaused = false
 
@@ -64,26 +68,102 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
 
     deinit { discardUnsent() }
 
-    /// Sends a message; it waits here while the other side is busy.
+    // MARK: Sending
+
+    /// Sends a message with the end of the turn; it waits here while the other side is busy.
     /// - Parameter descriptor: travels along; stays the caller's
     public func send(_ message: Outgoing, passing descriptor: Int32? = nil) {
-        guard let socket = socket.rawValue else { return }
-        let (bytes, row) = (message.encoded(), message.row)
-        if unsent.isEmpty {
-            switch Socket.sendMessage(socket, bytes, descriptors: descriptor.map { [$0] } ?? []) {
-            case .done: return row.isSecret ? wipe(bytes) : ()
-            case .wouldBlock: break
-            case .closed(let error): return end(DoorEnd(error))
-            }
+        guard socket.rawValue != nil else { return }
+        guard let descriptor else { return send(message, giving: nil) }
+        do throws(SystemError) {
+            send(message, giving: try FileDescriptor.duplicate(descriptor))
+        } catch {
+            // This process may open no more. Nothing needs to be opened for what goes at once.
+            sendBatch()
+            var alone = Batch()
+            alone.append(message, passing: descriptor)
+            if !unsent.isEmpty || !hasSent(alone) { end(.failed(error)) }
+            alone.clear()
         }
-        guard unsent.count < DoorLimits.unsent else { return end(.stuck) }
-        var copy: Int32?
-        if let descriptor {
-            do { copy = try FileDescriptor.duplicate(descriptor).release() } catch { return end(.failed(error)) }
-        }
-        unsent.append(Waiting(bytes: bytes, descriptor: copy, isSecret: row.isSecret))
+    }
+
+    /// - Parameter descriptor: travels along, and is closed here
+    public func send(_ message: Outgoing, giving descriptor: consuming FileDescriptor?) {
+        guard socket.rawValue != nil else { return }
+        guard unsentMessages + batch.count < DoorLimits.unsent else { return end(.stuck) }
+        let number: Int32? = if let descriptor { descriptor.release() } else { nil }
+        batch.append(message, passing: number)
+        if batch.isFull { return sendBatch() }
+        guard !isInLine else { return }
+        isInLine = true
+        loop.whenTurnEnds(self)
+    }
+
+    public func endOfTurn() {
+        isInLine = false
+        sendBatch()
+    }
+
+    private func sendBatch() {
+        guard !batch.isEmpty else { return }
+        if unsent.isEmpty, hasSent(batch) { return batch.close() }
+        guard socket.rawValue != nil else { return }
+        unsentMessages += batch.count
+        unsent.append(batch)
+        batch = Batch()
         watch()
     }
+
+    private func sendWaiting() {
+        while var first = unsent.first {
+            guard hasSent(first) else { return }
+            unsent.removeFirst()
+            unsentMessages -= first.count
+            first.close()
+        }
+        watch()
+    }
+
+    /// - Returns: false if the other side is busy, or the door is shut
+    private func hasSent(_ batch: Batch) -> Bool {
+        guard let socket = socket.rawValue else { return false }
+        switch Socket.sendMessage(socket, batch.bytes, descriptors: batch.descriptors) {
+        case .done: return true
+        case .wouldBlock: return false
+        case .closed(let error):
+            end(DoorEnd(error))
+            return false
+        }
+    }
+
+    /// Sends what there is if the other side takes it now, and shuts this end without a word to `onEnd`.
+    public func close() {
+        if let socket = socket.rawValue, unsent.isEmpty, !batch.isEmpty { _ = Socket.sendMessage(socket, batch.bytes, descriptors: batch.descriptors) }
+        shut()
+    }
+
+    private func shut() {
+        guard let socket = socket.rawValue else { return }
+        loop.remove(socket)
+        self.socket = nil
+        rest = nil
+        discardUnsent()
+    }
+
+    private func end(_ reason: DoorEnd) {
+        guard socket.rawValue != nil else { return }
+        shut()
+        onEnd(reason)
+    }
+
+    private func discardUnsent() {
+        batch.close()
+        for index in unsent.indices { unsent[index].close() }
+        unsent = []
+        unsentMessages = 0
+    }
+
+    // MARK: Receiving
 
     public func ready(_ events: Readiness) {
         if events.contains(.writable) { sendWaiting() }
@@ -92,51 +172,42 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
         if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
     }
 
-    /// Shuts this end without a word to `onEnd`.
-    public func close() {
-        guard let socket = socket.rawValue else { return }
-        loop.remove(socket)
-        self.socket = nil
-        discardUnsent()
-    }
-
-    private func end(_ reason: DoorEnd) {
-        guard socket.rawValue != nil else { return }
-        close()
-        onEnd(reason)
-    }
-
-    private func sendWaiting() {
-        while let socket = socket.rawValue, let first = unsent.first {
-            switch Socket.sendMessage(socket, first.bytes, descriptors: first.descriptor.map { [$0] } ?? []) {
-            case .done:
-                unsent.removeFirst()
-                first.wiped()
-                if let descriptor = first.descriptor { _ = FileDescriptor(owning: descriptor) }
-            case .wouldBlock: return
-            case .closed(let error): return end(DoorEnd(error))
-            }
-        }
-        watch()
-    }
-
     private func receive() {
-        for _ in 0..<DoorLimits.messagesPerTurn {
-            guard let socket = socket.rawValue, !isPaused else { return }
-            switch Socket.receiveMessage(socket, limit: DoorLimits.message, descriptors: DoorLimits.descriptors) {
-            case .message(let bytes, var descriptors):
-                do {
-                    let message = try Incoming(bytes, descriptors: descriptors.count, someWereLost: descriptors.someWereLost)
-                    if message.row.isSecret { wipe(bytes) }
-                    pace(message)
-                    onMessage(message, &descriptors)
+        var room = DoorLimits.messagesPerTurn
+        while room > 0, let socket = socket.rawValue, !isPaused {
+            if var batch = rest.take() {
+                do throws(DoorError) {
+                    room -= try handle(&batch)
                 } catch {
                     return end(.refused(error))
                 }
+                if batch.isOver { input = batch.release() } else if self.socket.rawValue != nil { rest = consume batch }
+                continue
+            }
+            if input.isEmpty { input = [UInt8](repeating: 0, count: DoorLimits.received) }
+            var descriptors = ReceivedDescriptors()
+            switch Socket.receiveMessage(socket, into: &input, &descriptors, atMost: DoorLimits.batchMessages) {
+            case .received(let count):
+                rest = ReceivedBatch(input, count: count, descriptors)
+                input = []
             case .wouldBlock: return
             case .closed(let error): return end(error.map { DoorEnd($0) } ?? .closed)
             }
         }
+    }
+
+    /// Handles messages that came together, until a pause.
+    /// - Returns: how many
+    private func handle(_ batch: inout ReceivedBatch) throws(DoorError) -> Int {
+        var count = 0
+        while !batch.isOver, !isPaused, socket.rawValue != nil {
+            var descriptors = ReceivedDescriptors()
+            let message: Incoming = try batch.next(&descriptors)
+            count += 1
+            pace(message)
+            onMessage(message, &descriptors)
+        }
+        return count
     }
 
     /// Stops reading for the rest of a second in which there were too many of a kind: our own processes pace what peers can make them
@@ -144,16 +215,18 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
     private func pace(_ message: Incoming) {
         if loop.now >= secondEnds {
             secondEnds = loop.now + 1_000_000_000
-            counts.removeAll(keepingCapacity: true)
+            for index in counts.indices { counts[index] = 0 }
         }
-        let count = counts[message.code, default: 0] + 1
-        counts[message.code] = count
-        guard count >= message.row.perSecond else { return }
+        let (row, index) = (message.row, Int(message.code) - 1)
+        counts[index] += 1
+        guard counts[index] >= row.perSecond else { return }
         isPaused = true
         watch()
         loop.at(secondEnds) { [weak self] in
             self?.isPaused = false
             self?.watch()
+            // What is left of a batch has left the socket, of which the loop does not tell.
+            self?.receive()
         }
     }
 
@@ -162,13 +235,5 @@ public final class DoorLink<Incoming: DoorMessage, Outgoing: DoorMessage>: Event
         var interest: Readiness = isPaused ? [] : .readable
         if !unsent.isEmpty { interest.insert(.writable) }
         do { try loop.modify(socket, interest) } catch { end(.failed(error)) }
-    }
-
-    private func discardUnsent() {
-        for waiting in unsent {
-            waiting.wiped()
-            if let descriptor = waiting.descriptor { _ = FileDescriptor(owning: descriptor) }
-        }
-        unsent = []
     }
 }

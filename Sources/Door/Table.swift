@@ -1,4 +1,5 @@
 import Bytes
+import Reactor
 
 /// Where a connection that logs in stands, as control remembers it: what may be asked of it next.
 public enum LoginPhase: UInt8, CaseIterable, Hashable, Sendable {
@@ -13,7 +14,7 @@ public enum LoginPhase: UInt8, CaseIterable, Hashable, Sendable {
 }
 
 /// One permitted message: the row of the door's table that it must satisfy before anything in it is looked at.
-public struct DoorRow: Sendable {
+public final class DoorRow: Sendable {
     public let code: UInt8
     public let name: String
     /// Most bytes of the whole message.
@@ -58,9 +59,13 @@ public enum DoorLimits {
     public static let heartbeatPatience = 15
     /// Messages that may wait for a process to read them: control's pictures of all that is served, at its start.
     public static let unsent = 1 << 20
-    /// Descriptors beside one message.
-    public static let descriptors = 1
-    /// Messages taken from one door before the others of the loop have their turn.
+    /// Messages that pass together: as many as may each bring a descriptor.
+    public static let batchMessages = Socket.mostDescriptors
+    /// Bytes of them after which no more come along.
+    static let batchBytes = 16 << 10
+    /// Bytes that are received at once: the last message of a batch may be the longest.
+    static let received = batchBytes + Batch.header + message
+    /// Messages taken from one door before the others of the loop have their turn, and the rest of those that have come with them.
     public static let messagesPerTurn = 64
     /// Bytes of a path (PATH_MAX without its terminating zero).
     public static let path = 4095
@@ -74,6 +79,8 @@ public enum DoorLimits {
 /// Why a message is not let through. Its sender is ended: our own processes do not send such.
 public enum DoorError: Error, Hashable, Sendable {
     case unknownMessage(UInt8)
+    /// More at once than pass together.
+    case tooMany
     case tooLong(String)
     case wrongDescriptors(String)
     case malformed(String, ByteReaderError)
@@ -82,7 +89,7 @@ public enum DoorError: Error, Hashable, Sendable {
 
 /// A family of messages that go one way through the door.
 public protocol DoorMessage: Sendable {
-    /// Every message of the family.
+    /// Every message of the family, in the order of their codes, which count from 1.
     static var table: [DoorRow] { get }
     /// Its code, and the code's row in `table`.
     var code: UInt8 { get }
@@ -93,27 +100,40 @@ public protocol DoorMessage: Sendable {
 
 extension DoorMessage {
     public var row: DoorRow {
-        guard let row = Self.table.first(where: { $0.code == code }) else { preconditionFailure("every message has its row") }
+        guard let row = Self.row(code) else { preconditionFailure("every message has its row") }
         return row
+    }
+
+    private static func row(_ code: UInt8) -> DoorRow? {
+        let (table, index) = (Self.table, Int(code) - 1)
+        guard table.indices.contains(index) else { return nil }
+        precondition(table[index].code == code, "codes count from 1")
+        return table[index]
+    }
+
+    func encode(into writer: inout ByteWriter) {
+        writer.write(code)
+        encodeBody(into: &writer)
     }
 
     public func encoded() -> [UInt8] {
         var writer = ByteWriter()
-        writer.write(code)
-        encodeBody(into: &writer)
+        encode(into: &writer)
         precondition(writer.bytes.count <= row.limit, "a message of ours is within its own limit")
         return writer.bytes
     }
 
-    /// Reads one message as it came, against its row.
-    /// - Parameter someWereLost: descriptors were sent that could not be opened here: not the sender's fault
-    public init(_ bytes: [UInt8], descriptors: Int, someWereLost: Bool = false) throws(DoorError) {
-        guard let code = bytes.first, let row = Self.table.first(where: { $0.code == code }) else {
-            throw .unknownMessage(bytes.first ?? 0)
-        }
-        guard bytes.count <= row.limit else { throw .tooLong(row.name) }
-        guard row.descriptors.contains(descriptors) || someWereLost && descriptors < row.descriptors.lowerBound else { throw .wrongDescriptors(row.name) }
-        var reader = ByteReader(bytes)
+    /// Reads one message, which is all of these bytes, against its row.
+    /// - Parameter descriptors: as many as its sender says it has sent along
+    public init(_ bytes: [UInt8], descriptors: Int) throws(DoorError) { try self.init(bytes, 0..<bytes.count, descriptors: descriptors) }
+
+    /// - Parameter range: where the message stands
+    init(_ bytes: [UInt8], _ range: Range<Int>, descriptors: Int) throws(DoorError) {
+        let code = range.isEmpty ? 0 : bytes[range.lowerBound]
+        guard let row = Self.row(code) else { throw .unknownMessage(code) }
+        guard range.count <= row.limit else { throw .tooLong(row.name) }
+        guard row.descriptors.contains(descriptors) else { throw .wrongDescriptors(row.name) }
+        var reader = ByteReader(bytes, range)
         do {
             _ = try reader.uint8()
             self = try Self(code: code, body: &reader)

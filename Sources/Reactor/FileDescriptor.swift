@@ -47,6 +47,9 @@ public struct ReceivedDescriptors: ~Copyable, Sendable {
     /// There were more, but this process may open no more (EMFILE, or the system's ENFILE).
     public let someWereLost: Bool
 
+    /// None.
+    public init() { self.init([]) }
+
     init(_ descriptors: [Int32], someWereLost: Bool = false) {
         rest = descriptors[...]
         self.someWereLost = someWereLost
@@ -57,6 +60,13 @@ public struct ReceivedDescriptors: ~Copyable, Sendable {
 
     /// The next one.
     public mutating func take() -> FileDescriptor? { rest.popFirst().map { FileDescriptor(owning: $0) } }
+
+    /// The next `count`, or as many as are left.
+    public mutating func take(first count: Int) -> ReceivedDescriptors {
+        let first = rest.prefix(count)
+        rest = rest.dropFirst(count)
+        return ReceivedDescriptors(Array(first), someWereLost: someWereLost && first.count < count)
+    }
 
     deinit { for descriptor in rest { close(descriptor) } }
 }

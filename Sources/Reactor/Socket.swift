@@ -279,20 +279,33 @@ public enum Socket {
     public static func receiveMessage(
         _ fd: Int32, limit: Int = defaultMessageLimit, descriptors most: Int = mostDescriptors
     ) -> MessageResult {
-        precondition(limit > 0 && (0...mostDescriptors).contains(most))
-        var numbers = [Int32](repeating: -1, count: mostDescriptors)
+        var bytes = [UInt8](repeating: 0, count: limit)
+        var descriptors = ReceivedDescriptors()
+        switch receiveMessage(fd, into: &bytes, &descriptors, atMost: most) {
+        case .received(let count): return .message(Array(bytes[..<count]), descriptors)
+        case .wouldBlock: return .wouldBlock
+        case .closed(let error): return .closed(error)
+        }
+    }
+
+    /// The same into `bytes`, whose length is the limit.
+    /// - Parameter descriptors: gets those that have come
+    public static func receiveMessage(
+        _ fd: Int32, into bytes: inout [UInt8], _ descriptors: inout ReceivedDescriptors, atMost most: Int = mostDescriptors
+    ) -> ReceiveResult {
+        precondition(!bytes.isEmpty && (0...mostDescriptors).contains(most))
         var count = Int32(most)
         var lost: Int32 = 0
-        var result = 0
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: limit) { storage, initialized in
-            unsafe result = linux_receive_message(fd, storage.baseAddress!, limit, &numbers, &count, &lost)
-            initialized = max(0, result)
+        let result = unsafe withUnsafeTemporaryAllocation(of: Int32.self, capacity: mostDescriptors) { numbers in
+            let result = unsafe bytes.withUnsafeMutableBytes { bytes in
+                unsafe linux_receive_message(fd, bytes.baseAddress!, bytes.count, numbers.baseAddress!, &count, &lost)
+            }
+            descriptors = unsafe ReceivedDescriptors(result < 0 ? [] : Array(numbers.prefix(Int(count))), someWereLost: lost != 0)
+            return result
         }
-        if result > 0 { return .message(bytes, ReceivedDescriptors(Array(numbers.prefix(Int(count))), someWereLost: lost != 0)) }
-        if result == 0 {
-            _ = ReceivedDescriptors(Array(numbers.prefix(Int(count))))
-            return .closed(nil)
-        }
+        if result > 0 { return .received(result) }
+        descriptors = ReceivedDescriptors()
+        if result == 0 { return .closed(nil) }
         return -result == Int(EAGAIN) ? .wouldBlock : .closed(SystemError("recvmsg", Int32(-result)))
     }
 }

@@ -31,7 +31,7 @@ final class Rig {
     static let tid: Int32 = 1
 
     let folder: URL
-    private let door: FileDescriptor
+    private let door: PlainDoor<DataReportMessage, DataOrderMessage>
     private let thread: WorkerThread
     private var requests: UInt64 = 0
     /// Answers and reports that nobody has asked for yet, in the order they came.
@@ -47,7 +47,7 @@ final class Rig {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("portcullis-data-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         var theirs: FileDescriptor?
-        door = try Socket.messagePair().split(&theirs)
+        door = PlainDoor(try Socket.messagePair().split(&theirs))
         guard let end = theirs.take() else { throw Missing("a pair has two ends") }
         let number = end.release()
         let made = Stores()
@@ -128,9 +128,7 @@ final class Rig {
     // MARK: Control's part
 
     func order(passing descriptor: Int32? = nil, _ message: DataOrderMessage) throws {
-        guard case .done = Socket.sendMessage(door.rawValue, message.encoded(), descriptors: descriptor.map { [$0] } ?? []) else {
-            throw Missing("the door takes nothing")
-        }
+        guard door.send(message, passing: descriptor) else { throw Missing("the door takes nothing") }
     }
 
     /// Gives an order that wants an answer.
@@ -191,11 +189,8 @@ final class Rig {
 
     /// Whether something was said in time.
     private func hear(within nanoseconds: UInt64) throws -> Bool {
-        guard Socket.wait(door.rawValue, .readable, nanoseconds: nanoseconds) else { return false }
-        guard case .message(let bytes, let descriptors) = Socket.receiveMessage(door.rawValue, limit: DoorLimits.message) else {
-            throw Missing("the data process has closed its door; \(reports)")
-        }
-        reports.append(try DataReportMessage(bytes, descriptors: descriptors.count))
+        guard let report = try door.next(within: nanoseconds) else { return false }
+        reports.append(report)
         return true
     }
 

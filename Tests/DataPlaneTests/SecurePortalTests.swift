@@ -13,7 +13,7 @@ import Testing
 /// Data's end of a door for logins, with the test at control's.
 private final class SecureRig {
     let rig: Rig
-    private let door: FileDescriptor
+    private let door: PlainDoor<LoginQuestionMessage, LoginAnswerMessage>
     let address: SocketAddress
     static let portal: UInt32 = 5
     static let key = Secret([UInt8](repeating: 0x5a, count: 32))
@@ -22,7 +22,7 @@ private final class SecureRig {
     init() throws {
         rig = try Rig()
         var theirs: FileDescriptor?
-        door = try Socket.messagePair().split(&theirs)
+        door = PlainDoor(try Socket.messagePair().split(&theirs))
         let listener = try Socket.listen(on: SocketAddress("127.0.0.1:0")!)
         address = try #require(try Socket.localAddress(listener.rawValue))
         try rig.order(passing: theirs.rawValue, .openLoginDoor)
@@ -40,20 +40,16 @@ private final class SecureRig {
     }
 
     func say(_ message: LoginAnswerMessage, passing descriptor: Int32? = nil) throws {
-        guard case .done = Socket.sendMessage(door.rawValue, message.encoded(), descriptors: descriptor.map { [$0] } ?? []) else {
-            throw Missing("the door takes nothing")
-        }
+        guard door.send(message, passing: descriptor) else { throw Missing("the door takes nothing") }
     }
 
     func question() throws -> LoginQuestionMessage {
-        guard Socket.wait(door.rawValue, .readable, nanoseconds: Rig.patience),
-            case .message(let bytes, let descriptors) = Socket.receiveMessage(door.rawValue, limit: DoorLimits.message)
-        else { throw Missing("nothing is asked") }
-        return try LoginQuestionMessage(bytes, descriptors: descriptors.count)
+        guard let question = try door.next(within: Rig.patience) else { throw Missing("nothing is asked") }
+        return question
     }
 
     /// Whether something is asked within a moment.
-    func asksAnything() -> Bool { Socket.wait(door.rawValue, .readable, nanoseconds: 200_000_000) }
+    func asksAnything() throws -> Bool { try door.next(within: 200_000_000) != nil }
 
     /// A connection whose handshake control has helped with.
     func connect(key: Secret = SecureRig.key, identity: [UInt8] = SecureRig.identity) throws -> Client {
@@ -347,6 +343,6 @@ private final class SecureRig {
         try rig.say(.stopListening(portal: SecureRig.portal))
         #expect(waiting.ends())
         #expect(client.perform(Client.write(1), writes: [UInt8](repeating: 1, count: 512)) == 0)
-        #expect(!rig.asksAnything())
+        #expect(try !rig.asksAnything())
     }
 }
