@@ -127,7 +127,7 @@ static int set_option(int fd, int level, int option, int value) { return RESULT(
 /// Reno is in every kernel and free for everybody. That it cannot be had is no trouble: it is only slower.
 static void send_unpaced(int fd) { setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4); }
 
-int linux_listen_tcp(const linux_address *address, int backlog, bool unpaced) {
+int linux_bind_tcp(const linux_address *address, bool unpaced) {
     struct sockaddr_storage storage;
     socklen_t length = to_kernel(address, &storage);
     if (length == 0) return -EAFNOSUPPORT;
@@ -139,9 +139,10 @@ int linux_listen_tcp(const linux_address *address, int backlog, bool unpaced) {
     if (result == 0) set_option(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1);
     if (unpaced) send_unpaced(fd);
     if (result == 0) result = RESULT(bind(fd, (struct sockaddr *)&storage, length));
-    if (result == 0) result = RESULT(listen(fd, backlog));
     return descriptor_or_error(fd, result);
 }
+
+int linux_listen(int fd, int backlog) { return RESULT(listen(fd, backlog)); }
 
 int linux_connect_tcp(const linux_address *address, bool unpaced) {
     struct sockaddr_storage storage;

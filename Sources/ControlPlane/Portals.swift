@@ -59,7 +59,11 @@ final class Portals {
 
     /// Listens; the answer has the real port.
     func listen(_ portal: Portal) throws(SystemError) -> Portal {
-        let descriptor = try Socket.listen(on: portal.endpoint.socketAddress)
+        // Its connections are as it is: nobody has to tell each of them.
+        let descriptor = try Socket.listen(on: portal.endpoint.socketAddress) { listener throws(SystemError) in
+            try Socket.setNoDelay(listener)
+            try Socket.setKeepAlive(listener, idle: 60, interval: 20, count: 3)
+        }
         let real = try Socket.localAddress(descriptor.rawValue).map { portal.listening(on: $0.port) } ?? portal
         lastNumber += 1
         let opened = OpenPortal(lastNumber, descriptor, real)

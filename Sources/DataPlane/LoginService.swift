@@ -181,8 +181,6 @@ public final class LoginService {
         guard !isKeptOut(source) else { return refused += 1 }
         guard crowd.count(of: source) < options.connectionsPerSource else { return }
         if crowd.count >= options.connections, let victim = crowd.victim { connections[victim]?.close(tellControl: true) }
-        try? Socket.setNoDelay(descriptor.rawValue)
-        try? Socket.setKeepAlive(descriptor.rawValue, idle: 60, interval: 20, count: 3)
         let id = ConnectionID(rawValue: nextConnection)
         nextConnection += 1
         do {
@@ -212,7 +210,7 @@ final class LoginConnection: EventHandler, TurnHandler {
     private enum Stage {
         /// TLS is being agreed on, and waits for this; nil: a step of it is computed, and nobody here touches the stream.
         case securing(Readiness?)
-        case login(LoginMachine)
+        case login
         /// Negotiated: control decides.
         case finishing(LoginOutcome)
         case discovery(DiscoverySession)
@@ -233,8 +231,13 @@ final class LoginConnection: EventHandler, TurnHandler {
     /// nil once it is closed, or given away.
     private var stream: ByteStream?
     private var stage: Stage
+    /// Of the login: in its place, so that what comes is taken without a copy of all that came before.
+    private var machine = LoginMachine()
     private var output: OutputQueue
     private var interest: Readiness = .readable
+    /// Whether input has come that is not taken yet. Few peers do that, so input stays watched until one does: each change of what is
+    /// watched is a system call.
+    private var isEarly = false
     private var unread: [UInt8] = []
     /// Whether it goes on at the end of the turn.
     private var isInLine = false
@@ -250,7 +253,7 @@ final class LoginConnection: EventHandler, TurnHandler {
         word = source.word
         self.service = service
         self.stream = stream
-        stage = stream.secure == nil ? .login(LoginMachine()) : .securing(.readable)
+        stage = stream.secure == nil ? .login : .securing(.readable)
         output = OutputQueue(pool: service.answers)
         try service.loop.add(stream.number, .readable, self)
     }
@@ -317,7 +320,7 @@ final class LoginConnection: EventHandler, TurnHandler {
             report(failure)
         case .done(let peer):
             self.peer = peer
-            stage = .login(LoginMachine())
+            stage = .login
             // What the portal accepts may have been replaced meanwhile.
             guard service.trusts(stream) else { return close(tellControl: true) }
             settle()
@@ -339,7 +342,7 @@ final class LoginConnection: EventHandler, TurnHandler {
             return close(tellControl: true)
         }
         if case .draining = stage { return drain() }
-        if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
+        if !takesInput { isEarly = true } else if !events.isDisjoint(with: [.readable, .hangup, .error]) { receive() }
         // Nothing can be sent any more, and what has come is not wanted now: without this the loop would be told for ever.
         if !events.isDisjoint(with: [.hangup, .error]), !takesInput { return close(tellControl: true) }
         settle()
@@ -369,7 +372,7 @@ final class LoginConnection: EventHandler, TurnHandler {
     /// Gives bytes to whoever speaks in this stage; how many it took.
     private func take(_ bytes: Span<UInt8>) -> Int {
         switch stage {
-        case .login(var machine):
+        case .login:
             if !hasSpoken, peer == nil, TLSHello.begins(bytes) {
                 report(.tlsInClear)
                 output.append(copying: TLSHello.alert.span)
@@ -378,7 +381,7 @@ final class LoginConnection: EventHandler, TurnHandler {
             }
             hasSpoken = true
             let used = machine.receive(bytes)
-            proceed(machine, isLast: used == bytes.count)
+            proceed(isLast: used == bytes.count)
             return used
         case .discovery(let session):
             expire(after: NewcomerLimits.discoveryIdle)
@@ -390,10 +393,8 @@ final class LoginConnection: EventHandler, TurnHandler {
 
     /// Does what the machine has come to.
     /// - Parameter isLast: whether nothing more has been received
-    private func proceed(_ machine: LoginMachine, isLast: Bool) {
-        var machine = machine
+    private func proceed(isLast: Bool) {
         output.append(copying: machine.takeOutput().span)
-        stage = .login(machine)
         switch machine.state {
         case .needsInput: break
         case .asks(let question): ask(.begin(id, question, LoginChannel(portal: portal, peer: peer)))
@@ -406,10 +407,12 @@ final class LoginConnection: EventHandler, TurnHandler {
                 return leave()
             }
             stage = .finishing(outcome)
+            machine = LoginMachine()
             ask(.finish(id, outcome))
         case .discovery(let outcome):
             output.append(copying: outcome.finalResponseBytes(tsih: 1).span)
             stage = .discovery(DiscoverySession(outcome, answers: service.answers))
+            machine = LoginMachine()
             expire(after: NewcomerLimits.discoveryIdle)
         // Control itself has refused it, or it has sent what no initiator sends.
         case .failed(let status):
@@ -458,7 +461,7 @@ final class LoginConnection: EventHandler, TurnHandler {
 
     private var takesInput: Bool {
         switch stage {
-        case .login(let machine): machine.state == .needsInput
+        case .login: machine.needsInput
         case .finishing, .securing: false
         case .draining: true
         case .discovery(let session): session.wantsInput && output.byteCount < NewcomerLimits.unsent
@@ -473,8 +476,9 @@ final class LoginConnection: EventHandler, TurnHandler {
 
     private func watch() {
         guard let stream else { return }
-        var wanted: Readiness = takesInput ? .readable : []
-        if case .securing(let waitsFor?) = stage { wanted = waitsFor }
+        if takesInput { isEarly = false }
+        var wanted: Readiness = isEarly ? [] : .readable
+        if case .securing(let waitsFor) = stage { wanted = waitsFor ?? [] }
         if !output.isEmpty { wanted.insert(.writable) }
         guard wanted != interest else { return }
         interest = wanted
@@ -516,10 +520,10 @@ final class LoginConnection: EventHandler, TurnHandler {
         Work.note(word)
         defer { Work.note(0) }
         switch stage {
-        case .login(var machine):
+        case .login:
             guard machine.expects(answer) else { return }
             machine.answer(answer)
-            proceed(machine, isLast: unread.isEmpty)
+            proceed(isLast: unread.isEmpty)
         case .finishing(let outcome):
             guard case .refuse(let status) = answer else { return }
             output.append(copying: outcome.refusalBytes(status).span)

@@ -121,12 +121,12 @@ struct SecurityNegotiation: Sendable {
 
     /// Takes the security keys among the pairs of one text; what else they say is for `KeyNegotiation`.
     mutating func take(_ pairs: [KeyValue], stage: LoginStage) throws(LoginRefusal) -> Result {
-        let keys = Dictionary(pairs.compactMap { pair in Key(onWire: pair.name).flatMap { $0.isSecurityKey ? ($0, pair.value) : nil } }) { first, _ in first }
-        guard !keys.isEmpty else {
+        guard pairs.contains(where: { $0.key?.isSecurityKey ?? false }) else {
             guard stage == .securityNegotiation || isSatisfied else { throw LoginRefusal(status: .authenticationFailure) }
             return .answers([])
         }
         guard stage == .securityNegotiation else { throw LoginRefusal(status: .initiatorError) }
+        let keys = Dictionary(pairs.compactMap { pair in pair.key.flatMap { $0.isSecurityKey ? ($0, pair.value) : nil } }) { first, _ in first }
         switch step {
         case .method where Set(keys.keys) == [.authMethod]: return .answers(try chooseMethod(keys[.authMethod] ?? []))
         case .algorithm where Set(keys.keys) == [.chapA]: return .answers(try chooseAlgorithm(keys[.chapA] ?? []))

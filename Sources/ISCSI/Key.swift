@@ -47,7 +47,7 @@ extension Key {
     /// In which sessions a key means something.
     enum Scope: Sendable { case everySession, normalSessions }
 
-    struct Description: Sendable {
+    final class Description: Sendable {
         let name: String
         let values: Values
         let result: Result
@@ -134,10 +134,21 @@ extension Key {
 
     /// The key of that name as it stands on the wire, where upper and lower case differ. Keys of ours alone do not exist there.
     init?(onWire name: ArraySlice<UInt8>) {
-        guard let key = Self.allCases.first(where: { $0.description.wireName[...] == name }) else { return nil }
-        if case .local = key.description.result { return nil }
+        guard name.count < Self.onWire.count, let key = Self.onWire[name.count].first(where: { $0.description.wireName[...] == name }) else { return nil }
         self = key
     }
+
+    /// Those that may come from an initiator, by the length of their names: few have the same.
+    private static let onWire: [[Key]] = {
+        var keys: [[Key]] = []
+        for key in allCases {
+            if case .local = key.description.result { continue }
+            let length = key.description.wireName.count
+            while keys.count <= length { keys.append([]) }
+            keys[length].append(key)
+        }
+        return keys
+    }()
 
     /// The key an administrator means, who may write it in any case.
     init?(configured name: some Collection<UInt8>) {

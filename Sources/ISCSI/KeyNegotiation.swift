@@ -2,6 +2,8 @@
 package struct KeyValue {
     package let name: ArraySlice<UInt8>
     package let value: ArraySlice<UInt8>
+    /// nil: it is none that is known here.
+    let key: Key?
 
     /// The longest key name and the longest value of a key that is known here (RFC 7143 §6.1).
     static let longestName = 63
@@ -14,12 +16,17 @@ package struct KeyValue {
     package static func pairs(_ text: [UInt8], atMost limit: Int) throws(TextError) -> [KeyValue] {
         var pairs: [KeyValue] = []
         guard text.last ?? 0 == 0 else { throw .unterminated }
-        for pair in text.split(separator: 0) {
-            guard let equals = pair.firstIndex(of: UInt8(ascii: "=")) else { throw .noEqualsSign }
-            let name = pair[..<equals]
+        var (start, equals) = (0, -1)
+        for (index, byte) in text.enumerated() {
+            if byte == UInt8(ascii: "="), equals < start { equals = index }
+            guard byte == 0 else { continue }
+            defer { start = index + 1 }
+            guard index > start else { continue }
+            guard equals >= start else { throw .noEqualsSign }
+            let name = text[start..<equals]
             guard isName(name) else { throw .badName }
             guard pairs.count < limit else { throw .tooManyKeys }
-            pairs.append(KeyValue(name: name, value: pair[(equals + 1)...]))
+            pairs.append(KeyValue(name: name, value: text[equals + 1..<index], key: Key(onWire: name)))
         }
         return pairs
     }
@@ -28,9 +35,14 @@ package struct KeyValue {
     private static func isName(_ name: ArraySlice<UInt8>) -> Bool {
         func isLetter(_ byte: UInt8) -> Bool { (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20) }
         guard let first = name.first, isLetter(first), name.count <= longestName else { return false }
-        return name.allSatisfy { byte in
-            isLetter(byte) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || ".-+@_#".utf8.contains(byte)
+        for byte in name where !isLetter(byte) {
+            switch byte {
+            case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "+"), UInt8(ascii: "@"), UInt8(ascii: "_"),
+                UInt8(ascii: "#"): break
+            default: return false
+            }
         }
+        return true
     }
 }
 
@@ -70,7 +82,7 @@ struct KeyNegotiation {
         var text: [UInt8] = []
         // FirstBurstLength must not exceed MaxBurstLength, so it is decided behind it (RFC 7143 §13.14).
         for bursts in [false, true] {
-            for pair in pairs where (Key(onWire: pair.name) == .firstBurstLength) == bursts {
+            for pair in pairs where (pair.key == .firstBurstLength) == bursts {
                 guard let answer = try answer(to: pair, mayNegotiate: mayNegotiate, isFirst: isFirst) else { continue }
                 Self.append(pair.name, answer, to: &text)
             }
@@ -146,7 +158,7 @@ struct KeyNegotiation {
     private mutating func answer(to pair: KeyValue, mayNegotiate: Bool, isFirst: Bool) throws(LoginRefusal) -> String.UTF8View? {
         keyCount += 1
         guard keyCount <= LoginLimits.keys else { throw LoginRefusal(status: .initiatorError) }
-        guard let key = Key(onWire: pair.name) else {
+        guard let key = pair.key else {
             guard !unknown.contains(pair.name) else { throw LoginRefusal(status: .initiatorError) }
             unknown.append(pair.name)
             return "NotUnderstood".utf8

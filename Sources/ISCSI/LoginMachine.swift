@@ -39,6 +39,8 @@ public struct LoginMachine: Sendable {
     }
 
     public private(set) var state = State.needsInput
+    /// Whether that is its state.
+    public var needsInput: Bool { if case .needsInput = state { true } else { false } }
 
     private var output: [UInt8] = []
     /// The basic header segment as far as it is there.
@@ -105,7 +107,8 @@ public struct LoginMachine: Sendable {
         case (.proves, .authenticated(let parameters, let proof)):
             negotiation?.offer(parameters)
             state = .needsInput
-            negotiate(isFirst: false, security.succeed(proof))
+            let answers = security.succeed(proof)
+            do throws(LoginRefusal) { negotiate(isFirst: false, try pairs(), answers) } catch { refuse(error.status) }
         default: preconditionFailure("this was not asked")
         }
     }
@@ -199,17 +202,18 @@ public struct LoginMachine: Sendable {
     /// Who it is comes before what it wants.
     private mutating func secure(isFirst: Bool) {
         do throws(LoginRefusal) {
-            switch try security.take(pairs(), stage: stage) {
-            case .answers(let answers): negotiate(isFirst: isFirst, answers)
+            let pairs = try pairs()
+            switch try security.take(pairs, stage: stage) {
+            case .answers(let answers): negotiate(isFirst: isFirst, pairs, answers)
             case .asks(let answer): state = .proves(answer)
             }
         } catch { refuse(error.status) }
     }
 
-    private mutating func negotiate(isFirst: Bool, _ security: [UInt8]) {
-        guard let request = current, var negotiation else { preconditionFailure("the question is answered") }
+    private mutating func negotiate(isFirst: Bool, _ pairs: [KeyValue], _ security: [UInt8]) {
+        guard let request = current, var negotiation = negotiation.take() else { preconditionFailure("the question is answered") }
         do throws(LoginRefusal) {
-            var answers = try security + negotiation.answers(to: pairs(), mayNegotiate: self.security.isSatisfied, isFirst: isFirst)
+            var answers = try security + negotiation.answers(to: pairs, mayNegotiate: self.security.isSatisfied, isFirst: isFirst)
             text = []
             var next = request.transit ? LoginStage(rawValue: request.nextStage) : nil
             if next != nil, !self.security.isSatisfied {
@@ -304,9 +308,9 @@ extension LoginQuestion {
     /// What the first request's keys and header say.
     init(_ pairs: [KeyValue], _ request: LoginRequest) throws(LoginRefusal) {
         func value(_ key: Key) throws(LoginRefusal) -> ArraySlice<UInt8>? {
-            let matches = pairs.filter { $0.name == key.description.wireName[...] }
-            guard matches.count <= 1 else { throw LoginRefusal(status: .initiatorError) }
-            return matches.first?.value
+            guard let first = pairs.firstIndex(where: { $0.key == key }) else { return nil }
+            guard !pairs[(first + 1)...].contains(where: { $0.key == key }) else { throw LoginRefusal(status: .initiatorError) }
+            return pairs[first].value
         }
         func name(_ key: Key, ifInvalid status: LoginStatus) throws(LoginRefusal) -> ISCSIName? {
             guard let text = try value(key) else { return nil }

@@ -19,21 +19,21 @@ public struct ISCSIName: Hashable, Sendable, CustomStringConvertible {
     /// The name as it was written: what is shown and sent.
     public let spelling: String
 
-    public init(_ written: some Collection<UInt8>) throws(NameError) {
+    public init(_ written: some Collection<UInt8>) throws(NameError) { try self.init(Array(written)) }
+
+    public init(_ written: [UInt8]) throws(NameError) {
         guard !written.isEmpty else { throw .empty }
         guard written.count <= Self.longest else { throw .tooLong }
-        var folded: [UInt8] = []
-        folded.reserveCapacity(written.count)
-        for byte in written {
-            switch byte {
-            case UInt8(ascii: "A")...UInt8(ascii: "Z"): folded.append(byte | 0x20)
+        var hasCapitals = false
+        for index in written.indices {
+            switch written[index] {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"): hasCapitals = true
             case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-                UInt8(ascii: "."), UInt8(ascii: ":"), UInt8(ascii: "-"):
-                folded.append(byte)
-            default: throw .forbiddenByte(at: folded.count)
+                UInt8(ascii: "."), UInt8(ascii: ":"), UInt8(ascii: "-"): break
+            default: throw .forbiddenByte(at: index)
             }
         }
-        bytes = folded
+        bytes = hasCapitals ? written.map { (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) ? $0 | 0x20 : $0 } : written
         spelling = String(decoding: written, as: UTF8.self)
     }
 

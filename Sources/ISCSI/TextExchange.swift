@@ -60,7 +60,7 @@ extension FullFeature {
         for pair in pairs {
             guard !seen.contains(pair.name) else { return refuse(header, .protocolError) }
             seen.append(pair.name)
-            switch Key(onWire: pair.name) {
+            switch pair.key {
             case nil: KeyNegotiation.append(pair.name, "NotUnderstood".utf8, to: &exchange.outgoing)
             case .sendTargets:
                 selection = self.selection(pair.value)

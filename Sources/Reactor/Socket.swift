@@ -67,9 +67,16 @@ public enum Socket {
     // Within a host there is no link to overrun. A congestion control that paces what is sent (BBR) has it wait for timers there.
 
     /// A TCP listener with SO_REUSEADDR; an IPv6 one takes no IPv4 connections.
-    public static func listen(on address: SocketAddress, backlog: Int32 = defaultBacklog) throws(SystemError) -> FileDescriptor {
+    /// - Parameter prepare: sets options before the first connection comes. What is set of a listener, its connections have as well: Linux
+    ///   makes them in its likeness.
+    public static func listen(
+        on address: SocketAddress, backlog: Int32 = defaultBacklog, prepare: (_ listener: Int32) throws(SystemError) -> Void = { _ in }
+    ) throws(SystemError) -> FileDescriptor {
         var form = address.kernelForm
-        return FileDescriptor(owning: try unsafe check("listen on \(address)", linux_listen_tcp(&form, backlog, address.isLoopback)))
+        let listener = FileDescriptor(owning: try unsafe check("listen on \(address)", linux_bind_tcp(&form, address.isLoopback)))
+        try prepare(listener.rawValue)
+        _ = try check("listen on \(address)", linux_listen(listener.rawValue, backlog))
+        return listener
     }
 
     /// An AF_UNIX stream listener; the path must not exist, and its mode is the umask's. A leading 0 byte makes it an abstract

@@ -64,6 +64,25 @@ struct TCPPair: ~Copyable {
         return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 
+    @Test("what is set of a listener before it listens, its connections have as well", arguments: ["127.0.0.1:0", "[::1]:0"])
+    func inherited(host: String) throws {
+        let listener = try Socket.listen(on: try #require(SocketAddress(host))) { listener throws(SystemError) in
+            try Socket.setNoDelay(listener)
+            try Socket.setKeepAlive(listener, idle: 61, interval: 21, count: 4)
+        }
+        let client = try Socket.connect(to: try #require(try Socket.localAddress(listener.rawValue)))
+        #expect(Socket.wait(listener.rawValue, .readable, nanoseconds: 5_000_000_000))
+        guard case .connection(let connection, _) = try Socket.accept(listener.rawValue) else { throw Unexpected(what: "nobody came") }
+        func option(_ level: Int32, _ name: Int32) -> Int32 {
+            var (value, length): (Int32, socklen_t) = (-1, 4)
+            return unsafe getsockopt(connection.rawValue, level, name, &value, &length) == 0 ? value : -1
+        }
+        let tcp = Int32(IPPROTO_TCP)
+        #expect([option(tcp, TCP_NODELAY), option(SOL_SOCKET, SO_KEEPALIVE)] == [1, 1])
+        #expect([option(tcp, TCP_KEEPIDLE), option(tcp, TCP_KEEPINTVL), option(tcp, TCP_KEEPCNT)] == [61, 21, 4])
+        _ = client.rawValue
+    }
+
     @Test("of a peer that has reset its connection the kernel says once more where it was", arguments: ["127.0.0.1:0", "[::1]:0"])
     func gone(host: String) throws {
         let listener = try Socket.listen(on: try #require(SocketAddress(host)))

@@ -210,9 +210,10 @@ typedef struct {
     uint16_t family;
 } linux_address;
 
-/// A non-blocking TCP listener; IPv6 ones are V6ONLY. `unpaced`: what is sent on its connections goes as fast as it can, whatever
-/// congestion control the host has for its links.
-int linux_listen_tcp(const linux_address *address, int backlog, bool unpaced);
+/// A TCP socket on its way to be a non-blocking listener; IPv6 ones are V6ONLY. `unpaced`: what is sent on its connections goes as fast as
+/// it can, whatever congestion control the host has for its links.
+int linux_bind_tcp(const linux_address *address, bool unpaced);
+int linux_listen(int fd, int backlog);
 /// A non-blocking TCP socket on its way to `address`: writable when it is there or has failed (`linux_socket_error`).
 int linux_connect_tcp(const linux_address *address, bool unpaced);
 /// A non-blocking AF_UNIX listener (SOCK_STREAM); `path` may hold any byte, a leading 0 means an abstract name. From its first moment on
