@@ -31,9 +31,12 @@ public struct EventGate: Sendable {
     }
 
     /// Whether this event is to be recorded; else it is counted.
-    public mutating func admits(_ event: SecurityEvent, at now: Timestamp) -> Bool {
-        if event.kind.isOurs { return true }
-        return kinds[event.kind, default: OfKind()].admits(event.source, at: now, perSource: perSource, inAll: ofKind)
+    public mutating func admits(_ event: SecurityEvent, at now: Timestamp) -> Bool { admits(event.kind, source: event.source, at: now) }
+
+    /// The same of one that is not put together yet.
+    public mutating func admits(_ kind: SecurityEvent.Kind, source: String?, at now: Timestamp) -> Bool {
+        if kind.isOurs { return true }
+        return kinds[kind, default: OfKind()].admits(source, at: now, perSource: perSource, inAll: ofKind)
     }
 
     /// Records about what was only counted, of the windows that have ended; call it once in a while.

@@ -122,7 +122,7 @@ public final class Auditor {
     ///   - source: as that of an event
     ///   - whenKept: called in a later turn; then the answer may go out
     public func refusal(_ attempt: @autoclosure () -> Attempt, of source: String, _ whenKept: @escaping WhenKept) {
-        guard gates[.management]?.admits(SecurityEvent(.requestRefused, source: source), at: now) == true else {
+        guard gates[.management]?.admits(.requestRefused, source: source, at: now) == true else {
             return loop.later { whenKept(.unrecorded(reason: "it is counted")) }
         }
         self.attempt(attempt(), whenKept)
@@ -161,9 +161,12 @@ public final class Auditor {
     }
 
     /// Something that concerns security. Nobody waits for it, and what comes too often is only counted.
-    public func event(_ event: SecurityEvent) {
+    public func event(_ event: SecurityEvent) { self.event(event.kind, source: event.source) { _ in event } }
+
+    /// The same of one that is only put together if it is to be recorded.
+    public func event(_ kind: SecurityEvent.Kind, source: String?, _ make: (_ source: String?) -> SecurityEvent) {
         let now = now
-        if gates[event.kind.trail]?.admits(event, at: now) == true { writer.post(.init(id: nil, trail: event.kind.trail, entry: .init(.event(event), now))) }
+        if gates[kind.trail]?.admits(kind, source: source, at: now) == true { writer.post(.init(id: nil, trail: kind.trail, entry: .init(.event(make(source)), now))) }
     }
 
     /// Writes what there is, under a last checkpoint, and ends the thread: a process may not exit while one of its threads still computes codes.

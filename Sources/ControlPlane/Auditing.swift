@@ -118,14 +118,18 @@ final class RequestAudit {
     }
 
     /// Something that concerns security; nobody waits for it.
-    /// - Parameters: as those of `SecurityEvent`
+    /// - Parameters: as those of `SecurityEvent`. Those that are put together by whoever calls are only if the event is kept: what comes too
+    ///   often is not
     func event(
-        _ kind: SecurityEvent.Kind, source: String? = nil, _ decision: Decision? = nil, reason: String? = nil, tenant: String? = nil, user: String? = nil,
-        initiator: String? = nil, target: String? = nil, details: KeyValuePairs<String, String> = [:]
+        _ kind: SecurityEvent.Kind, source: @autoclosure () -> String? = nil, _ decision: Decision? = nil, reason: @autoclosure () -> String? = nil,
+        tenant: String? = nil, user: @autoclosure () -> String? = nil, initiator: String? = nil, target: @autoclosure () -> String? = nil,
+        details: @autoclosure () -> KeyValuePairs<String, String> = [:]
     ) {
-        auditor?.event(SecurityEvent(
-            kind, source: source, decision, reason: reason, tenant: tenant, user: user, initiator: initiator, target: target,
-            details: details.map { Action.Argument($0.key, $0.value) }))
+        auditor?.event(kind, source: source()) { source in
+            SecurityEvent(
+                kind, source: source, decision, reason: reason(), tenant: tenant, user: user(), initiator: initiator, target: target(),
+                details: details().map { Action.Argument($0.key, $0.value) })
+        }
     }
 
     /// Writes what there is and ends the thread.

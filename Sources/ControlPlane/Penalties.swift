@@ -121,8 +121,9 @@ package struct Penalties {
     }
 
     package func keepsOut(_ address: SocketAddress, at now: UInt64) -> Bool {
+        guard !debts.isEmpty else { return false }
         let source = Source(address)
-        return [source, source.site].compactMap(\.self).contains { owes(.source($0), at: now) }
+        return owes(.source(source), at: now) || source.site.map { owes(.source($0), at: now) } ?? false
     }
 
     private func owes(_ debtor: Debtor, at now: UInt64) -> Bool { debts[debtor].map { Self.end($0) > now } ?? false }

@@ -37,24 +37,39 @@ extension LoginQuestion {
 }
 
 extension NegotiatedParameters {
-    /// Lengths and counts of RFC 7143 §13 fit 24 bits.
-    private static let numbers: [any WritableKeyPath<NegotiatedParameters, Int> & Sendable] = [
-        \.maxRecvDataSegmentLength, \.initiatorMaxRecvDataSegmentLength, \.maxXmitDataSegmentLength, \.maxOutstandingR2T,
-        \.firstBurstLength, \.maxBurstLength, \.maxConnections, \.errorRecoveryLevel, \.defaultTime2Wait, \.defaultTime2Retain, \.queueDepth,
-    ]
-    private static let flags: [any WritableKeyPath<NegotiatedParameters, Bool> & Sendable] = [
-        \.headerDigest, \.dataDigest, \.initialR2T, \.immediateData, \.dataPDUInOrder, \.dataSequenceInOrder,
-    ]
+    /// Shows `number` and `flag` every value, in the order in which they pass.
+    private mutating func visit<Failure: Error>(
+        _ number: (inout Int) throws(Failure) -> Void, _ flag: (inout Bool) throws(Failure) -> Void
+    ) throws(Failure) {
+        try number(&maxRecvDataSegmentLength)
+        try number(&initiatorMaxRecvDataSegmentLength)
+        try number(&maxXmitDataSegmentLength)
+        try number(&maxOutstandingR2T)
+        try number(&firstBurstLength)
+        try number(&maxBurstLength)
+        try number(&maxConnections)
+        try number(&errorRecoveryLevel)
+        try number(&defaultTime2Wait)
+        try number(&defaultTime2Retain)
+        try number(&queueDepth)
+        try flag(&headerDigest)
+        try flag(&dataDigest)
+        try flag(&initialR2T)
+        try flag(&immediateData)
+        try flag(&dataPDUInOrder)
+        try flag(&dataSequenceInOrder)
+    }
 
     func encode(into writer: inout ByteWriter) {
-        for number in Self.numbers { writer.write(count: self[keyPath: number]) }
-        for flag in Self.flags { writer.write(self[keyPath: flag]) }
+        var values = self
+        values.visit({ writer.write(count: $0) }, { writer.write($0) })
     }
 
     init(from reader: inout ByteReader) throws(ByteReaderError) {
         self.init()
-        for number in Self.numbers { self[keyPath: number] = try reader.count(limit: 0xff_ffff) }
-        for flag in Self.flags { self[keyPath: flag] = try reader.bool() }
+        // Lengths and counts of RFC 7143 §13 fit 24 bits.
+        try visit(
+            { number throws(ByteReaderError) in number = try reader.count(limit: 0xff_ffff) }, { flag throws(ByteReaderError) in flag = try reader.bool() })
     }
 }
 

@@ -43,18 +43,33 @@ public struct StandardErrorLog: LogHandler {
     }
 
     public func log(event: LogEvent) {
-        var text = event.message.description
-        let merged = metadata.merging(event.metadata ?? [:]) { $1 }
-        for (key, value) in merged.sorted(by: { $0.key < $1.key }) { text += " \(key)=\(value)" }
-        text = String(text.unicodeScalars.map { $0.isHidden ? "·" : Character($0) })
         let origin = role.map { "\($0): " } ?? ""
-        if toSystemLog { Console.systemLog(priority: Self.priority(event.level), origin + text) }
-        if forJournal {
-            Console.error("<\(Self.priority(event.level))>\(origin)\(text)\n")
-        } else {
-            Console.error("\(program)[\(Host.processID)] \(origin)\(event.level): \(text)\n")
-        }
+        let text = text(of: event)
+        if toSystemLog { Console.systemLog(priority: Self.priority(event.level), origin + String(decoding: text, as: UTF8.self)) }
+        let front = forJournal ? "<\(Self.priority(event.level))>\(origin)" : "\(program)[\(Host.processID)] \(origin)\(event.level): "
+        Console.error(Array(front.utf8) + text + [UInt8(ascii: "\n")])
     }
+
+    /// The message, and its metadata by their names: one line, whatever is in them.
+    private func text(of event: LogEvent) -> [UInt8] {
+        var text: [UInt8] = []
+        text.reserveCapacity(Self.usualLength)
+        func append(_ piece: String) {
+            // Nothing hides among the characters that are printed in ASCII, as most are.
+            if piece.utf8.allSatisfy({ (0x20..<0x7f).contains($0) }) { return text += piece.utf8 }
+            for scalar in piece.unicodeScalars { text += String(scalar.isHidden ? "·" : Character(scalar)).utf8 }
+        }
+        append(event.message.description)
+        let merged = metadata.isEmpty ? event.metadata ?? [:] : metadata.merging(event.metadata ?? [:]) { $1 }
+        for (key, value) in merged.sorted(by: { $0.key < $1.key }) {
+            append(" ")
+            append(key)
+            append("=")
+            append(value.description)
+        }
+        return text
+    }
+    private static let usualLength = 256
 
     /// syslog(3) priorities.
     private static func priority(_ level: Logger.Level) -> Int32 {

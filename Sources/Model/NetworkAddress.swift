@@ -31,9 +31,10 @@ public struct NetworkAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// From the bytes of a socket address, in network order: 4 or 16 of them, else nil.
-    public init?(bytes: some Collection<UInt8>) {
+    public init?(bytes: [UInt8]) {
         guard bytes.count == 4 || bytes.count == 16 else { return nil }
-        let value = bytes.reduce(UInt128(0)) { $0 << 8 | UInt128($1) }
+        var value: UInt128 = 0
+        for byte in bytes { value = value << 8 | UInt128(byte) }
         self.init(family: bytes.count == 4 ? .ipv4 : .ipv6, value: value)
     }
 

@@ -215,8 +215,9 @@ public enum Console {
         return Array(bytes.prefix(limit))
     }
 
-    public static func output(_ text: String) { write(text, to: STDOUT_FILENO) }
-    public static func error(_ text: String) { write(text, to: errors.load(ordering: .relaxed)) }
+    public static func output(_ text: String) { write(Array(text.utf8), to: STDOUT_FILENO) }
+    public static func error(_ text: String) { error(Array(text.utf8)) }
+    public static func error(_ text: [UInt8]) { write(text, to: errors.load(ordering: .relaxed)) }
 
     /// From now on descriptors 0, 1 and 2 lead nowhere, here and in processes started later, and the terminal's signals do not come
     /// here. Only our own errors still go to it, until `forgetTerminal`.
@@ -242,8 +243,7 @@ public enum Console {
     /// One line to syslog(3). `priority` is syslog's: 2 critical … 7 debug.
     public static func systemLog(priority: Int32, _ text: String) { unsafe linux_system_log(priority, text) }
 
-    private static func write(_ text: String, to descriptor: Int32) {
-        let bytes = Array(text.utf8)
+    private static func write(_ bytes: [UInt8], to descriptor: Int32) {
         var done = 0
         while done < bytes.count {
             let put = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress! + done, bytes.count - done) }
