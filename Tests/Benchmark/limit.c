@@ -1,5 +1,6 @@
 // limit: what the machine under a target can do. One pread or pwrite for each command, in place, and nothing else: a
-// blocking thread for each connection, no parsing beyond what an answer needs, no checks, no sense data, one login.
+// blocking thread for each connection, no parsing beyond what an answer needs, no checks, no sense data. A login is two
+// answers that are always the same; a thread goes on with the next connection.
 // It is the yardstick of bench.py and good for nothing else.
 //
 // Usage: limit PORT FILE      serves FILE as LUN 1 on 127.0.0.1:PORT, whatever target name is asked for
@@ -26,16 +27,18 @@ enum {
     SEGMENT = 256 << 10,       // MaxRecvDataSegmentLength and FirstBurstLength: all data of a write come with its command
     SPACE = 4 * SEGMENT,       // bytes received, or gathered for a send, at once
     WINDOW = 128,
+    THREADS = 64,              // more than any case has connections
 };
 
 enum { NOP_OUT = 0x00, COMMAND = 0x01, LOGIN = 0x03, LOGOUT = 0x06 };
 enum { NOP_IN = 0x20, RESPONSE = 0x21, LOGIN_RESPONSE = 0x23, DATA_IN = 0x25, LOGOUT_RESPONSE = 0x26 };
 
-static int store;
+static int listener, store;
 static uint64_t blocks;
 
 typedef struct {
     int socket;
+    bool is_over;
     uint32_t stat_sn, exp_cmd_sn;
     size_t received, gathered;
     uint8_t in[SPACE], out[SPACE];
@@ -47,16 +50,10 @@ static void put32(uint8_t *p, uint32_t v) { v = htobe32(v); memcpy(p, &v, 4); }
 static void put64(uint8_t *p, uint64_t v) { v = htobe64(v); memcpy(p, &v, 8); }
 static size_t padded(size_t length) { return (length + 3) & ~(size_t)3; }
 
-static void finish(connection *c) {
-    close(c->socket);
-    free(c);
-    pthread_exit(NULL);
-}
-
 static void send_gathered(connection *c) {
-    for (size_t sent = 0; sent < c->gathered;) {
+    for (size_t sent = 0; sent < c->gathered && !c->is_over;) {
         ssize_t count = send(c->socket, c->out + sent, c->gathered - sent, MSG_NOSIGNAL);
-        if (count <= 0) finish(c);
+        if (count <= 0) c->is_over = true;
         sent += (size_t)count;
     }
     c->gathered = 0;
@@ -164,11 +161,10 @@ static void handle(connection *c, const uint8_t *request, const uint8_t *data, s
     }
 }
 
-static void *serve(void *argument) {
-    connection *c = argument;
-    while (true) {
+static void serve(connection *c) {
+    while (!c->is_over) {
         ssize_t count = recv(c->socket, c->in + c->received, SPACE - c->received, 0);
-        if (count <= 0) finish(c);
+        if (count <= 0) return;
         c->received += (size_t)count;
         size_t done = 0;
         while (c->received - done >= HEADER) {
@@ -186,6 +182,20 @@ static void *serve(void *argument) {
     }
 }
 
+static void *serve_one_after_the_other(void *argument) {
+    const int on = 1;
+    connection *c = argument;
+    while (true) {
+        if ((c->socket = accept(listener, NULL, NULL)) < 0) err(1, "accept");
+        setsockopt(c->socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        c->is_over = false;
+        c->stat_sn = 1;
+        c->received = c->gathered = 0;
+        serve(c);
+        close(c->socket);
+    }
+}
+
 int main(int count, char **arguments) {
     if (count != 3) errx(2, "usage: limit PORT FILE");
     store = open(arguments[2], O_RDWR | O_CLOEXEC);
@@ -195,17 +205,14 @@ int main(int count, char **arguments) {
 
     const int on = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(arguments[1])), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);  // nothing is paced within the host
     if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 16) < 0) err(1, "port %s", arguments[1]);
-    while (true) {
+    for (int number = 0; number < THREADS; number++) {
         connection *c = calloc(1, sizeof *c);
-        if (!c || (c->socket = accept(listener, NULL, NULL)) < 0) err(1, "accept");
-        setsockopt(c->socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        c->stat_sn = 1;
         pthread_t thread;
-        if (pthread_create(&thread, NULL, serve, c) != 0) errx(1, "no thread");
-        pthread_detach(thread);
+        if (!c || pthread_create(&thread, NULL, serve_one_after_the_other, c) != 0) errx(1, "no thread");
     }
+    pause();
 }
