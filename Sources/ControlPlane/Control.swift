@@ -449,6 +449,10 @@ public final class Control {
         let culpritsPeer = culprit.flatMap { $0.peer(in: sessions, hasNewcomers: hasNewcomers) }
         noteEnd(of: .data, data?.lastEnd, culpritsPeer)
         for (tsih, record) in sessions.served { noteSession(.sessionEnded, tsih, record, record.login, nil, "the data process has ended") }
+        // Data is in no hurry to say that a session has begun: whoever has ended it may be among these.
+        for (tsih, record) in sessions.granted {
+            noteSession(.loginAccepted, tsih, record, record.login, .allowed, "the data process has ended before it said what came of it")
+        }
         if let culprit, let culpritsPeer { blame(culpritsPeer, "data", culprit) }
         secureDoor?.close()
         secureDoor = nil
@@ -592,11 +596,12 @@ public final class Control {
         for portal in portals.served where portal.kind == .clear { serve(portal) }
     }
 
-    /// Gives data a granted session; nil while there is no data process.
-    var grants: ((DataOrderMessage, Int32?) -> Void)? {
-        guard let data, data.isRunning else { return nil }
-        return { data.send($0, passing: $1) }
-    }
+    /// Whether there is a data process, to be given a session.
+    var canGrant: Bool { data?.isRunning ?? false }
+
+    /// Tells data what it does not answer.
+    /// - Parameter descriptor: travels along, and is closed here
+    func order(_ message: DataOrderMessage, giving descriptor: consuming FileDescriptor?) { data?.send(message, giving: descriptor) }
 
     /// Somebody has failed to log in: it may have to wait.
     func penalise(_ offence: Penalties.Offence, _ party: Penalties.Party) {

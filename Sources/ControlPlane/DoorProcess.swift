@@ -47,6 +47,8 @@ final class DoorProcess<Incoming: DoorMessage, Outgoing: DoorMessage>: EventHand
 
     func send(_ message: Outgoing, passing descriptor: Int32? = nil) { link.send(message, passing: descriptor) }
 
+    func send(_ message: Outgoing, giving descriptor: consuming FileDescriptor?) { link.send(message, giving: descriptor) }
+
     /// Shuts the door: a process that waits for a message ends.
     func shut() { link.close() }
 

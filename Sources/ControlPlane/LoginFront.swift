@@ -240,23 +240,28 @@ final class LoginFront {
             desk.gone(id)
             return send(.refuse(id, .targetError), nil)
         }
-        let party = Penalties.Party.source(peer)
-        guard let grants = control.grants else {
+        guard control.canGrant else {
             desk.gone(id)
-            return refuse(id, outcome.identity, peer, party, .serviceUnavailable, "the data process is being started")
+            return turnAway(id, outcome, connection, peer, .serviceUnavailable, "the data process is being started")
         }
         if let name = outcome.identity.targetName, let target = control.configuration.target(named: name), control.serving.isWithdrawn(target.id) {
             desk.gone(id)
-            return refuse(id, outcome.identity, peer, party, .targetRemoved, "the target is being deleted")
+            return turnAway(id, outcome, connection, peer, .targetRemoved, "the target is being deleted")
         }
         switch try desk.finish(id, outcome, peer: peer, control.configuration, &control.sessions) {
-        case .grant(let grant) where kind == .clear:
-            grants(.grant(grant), connection.rawValue)
-            send(.granted(id), nil)
+        case .grant(let grant) where kind == .clear: control.order(.grant(grant), giving: connection)
         // Its connection is where it goes on.
-        case .grant(let grant): grants(.grantHere(id, grant), nil)
-        case .refuse(let status, let reason): refuse(id, outcome.identity, peer, party, status, reason)
+        case .grant(let grant): control.order(.grantHere(id, grant), giving: nil)
+        case .refuse(let status, let reason): turnAway(id, outcome, connection, peer, status, reason)
         }
+    }
+
+    /// It has negotiated, and is refused all the same: by whoever still has its connection, or is given it back.
+    private func turnAway(
+        _ id: ConnectionID, _ outcome: LoginOutcome, _ connection: borrowing FileDescriptor, _ peer: SocketAddress, _ status: LoginStatus, _ reason: String
+    ) {
+        logRefusal(outcome.identity, peer, String(status.rawValue, radix: 16), reason)
+        if kind == .clear { send(.turnAway(outcome.refusalBytes(status)), connection.rawValue) } else { send(.refuse(id, status), nil) }
     }
 
     /// The connection could not be opened here: the initiator may try again.

@@ -102,6 +102,11 @@ final class RoleProcess<Incoming: DoorMessage, Outgoing: DoorMessage> {
         if isRunning { process?.send(message, passing: descriptor) }
     }
 
+    /// - Parameter descriptor: travels along, and is closed here
+    func send(_ message: Outgoing, giving descriptor: consuming FileDescriptor?) {
+        if isRunning { process?.send(message, giving: descriptor) }
+    }
+
     /// It has answered a heartbeat.
     func heard() { lastBeat = loop.now }
 

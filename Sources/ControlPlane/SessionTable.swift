@@ -87,6 +87,11 @@ package struct SessionTable {
         records.filter { $0.value.served != nil }.map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
     }
 
+    /// Those of which data has said nothing yet, in the same order.
+    var granted: [(tsih: UInt16, record: SessionRecord)] {
+        records.filter { $0.value.served == nil }.map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
+    }
+
     /// Whether this request continues the session that it names (RFC 7143 §6.3.1).
     func continues(_ question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16) -> SessionRecord? {
         guard let record = records[question.tsih], record.tid == tid, record.portalGroupTag == portalGroupTag, record.isid == question.isid,

@@ -51,6 +51,12 @@ final class ByteStream: Sendable {
         secure?.send(&queue) ?? Socket.send(number, &queue)
     }
 
+    /// Gives the connection up, which is in clear; nil: it is closed. Nobody may use the stream any more.
+    func give() -> FileDescriptor? {
+        precondition(secure == nil, "TLS stays where its keys are")
+        return descriptor.give()
+    }
+
     /// Tells the peer that this is the end, if there is room for it, and closes. Nobody may use it any more.
     func close() {
         secure?.finish()

@@ -115,7 +115,7 @@ public final class LoginService {
         case .authenticated(let id, let parameters, let proof): connections[id]?.answer(.authenticated(parameters: parameters, proof: proof))
         case .drop(let id): connections[id]?.close(tellControl: true)
         case .refuse(let id, let status): connections[id]?.answer(.refuse(status))
-        case .granted(let id): connections[id]?.close(tellControl: false)
+        case .turnAway(let refusal): turnAway(refusal, descriptors.take())
         case .targets(let id, let targets, let isLast): connections[id]?.discovered(targets, isLast: isLast)
         case .heartbeat(let count): link?.send(.heartbeat(count, refused: refused))
         case .keepOut(let source, let milliseconds): keepOut(source, for: UInt64(milliseconds) * 1_000_000)
@@ -138,6 +138,12 @@ public final class LoginService {
             // Control has tried it before: it goes on with what there was.
             log.error("what a portal with TLS presents cannot be used: \(error)")
         }
+    }
+
+    /// A login has come to nothing at its last moment. A peer that does not read that misses it.
+    private func turnAway(_ refusal: [UInt8], _ connection: consuming FileDescriptor?) {
+        var sent = 0
+        if let connection { _ = Socket.send(connection.rawValue, refusal, from: &sent) }
     }
 
     /// Whether what the peer of a connection has shown is what its portal accepts now.
@@ -211,7 +217,7 @@ final class LoginConnection: EventHandler, TurnHandler {
         /// TLS is being agreed on, and waits for this; nil: a step of it is computed, and nobody here touches the stream.
         case securing(Readiness?)
         case login
-        /// Negotiated: control decides.
+        /// Negotiated, through TLS: control decides.
         case finishing(LoginOutcome)
         case discovery(DiscoverySession)
         /// Only what is left to send is sent.
@@ -406,9 +412,7 @@ final class LoginConnection: EventHandler, TurnHandler {
                 output.append(copying: outcome.refusalBytes(.initiatorError).span)
                 return leave()
             }
-            stage = .finishing(outcome)
-            machine = LoginMachine()
-            ask(.finish(id, outcome))
+            finish(outcome)
         case .discovery(let outcome):
             output.append(copying: outcome.finalResponseBytes(tsih: 1).span)
             stage = .discovery(DiscoverySession(outcome, answers: service.answers))
@@ -422,6 +426,19 @@ final class LoginConnection: EventHandler, TurnHandler {
             report(.nonsense)
             leave()
         }
+    }
+
+    /// Negotiated: control decides. A connection in clear is given up with the question.
+    private func finish(_ outcome: LoginOutcome) {
+        guard peer == nil else {
+            stage = .finishing(outcome)
+            machine = LoginMachine()
+            return ask(.finish(id, outcome))
+        }
+        // What was said before comes before what is said by whoever goes on.
+        send()
+        guard output.isEmpty, let descriptor = letGo()?.give() else { return close(tellControl: true) }
+        service.link?.send(.finish(id, outcome), giving: descriptor)
     }
 
     /// Asks control, showing it the connection.

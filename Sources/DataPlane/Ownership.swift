@@ -14,11 +14,13 @@ final class OwnedDescriptor: Sendable {
         isOpen = Atomic(true)
     }
 
-    /// Closes it now. Nobody may use `rawValue` any more.
-    func close() {
-        guard isOpen.exchange(false, ordering: .acquiringAndReleasing) else { return }
-        _ = FileDescriptor(owning: rawValue)
+    /// Gives it to somebody else; nil if it is closed. Nobody here may use `rawValue` any more.
+    func give() -> FileDescriptor? {
+        isOpen.exchange(false, ordering: .acquiringAndReleasing) ? FileDescriptor(owning: rawValue) : nil
     }
+
+    /// Closes it now. Nobody may use `rawValue` any more.
+    func close() { _ = give() }
 
     deinit { close() }
 }

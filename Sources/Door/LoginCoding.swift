@@ -109,7 +109,7 @@ extension LoginAnswerMessage: DoorMessage {
         DoorRow(3, "setOnline", limit: 16),
         DoorRow(4, "proceed", limit: 16 << 10),
         DoorRow(5, "refuse", limit: 32),
-        DoorRow(6, "granted", limit: 16),
+        DoorRow(6, "turnAway", limit: DoorLimits.refusal + 5, descriptors: 1...1),
         DoorRow(7, "targets", limit: DoorLimits.message),
         DoorRow(8, "heartbeat", limit: 16),
         DoorRow(9, "authenticated", limit: 16 << 10),
@@ -127,7 +127,7 @@ extension LoginAnswerMessage: DoorMessage {
         case .setOnline: 3
         case .proceed: 4
         case .refuse: 5
-        case .granted: 6
+        case .turnAway: 6
         case .targets: 7
         case .heartbeat: 8
         case .authenticated: 9
@@ -151,7 +151,8 @@ extension LoginAnswerMessage: DoorMessage {
         case .refuse(let id, let status):
             writer.write(id.rawValue)
             writer.write(status.rawValue)
-        case .granted(let id), .drop(let id): writer.write(id.rawValue)
+        case .turnAway(let refusal): writer.write(refusal)
+        case .drop(let id): writer.write(id.rawValue)
         case .keepOut(let source, let milliseconds):
             source.encode(into: &writer)
             writer.write(milliseconds)
@@ -191,7 +192,7 @@ extension LoginAnswerMessage: DoorMessage {
                 ConnectionID(rawValue: try reader.uint64()), try SessionParameters(from: &reader), portalGroupTag: try reader.uint16(),
                 try Authentication(from: &reader))
         case 5: self = .refuse(ConnectionID(rawValue: try reader.uint64()), try reader.loginStatus())
-        case 6: self = .granted(ConnectionID(rawValue: try reader.uint64()))
+        case 6: self = .turnAway(try reader.byteString(limit: DoorLimits.refusal))
         case 7: self = .targets(ConnectionID(rawValue: try reader.uint64()), try reader.discoveredTargets(), isLast: try reader.bool())
         case 8: self = .heartbeat(try reader.uint64())
         case 9:

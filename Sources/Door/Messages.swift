@@ -36,7 +36,8 @@ public enum LoginQuestionMessage: Sendable {
     case begin(ConnectionID, LoginQuestion, LoginChannel)
     /// This is its answer to the challenge: is it right?
     case authenticate(ConnectionID, CHAPAnswer)
-    /// It has negotiated these: let it in. With the connection's descriptor, which goes on to data.
+    /// It has negotiated these: let it in. With the connection's descriptor, which goes on to data. In clear the asker has nothing more to do
+    /// with the connection, and hears of it only if there is something to tell: `turnAway`.
     case finish(ConnectionID, LoginOutcome)
     case sendTargets(ConnectionID, TextRequest.Selection)
     /// The connection is gone without having finished.
@@ -76,8 +77,8 @@ public enum LoginAnswerMessage: Sendable {
     /// Accept nothing from there for so long.
     case keepOut(Source, milliseconds: UInt32)
     case refuse(ConnectionID, LoginStatus)
-    /// The session is data's: forget the connection.
-    case granted(ConnectionID)
+    /// Send these bytes on the connection that comes along, and close it: it has negotiated, and is refused all the same.
+    case turnAway([UInt8])
     /// A part of the answer to `sendTargets`; the last one says that nothing follows.
     case targets(ConnectionID, [DiscoveredTarget], isLast: Bool)
     case heartbeat(UInt64)
@@ -172,12 +173,29 @@ public enum DataRefusal: UInt8, Sendable {
 }
 
 /// Why a session ended; for `show`, the log and the audit.
-public enum SessionEnd: UInt8, Sendable {
+public enum SessionEnd: UInt8, Sendable, CustomStringConvertible {
     case loggedOut = 1, connectionLost, protocolError, reinstated, administrator, unanswered, inputStalled, outputStalled, targetReset
     /// What its initiator has shown by TLS is not trusted any more.
     case distrusted
     /// The grant came to nothing: its target had gone.
     case neverBegan
+
+    // Without this it would be found by reflection, for each session.
+    public var description: String {
+        switch self {
+        case .loggedOut: "loggedOut"
+        case .connectionLost: "connectionLost"
+        case .protocolError: "protocolError"
+        case .reinstated: "reinstated"
+        case .administrator: "administrator"
+        case .unanswered: "unanswered"
+        case .inputStalled: "inputStalled"
+        case .outputStalled: "outputStalled"
+        case .targetReset: "targetReset"
+        case .distrusted: "distrusted"
+        case .neverBegan: "neverBegan"
+        }
+    }
 }
 
 /// Said and asked by the data process. Whoever asks is held to be hostile.

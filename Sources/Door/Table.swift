@@ -72,6 +72,8 @@ public enum DoorLimits {
     /// Bytes of the messages with the process that opens stores: a sentence about a path, each of whose bytes may take three where it is
     /// no UTF-8.
     static let opening = 4 * path
+    /// Bytes of a Login Response that refuses: it has no text (RFC 7143 §11.13).
+    static let refusal = 48
     /// Pairs of a parameter list.
     static let parameters = 64
 }

@@ -99,7 +99,7 @@ private let loginAnswers: [LoginAnswerMessage] = [
     .authenticated(connection, SessionParameters(), nil), .drop(connection),
     .keepOut(Source(SocketAddress("192.0.2.1:1")!), milliseconds: 5), .keepOut(Source(SocketAddress("[2001:db8::1]:1")!), milliseconds: .max),
     .authenticated(connection, SessionParameters(), CHAPProof(name: Array("target".utf8), response: [UInt8](repeating: 3, count: 32))),
-    .refuse(connection, .notFound), .granted(connection), .targets(connection, targets, isLast: false), .heartbeat(2),
+    .refuse(connection, .notFound), .turnAway([UInt8](repeating: 3, count: 48)), .targets(connection, targets, isLast: false), .heartbeat(2),
 ]
 private let dataOrders: [DataOrderMessage] = [
     .addTarget(request, tid: 1, name: name("t")), .removeTarget(request, tid: 1, force: true),
