@@ -448,10 +448,10 @@ public final class Control {
         let hasNewcomers = portals.served.contains { $0.kind == .tls }
         let culpritsPeer = culprit.flatMap { $0.peer(in: sessions, hasNewcomers: hasNewcomers) }
         noteEnd(of: .data, data?.lastEnd, culpritsPeer)
-        for (tsih, record) in sessions.served { noteSession(.sessionEnded, tsih, record, record.login, nil, "the data process has ended") }
-        // Data is in no hurry to say that a session has begun: whoever has ended it may be among these.
-        for (tsih, record) in sessions.granted {
-            noteSession(.loginAccepted, tsih, record, record.login, .allowed, "the data process has ended before it said what came of it")
+        for (tsih, record) in sessions.all {
+            // Data is in no hurry to say that a session has begun: whoever has ended it may be among those of which it has not.
+            if record.served == nil { noteSession(.loginAccepted, tsih, record, record.login, .allowed, "granted; the data process has not said what came of it") }
+            noteSession(.sessionEnded, tsih, record, record.login, nil, "the data process has ended")
         }
         if let culprit, let culpritsPeer { blame(culpritsPeer, "data", culprit) }
         secureDoor?.close()

@@ -83,14 +83,10 @@ package struct SessionTable {
     package init() {}
 
     /// In the order of their logins.
-    var served: [(tsih: UInt16, record: SessionRecord)] {
-        records.filter { $0.value.served != nil }.map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
-    }
+    var all: [(tsih: UInt16, record: SessionRecord)] { records.map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order } }
 
-    /// Those of which data has said nothing yet, in the same order.
-    var granted: [(tsih: UInt16, record: SessionRecord)] {
-        records.filter { $0.value.served == nil }.map { ($0.key, $0.value) }.sorted { $0.record.order < $1.record.order }
-    }
+    /// Those of which data has said that they have begun.
+    var served: [(tsih: UInt16, record: SessionRecord)] { all.filter { $0.record.served != nil } }
 
     /// Whether this request continues the session that it names (RFC 7143 §6.3.1).
     func continues(_ question: LoginQuestion, tid: TargetID, portalGroupTag: UInt16) -> SessionRecord? {

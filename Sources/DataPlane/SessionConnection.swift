@@ -289,9 +289,9 @@ final class SessionConnection: EventHandler, TurnHandler {
             switch action {
             case .perform(let ticket, _, let operation, let buffer): perform(ticket, operation, buffer)
             case .keep(let ticket, let unit, let revision):
-                reactor.shared.reports.post(.keep(reactor: reactor.number, nexus, ticket, unit, revision: revision))
+                reactor.report(.keep(reactor: reactor.number, nexus, ticket, unit, revision: revision))
             case .askSendTargets(let request):
-                reactor.shared.reports.post(.sendTargets(reactor: reactor.number, nexus, request))
+                reactor.report(.sendTargets(reactor: reactor.number, nexus, request))
             case .waitForMemory:
                 let (mailbox, nexus) = (reactor.mailbox, nexus)
                 reactor.shared.data.whenReleased { mailbox.post(.memoryReleased(nexus)) }

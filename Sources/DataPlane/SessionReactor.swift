@@ -179,10 +179,10 @@ final class SessionReactor {
         case .kept(let nexus, let ticket): on(nexus) { $0.kept(ticket) }
         case .targets(let nexus, let request, let targets): on(nexus) { $0.answer(request, targets) }
         case .memoryReleased(let nexus): on(nexus) { $0.memoryAvailable() }
-        case .heartbeat(let count): shared.reports.post(.heartbeat(reactor: number, count))
+        case .heartbeat(let count): report(.heartbeat(reactor: number, count))
         case .replaced(let portal, let context):
             for connection in Array(connections.values) { work(for: connection.tsih) { connection.replaced(portal, context) } }
-        case .survey(let request): shared.reports.post(.surveyed(request, connections.values.flatMap(\.survey)))
+        case .survey(let request): report(.surveyed(request, connections.values.flatMap(\.survey)))
         }
     }
 
@@ -193,23 +193,51 @@ final class SessionReactor {
 
     private func begin(_ beginning: SessionBeginning) {
         guard let connection = SessionConnection(beginning, reactor: self) else {
-            shared.reports.post(.occupied(beginning))
+            report(.occupied(beginning))
             return
         }
         guard !beginning.isRevoked else {
             connection.abandon()
-            shared.reports.post(.revoked(beginning))
+            report(.revoked(beginning))
             return
         }
         connections[beginning.nexus] = connection
-        shared.reports.post(.began(beginning))
+        hold(.began(beginning))
         work(for: connection.tsih) { connection.begin() }
+    }
+
+    // MARK: Reports
+
+    /// What nobody waits for: it goes with what comes next, or after a moment. A login that is soon over wakes the others once.
+    private var held: [ReactorReport] = []
+    private var isHolding = false
+    /// In nanoseconds.
+    static let moment: UInt64 = 1_000_000
+
+    private func hold(_ report: ReactorReport) {
+        held.append(report)
+        guard !isHolding else { return }
+        isHolding = true
+        loop.after(nanoseconds: Self.moment) { [unowned self] in
+            isHolding = false
+            releaseHeld()
+        }
+    }
+
+    private func releaseHeld() {
+        for report in held { shared.reports.post(report) }
+        held.removeAll(keepingCapacity: true)
+    }
+
+    func report(_ report: ReactorReport) {
+        releaseHeld()
+        shared.reports.post(report)
     }
 
     /// The connection is closed and nothing of its session is left in the store.
     func forget(_ beginning: SessionBeginning, _ reason: EndReason) {
         guard connections.removeValue(forKey: beginning.nexus) != nil else { return }
-        shared.reports.post(.ended(beginning, reason))
+        report(.ended(beginning, reason))
     }
 
     private func scheduleTick() {

@@ -14,6 +14,25 @@ enum Key: Int, CaseIterable, Sendable {
     static let configurable = allCases[...Key.maxQueueCmd.rawValue]
 }
 
+/// Some of the keys, each a bit.
+struct KeySet: Hashable, Sendable {
+    private var bits: UInt64 = 0
+
+    var isEmpty: Bool { bits == 0 }
+    func contains(_ key: Key) -> Bool { bits & Self.bit(key) != 0 }
+    /// - Returns: false if it was there already
+    mutating func insert(_ key: Key) -> Bool {
+        defer { bits |= Self.bit(key) }
+        return !contains(key)
+    }
+    /// - Returns: whether it was there
+    mutating func remove(_ key: Key) -> Bool {
+        defer { bits &= ~Self.bit(key) }
+        return contains(key)
+    }
+    private static func bit(_ key: Key) -> UInt64 { 1 << UInt64(key.rawValue) }
+}
+
 extension Key {
     /// The values a key can have. Numbers stand for themselves, `Yes` for 1, a set of digests for its bits.
     enum Values: Sendable {

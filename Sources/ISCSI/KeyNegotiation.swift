@@ -56,10 +56,10 @@ struct KeyNegotiation {
     private var offered: SessionParameters
     private let sessionType: SessionType
     private(set) var negotiated = NegotiatedParameters()
-    private var mentioned: Set<Key> = []
+    private var mentioned = KeySet()
     private var unknown: [ArraySlice<UInt8>] = []
     /// Keys that we brought up and whose answer is outstanding.
-    private(set) var awaited: Set<Key> = []
+    private(set) var awaited = KeySet()
     private var declared = false
     private var keyCount = 0
 
@@ -113,16 +113,16 @@ struct KeyNegotiation {
                 default: String(value)
                 }
             Self.append(key.description.wireName[...], shown.utf8, to: &text)
-            mentioned.insert(key)
-            awaited.insert(key)
+            _ = mentioned.insert(key)
+            _ = awaited.insert(key)
         }
         return text
     }
 
     /// What we have brought up and got no answer to stays as it was, as after a `Reject`: nothing else was agreed on (RFC 7143 §6.2).
     mutating func forgetDemands() throws(LoginRefusal) {
-        for key in awaited { try leaveAtStandard(key) }
-        awaited = []
+        for key in Key.configurable where awaited.contains(key) { try leaveAtStandard(key) }
+        awaited = KeySet()
     }
 
     /// Answers that leave a key at its value (RFC 7143 §6.2).
@@ -164,7 +164,7 @@ struct KeyNegotiation {
             return "NotUnderstood".utf8
         }
         guard pair.value.count <= key.longestValue else { throw LoginRefusal(status: .initiatorError) }
-        if awaited.remove(key) != nil {
+        if awaited.remove(key) {
             // The answer to our demand: it must be one that the demand permits.
             guard let value = agreed(key, pair.value) else {
                 guard Self.refusals.contains(where: { pair.value.elementsEqual($0.utf8) }) else { throw LoginRefusal(status: .initiatorError) }
@@ -174,7 +174,7 @@ struct KeyNegotiation {
             apply(value, to: key)
             return nil
         }
-        guard mentioned.insert(key).inserted else { throw LoginRefusal(status: .initiatorError) }
+        guard mentioned.insert(key) else { throw LoginRefusal(status: .initiatorError) }
         guard appliesHere(key) else { return "Irrelevant".utf8 }
         // What a target offers is for those who have proved who they are.
         guard mayNegotiate || !key.isNegotiated else { throw LoginRefusal(status: .initiatorError) }

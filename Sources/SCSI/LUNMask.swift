@@ -39,7 +39,11 @@ public struct LUNMask: Hashable, Sendable {
     public static let all = LUNMask(merging: [Run(0...greatestLUN, .write)])
 
     /// From runs in any order; nil if a number is in two of them or beyond the greatest.
-    public init?(_ runs: some Collection<Run>) {
+    public init?(_ runs: [Run]) {
+        if runs == Self.all.runs {
+            self = .all
+            return
+        }
         let sorted = runs.sorted { $0.first < $1.first }
         guard sorted.allSatisfy({ $0.last <= Self.greatestLUN }), zip(sorted, sorted.dropFirst()).allSatisfy({ $0.last < $1.first }) else { return nil }
         self.init(merging: sorted)
