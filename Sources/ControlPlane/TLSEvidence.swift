@@ -53,10 +53,13 @@ extension PortalMaterial {
     private var authentication: ClientAuthentication { ClientAuthentication(rawValue: clientAuthentication.rawValue) ?? .required }
 }
 
-/// Says of TLS handshakes that came to nothing why: each cause once for each source and portal in a while.
+/// Says of TLS handshakes that came to nothing why: each reason once for each source and portal in a while.
 struct FailedHandshakes {
-    /// Nanoseconds in which a cause is logged once.
+    /// Nanoseconds in which a reason is logged once.
     private static let interval: UInt64 = 600_000_000_000
+    /// Reasons of one cause that are logged in that time: OpenSSL has fewer. They are text from the process that was spoken to, which may be
+    /// somebody's who wants the log to be full.
+    private static let mostReasons = 16
     /// Causes that are remembered. When there are more, it begins anew.
     private static let most = 4096
 
@@ -66,8 +69,16 @@ struct FailedHandshakes {
         let kind: TLSFailure.Cause
     }
 
+    private struct Window {
+        let since: UInt64
+        /// Hashes of what has been said.
+        var reasons: Set<Int> = []
+        /// Those of which nothing was said.
+        var suppressed: UInt64 = 0
+    }
+
     private let log: Logger
-    private var causes: [Cause: (since: UInt64, count: UInt64)] = [:]
+    private var causes: [Cause: Window] = [:]
 
     init(log: Logger) { self.log = log }
 
@@ -76,14 +87,20 @@ struct FailedHandshakes {
     ///   - peer: nil: it is gone
     ///   - source: where it came from then
     mutating func note(_ peer: SocketAddress?, _ source: Source, _ portal: PortalAddress?, _ kind: TLSFailure.Cause, _ reason: String, at now: UInt64) {
-        // Not by its reason: that is text from the process that was spoken to.
         let cause = Cause(source: peer.map { Source($0) } ?? source, portal: portal, kind: kind)
         let earlier = causes[cause]
-        if let earlier, now < earlier.since + Self.interval { return causes[cause] = (earlier.since, earlier.count + 1) }
-        if causes.count >= Self.most { causes = [:] }
-        causes[cause] = (now, 0)
+        var window = Window(since: now)
+        if let earlier, now < earlier.since + Self.interval {
+            window = earlier
+        } else if causes.count >= Self.most {
+            causes = [:]
+        }
+        let isNew = window.reasons.count < Self.mostReasons && window.reasons.insert(reason.hashValue).inserted
+        if !isNew { window.suppressed += 1 }
+        causes[cause] = window
+        guard isNew else { return }
         var metadata: Logger.Metadata = ["address": "\(peer.map { "\($0)" } ?? "\(source), gone")", "portal": "\(portal.map { "\($0)" } ?? "closed")"]
-        if let earlier, earlier.count > 0 { metadata["suppressed"] = "\(earlier.count)" }
+        if let earlier, earlier.since != window.since, earlier.suppressed > 0 { metadata["suppressed"] = "\(earlier.suppressed)" }
         log.notice("a TLS handshake has failed: \(escaped(reason.utf8))", metadata: metadata)
     }
 }

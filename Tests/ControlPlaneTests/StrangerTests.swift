@@ -62,15 +62,17 @@ private final class Lines: Sendable {
         #expect(pauses.count <= PeerLimits.refused + 1 && pauses.holds(9999, running: 0, at: now))
     }
 
-    @Test("Handshakes that fail are said once a while for each cause, whatever the reason that is given")
+    @Test("Handshakes that fail are said once a while for each reason, and no more of them than there are")
     func handshakes() throws {
         let lines = Lines()
         var handshakes = FailedHandshakes(log: lines.log)
         let peer = try #require(SocketAddress(bytes: [192, 0, 2, 1], port: 1))
         for number in 0..<100 { handshakes.note(peer, Source(peer), nil, .protocolError, "reason \(number)\u{9b}2J", at: 0) }
-        #expect(lines.all.count == 1 && lines.all.first?.contains("\u{9b}") == false)
-        handshakes.note(peer, Source(peer), nil, .timedOut, "reason", at: 0)
-        #expect(lines.all.count == 2)
+        #expect(lines.all.count == 16 && lines.all.first?.contains("\u{9b}") == false)
+        for _ in 0..<2 { handshakes.note(peer, Source(peer), nil, .timedOut, "reason", at: 0) }
+        #expect(lines.all.count == 17)
+        handshakes.note(peer, Source(peer), nil, .timedOut, "reason", at: 600_000_000_000)
+        #expect(lines.all.count == 18 && lines.all.last?.contains("suppressed=1") == true)
     }
 
     @Test("What one user causes in a minute is bounded in bytes, and in users")
