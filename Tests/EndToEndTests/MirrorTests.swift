@@ -93,7 +93,8 @@ import Testing
         if door < 0: raise OSError(ctypes.get_errno(), "pidfd_getfd")
         count = lambda n: n.to_bytes(4, "big")
         answer = bytes([6]) + connection.to_bytes(8, "big") + bytes([7]) + count(5) + b"alice" + count(32) + bytes(32) + bytes([0])
-        socket.socket(fileno=door).send(answer)
+        # A batch of one, without a descriptor.
+        socket.socket(fileno=door).send(bytes([0]) + count(len(answer)) + answer)
         """
 
     @Test("A login process that answers for a connection that has been judged is ended, whether the answer was wrong or right; one that answers in its turn is not", arguments: [false, true])
