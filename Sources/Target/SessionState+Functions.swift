@@ -73,7 +73,7 @@ extension SessionState {
 
     /// Ends the tasks that `isMeant` says: those outside when they come back, the others at once.
     /// - Returns: those that are outside, and whether there were any at all.
-    mutating func abort(fate: SessionTask.Fate = .aborted, _ isMeant: (TaskIndex, SessionTask) -> Bool) -> (outside: Set<TaskIndex>, any: Bool) {
+    mutating func abort(fate: TaskState.Fate = .aborted, _ isMeant: (TaskIndex, TaskState) -> Bool) -> (outside: Set<TaskIndex>, any: Bool) {
         var stillOutside: Set<TaskIndex> = []
         var any = false
         for slot in tasks.indices {

@@ -14,7 +14,7 @@ struct SessionState: ~Copyable {
     var engine: FullFeature
 
     // Tasks, by the engine's slots.
-    var tasks: [SessionTask] = []
+    var tasks: [TaskState] = []
     var taskSerial: UInt64 = 0
     var outside = 0
     /// May begin, or go on, in this order.

@@ -50,7 +50,7 @@ enum Errand {
 
 /// A SCSI command on its way through a session. It lies in the session's table, and is read and changed there field by field: as a
 /// whole it is costly to copy, for it holds on to what it works with.
-struct SessionTask {
+struct TaskState {
     enum Phase {
         /// There is no task here.
         case vacant
@@ -115,7 +115,7 @@ struct SessionTask {
     var waitsSince: UInt64 = 0
 
     /// Nothing: what a free place of the table holds.
-    static var vacant: SessionTask { SessionTask(device: DeviceTask(nexus: NexusID(rawValue: 0), cdb: CommandDescriptorBlock(.init(repeating: 0)))) }
+    static var vacant: TaskState { TaskState(device: DeviceTask(nexus: NexusID(rawValue: 0), cdb: CommandDescriptorBlock(.init(repeating: 0)))) }
 
     var isVacant: Bool { phase == .vacant }
 
