@@ -57,6 +57,16 @@ private final class LoginRig {
 
     func proceed(_ id: ConnectionID) throws { try say(.proceed(id, SessionParameters(), portalGroupTag: 1, .none)) }
 
+    /// A client that has negotiated: what it waits for is the answer to its last request.
+    func negotiate() throws -> Client {
+        let client = try connect()
+        client.send(Self.first)
+        try proceed(try begun())
+        #expect(client.loginStatus() == 0)
+        client.send(Self.second)
+        return client
+    }
+
     /// A Login Request of the first stage, and one of the second.
     static let (first, second) = (
         request(flags: 0x81, "InitiatorName=iqn.i\0TargetName=iqn.t\0SessionType=Normal\0AuthMethod=None\0"), request(flags: 0x87, "InitialR2T=No\0ImmediateData=Yes\0"))
@@ -76,11 +86,7 @@ private final class LoginRig {
     @Test("Who has negotiated is given up with the question: whoever answers has the only end of the connection")
     func givesUp() throws {
         let rig = try LoginRig()
-        let client = try rig.connect()
-        client.send(LoginRig.first)
-        try rig.proceed(try rig.begun())
-        #expect(client.loginStatus() == 0)
-        client.send(LoginRig.second)
+        let client = try rig.negotiate()
         guard case .finish(_, let outcome) = try rig.question(), let connection = rig.connection() else { throw Missing("it is not finished") }
         #expect(outcome.identity.initiatorName == name("iqn.i"))
         var sent = 0
@@ -94,11 +100,7 @@ private final class LoginRig {
     @Test("Who is refused at the last moment hears so, and then the end")
     func turnsAway() throws {
         let rig = try LoginRig()
-        let client = try rig.connect()
-        client.send(LoginRig.first)
-        try rig.proceed(try rig.begun())
-        #expect(client.loginStatus() == 0)
-        client.send(LoginRig.second)
+        let client = try rig.negotiate()
         guard case .finish(_, let outcome) = try rig.question(), let connection = rig.connection() else { throw Missing("it is not finished") }
         try rig.say(.turnAway(outcome.refusalBytes(.outOfResources)), passing: connection.rawValue)
         _ = consume connection
