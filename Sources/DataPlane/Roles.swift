@@ -45,7 +45,7 @@ public enum NetworkRole {
         do throws(SystemError) {
             for _ in 0..<count { rings.append(try ReadRing()) }
         } catch {
-            log.warning("io_uring is not to be had from this kernel, so each read takes a call of its own: \(error)")
+            log.info("io_uring is not to be had from this kernel, so each read takes a call of its own: \(error)")
         }
         return rings
     }
