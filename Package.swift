@@ -77,7 +77,7 @@ let package = Package(
         room("Door", ["Bytes", "Crypto", "ISCSI", "SCSI", "Reactor", "TLS", deque]),
         room("DataPlane", ["Bytes", "Crypto", "Medium", "SCSI", "ISCSI", "Target", "Reactor", "TLS", "Storage", "Door", logging, deque]),
         room("ControlPlane", ["Bytes", "JSON", "Crypto", "TLS", "SCSI", "ISCSI", "Reactor", "Storage", "PAM", "Door", "Model", "Access", "Management", "Administration", "Audit", "AuditLog", "SettingsFile", logging, yams, deque]),
-        room("Connector", ["Bytes", "Crypto", "Reactor", "TLS", "SettingsFile", logging, yams]),
+        room("Connector", ["CForget", "Bytes", "Crypto", "Reactor", "TLS", "SettingsFile", logging, yams]),
 
         program("tgtd", ["CForget", "ControlPlane", "DataPlane", "Reactor", "Logs", logging]),
         program("tgtadm", ["CGetopt", "Management"]),

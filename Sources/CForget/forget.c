@@ -10,20 +10,19 @@
 
 #ifdef OTHER_ALLOCATOR
 
-void forget_what_is_freed(void) {}
+void forget_what_is_freed(bool forgets) { (void)forgets; }
 
 #else
 
 #include <malloc.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <string.h>
 
-static atomic_bool forgets;
+static atomic_bool is_told;
 
-void forget_what_is_freed(void) { atomic_store(&forgets, true); }
+void forget_what_is_freed(bool forgets) { atomic_store(&is_told, forgets); }
 
-static bool must_forget(void) { return atomic_load_explicit(&forgets, memory_order_relaxed); }
+static bool must_forget(void) { return atomic_load_explicit(&is_told, memory_order_relaxed); }
 
 // glibc's own, under the names that it keeps for whoever stands before them.
 void __libc_free(void *memory);

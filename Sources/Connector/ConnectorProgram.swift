@@ -1,3 +1,5 @@
+import CForget
+import Crypto
 import Logging
 import Reactor
 import SettingsFile
@@ -35,8 +37,10 @@ public enum ConnectorProgram {
         }
     }
 
-    /// What makes secure streams to a portal.
+    /// What makes secure streams to a portal. OpenSSL frees what it has made of a key on the way, without wiping all of it.
     private static func streams(_ portal: PortalSettings, _ files: PortalFiles) throws -> (Int32) -> any Stream {
+        forget_what_is_freed(true)
+        defer { forget_what_is_freed(false) }
         let context = try files.context(portal)
         return { SecureStream(context, descriptor: $0) }
     }
@@ -45,7 +49,7 @@ public enum ConnectorProgram {
     private static func renew(_ connector: Connector, _ settings: ConnectorSettings, _ read: Result<KeptFiles.Contents, FileError>, _ log: Logger) {
         do {
             let contents = try read.get()
-            connector.renew(try settings.portals.map { portal in try streams(portal, PortalFiles(portal) { contents[$0] ?? [] }) })
+            connector.renew(try settings.portals.map { portal in try streams(portal, PortalFiles(portal) { contents[$0] ?? Secret([]) }) })
             log.notice("certificates and keys have been read anew")
         } catch {
             log.error("nothing is read anew: \(error)")

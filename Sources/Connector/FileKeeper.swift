@@ -9,6 +9,18 @@ struct NamedFile: Hashable, Sendable {
 
     /// Certificates with what leads to their authority, and an authority's with its siblings.
     static let mostBytes = 1 << 20
+
+    /// Opens it, for whoever has the right to.
+    func open() throws(FileError) -> FileDescriptor { try Files.openTrusted(path, limit: Self.mostBytes, isPrivate: isPrivate) }
+
+    /// What it holds, once it is open.
+    func contents(of opened: borrowing FileDescriptor) throws(FileError) -> Secret {
+        do throws(SystemError) {
+            return try Secret.filled(room: Self.mostBytes) { room throws(SystemError) in try Files.read(opened.rawValue, into: &room) }
+        } catch {
+            throw FileError(path, SystemError.text(of: error.code))
+        }
+    }
 }
 
 /// The process that keeps the rights tgt-connect was started with: it opens the files that the settings name, as often as it is asked to,
@@ -57,7 +69,7 @@ public enum FileKeeper {
     /// The file itself, behind a word that says nothing; or why there is none.
     private static func answer(_ file: NamedFile, over door: borrowing FileDescriptor) -> SendResult {
         do throws(FileError) {
-            let opened = try Files.openTrusted(file.path, limit: NamedFile.mostBytes, isPrivate: file.isPrivate)
+            let opened = try file.open()
             return Socket.sendMessage(door.rawValue, [0], descriptors: [opened.rawValue])
         } catch {
             return Socket.sendMessage(door.rawValue, Array(error.reason.utf8))
@@ -70,7 +82,7 @@ public enum FileKeeper {
 
 /// Has the keeper open the files, one after the other, and reads them.
 final class KeptFiles: EventHandler {
-    typealias Contents = [NamedFile: [UInt8]]
+    typealias Contents = [NamedFile: Secret]
 
     private let loop: EventLoop
     private let files: [NamedFile]
@@ -120,15 +132,11 @@ final class KeptFiles: EventHandler {
         guard let number = contents?.count, files.indices.contains(number) else { return lose() }
         let file = files[number]
         guard let descriptor else { return finish(.failure(FileError(file.path, String(decoding: answer, as: UTF8.self)))) }
-        do throws(SystemError) {
-            var bytes = [UInt8](repeating: 0, count: NamedFile.mostBytes)
-            var room = bytes.mutableSpan
-            let count = try Files.read(descriptor.rawValue, into: &room)
-            contents?[file] = Array(bytes.prefix(count))
-            wipe(bytes)
+        do throws(FileError) {
+            contents?[file] = try file.contents(of: descriptor)
             askForNext()
         } catch {
-            finish(.failure(FileError(file.path, SystemError.text(of: error.code))))
+            finish(.failure(error))
         }
     }
 

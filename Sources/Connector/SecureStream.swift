@@ -44,7 +44,7 @@ extension PortalFiles {
     }
 
     private func trust(_ settings: PortalSettings) throws -> ServerTrust {
-        if let ca { return .authority(ca: try Self.chain(ca, settings.ca).pem, crl: crl ?? [], name: settings.expectedName) }
+        if let ca { return .authority(ca: try Self.chain(ca, settings.ca).pem, crl: try crl.map { try Self.revocations($0, settings.crl).pem } ?? [], name: settings.expectedName) }
         if let pin { return .pinnedKey(Digest.sha256.hash(try Self.chain(pin, settings.pin).leaf.publicKey)) }
         return .preSharedKey
     }
@@ -59,7 +59,11 @@ extension PortalFiles {
         return .certificate(chain.pem) { scheme, message in try? key.sign(message, by: scheme) }
     }
 
-    private static func chain(_ pem: [UInt8], _ path: String?) throws -> CertificateChain {
+    private static func chain(_ pem: Secret, _ path: String?) throws -> CertificateChain {
         do { return try CertificateChain(pem: pem) } catch { throw PortalError(description: "\(path ?? ""): \(error)") }
+    }
+
+    private static func revocations(_ pem: Secret, _ path: String?) throws -> RevocationLists {
+        do { return try RevocationLists(pem: pem) } catch { throw PortalError(description: "\(path ?? ""): \(error)") }
     }
 }

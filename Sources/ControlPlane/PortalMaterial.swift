@@ -70,12 +70,12 @@ package struct PortalMaterial: Sendable {
             guard let path else { return nil }
             do throws(E) { return try parse(contents(path)) } catch { throw PortalFileError(path, error.description) }
         }
-        certificates = try read(portal.certificate) { file throws(CertificateError) in try CertificateChain(pem: file.bytes) }
+        certificates = try read(portal.certificate) { file throws(CertificateError) in try CertificateChain(pem: file) }
         key = try read(portal.key) { file throws(KeyError) in try SigningKey(pem: file) }
-        clientCA = try read(portal.clientCA) { file throws(CertificateError) in try CertificateChain(pem: file.bytes) }
-        revocations = try read(portal.revocations) { file throws(CertificateError) in try RevocationLists(pem: file.bytes) }
+        clientCA = try read(portal.clientCA) { file throws(CertificateError) in try CertificateChain(pem: file) }
+        revocations = try read(portal.revocations) { file throws(CertificateError) in try RevocationLists(pem: file) }
         preSharedKeys = try read(portal.preSharedKeys) { file throws(LineTrouble) in try PreSharedKeys(parsing: file) }
-        clientMap = try read(portal.clientMap) { file throws(LineTrouble) in try ClientMap(parsing: file.bytes) } ?? ClientMap()
+        clientMap = try read(portal.clientMap) { file throws(LineTrouble) in try file.withBytes { bytes throws(LineTrouble) in try ClientMap(parsing: bytes) } } ?? ClientMap()
         clientAuthentication = portal.clientAuthentication
         policy = portal.policy
         if let key, let certificates, let path = portal.key, !certificates.matches(key) {
@@ -128,16 +128,4 @@ package struct PortalMaterial: Sendable {
 extension CertificateChain {
     /// When the first of them ends.
     fileprivate var expires: Int64? { certificates.map(\.notAfter).min() }
-}
-
-extension Secret {
-    /// For what is no secret.
-    fileprivate var bytes: [UInt8] {
-        withBytes { span in
-            var bytes: [UInt8] = []
-            bytes.reserveCapacity(span.count)
-            for index in span.indices { bytes.append(span[index]) }
-            return bytes
-        }
-    }
 }

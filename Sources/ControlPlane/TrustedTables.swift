@@ -20,30 +20,6 @@ enum TableLimits {
     static let key = 16...64
 }
 
-/// The lines of a file that say something: not empty ones, and not those that begin with `#`.
-private func eachLine<E: Error>(_ file: Span<UInt8>, _ body: (Span<UInt8>, Int) throws(E) -> Void) throws(E) {
-    var (start, number) = (0, 0)
-    while start < file.count {
-        var end = start
-        while end < file.count, file[end] != UInt8(ascii: "\n") { end += 1 }
-        number += 1
-        let next = end + 1
-        while start < end, isBlank(file[start]) { start += 1 }
-        while end > start, isBlank(file[end - 1]) { end -= 1 }
-        if start < end, file[start] != UInt8(ascii: "#") { try body(file.extracting(start..<end), number) }
-        start = next
-    }
-}
-
-private func isBlank(_ byte: UInt8) -> Bool { byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") || byte == UInt8(ascii: "\r") }
-
-private func array(_ text: Span<UInt8>) -> [UInt8] {
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(text.count)
-    for index in text.indices { bytes.append(text[index]) }
-    return bytes
-}
-
 private func initiator(_ text: some Collection<UInt8>, _ number: Int) throws(LineTrouble) -> ISCSIName {
     do throws(ISCSIName.NameError) { return try ISCSIName(text) } catch { throw LineTrouble(line: number, reason: "no initiator name") }
 }
@@ -61,24 +37,24 @@ package struct PreSharedKeys: Sendable {
     package init(parsing file: Secret) throws(LineTrouble) {
         var lines: [[UInt8]: Int] = [:]
         try file.withBytes { bytes throws(LineTrouble) in
-            try eachLine(bytes) { line, number throws(LineTrouble) in
+            try bytes.forEachLine { line, number throws(LineTrouble) in
                 var colons: [Int] = []
                 for index in line.indices where line[index] == UInt8(ascii: ":") && colons.count < 2 { colons.append(index) }
                 guard colons.count == 2 else { throw LineTrouble(line: number, reason: "not identity:key:initiator-name") }
                 let (first, second) = (colons[0], colons[1])
-                let identity = array(line.extracting(..<first))
+                let identity = line.extracting(..<first).toArray()
                 guard (1...TableLimits.identity).contains(identity.count), identity.allSatisfy({ (0x21...0x7e).contains($0) }) else {
                     throw LineTrouble(line: number, reason: "the identity has 1 to \(TableLimits.identity) printable characters without blanks and colons")
                 }
                 guard let key = Secret(hexadecimal: line.extracting(first + 1..<second)), TableLimits.key.contains(key.count) else {
                     throw LineTrouble(line: number, reason: "the key has \(2 * TableLimits.key.lowerBound) to \(2 * TableLimits.key.upperBound) hexadecimal digits, two for each byte")
                 }
-                let name = try initiator(array(line.extracting((second + 1)...)), number)
+                let name = try initiator(line.extracting((second + 1)...).toArray(), number)
                 guard entries.updateValue(Entry(key: key, initiator: name), forKey: identity) == nil else {
                     throw LineTrouble(line: number, reason: "its identity has a line already")
                 }
                 // Whoever has a key is whoever has that key.
-                if let other = lines.updateValue(number, forKey: key.withBytes { Digest.sha256.hash(array($0)) }) {
+                if let other = lines.updateValue(number, forKey: key.withBytes { Digest.sha256.hash($0.toArray()) }) {
                     throw LineTrouble(line: number, reason: "it has the key of line \(other)")
                 }
                 guard entries.count <= TableLimits.entries else { throw LineTrouble(line: number, reason: "there are more than \(TableLimits.entries) keys") }
@@ -96,9 +72,9 @@ package struct ClientMap: Sendable {
 
     package init() {}
 
-    package init(parsing file: [UInt8]) throws(LineTrouble) {
-        try eachLine(file.span) { line, number throws(LineTrouble) in
-            let words = array(line).split(whereSeparator: isBlank)
+    package init(parsing file: borrowing Span<UInt8>) throws(LineTrouble) {
+        try file.forEachLine { line, number throws(LineTrouble) in
+            let words = line.toArray().split(whereSeparator: isBlank)
             guard words.count == 2 else { throw LineTrouble(line: number, reason: "not fingerprint and initiator-name") }
             let digits = words[0].filter { $0 != UInt8(ascii: ":") }
             guard let fingerprint = bytes(digits), fingerprint.count == Digest.sha256.length else {
@@ -113,4 +89,4 @@ package struct ClientMap: Sendable {
     package subscript(fingerprint: [UInt8]) -> ISCSIName? { names[fingerprint] }
 }
 
-private func bytes(_ digits: [UInt8]) -> [UInt8]? { Secret(hexadecimal: digits.span)?.withBytes { array($0) } }
+private func bytes(_ digits: [UInt8]) -> [UInt8]? { Secret(hexadecimal: digits.span)?.withBytes { $0.toArray() } }

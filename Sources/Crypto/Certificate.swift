@@ -97,8 +97,13 @@ public struct CertificateChain: Hashable, Sendable {
     /// More than a list of every public authority.
     public static let mostInFile = 256
 
+    public init(pem: [UInt8]) throws(CertificateError) { try self.init(pem.span) }
+
+    /// Of a file that may hold their key, too.
+    public init(pem: Secret) throws(CertificateError) { self = try pem.withBytes { pem throws(CertificateError) in try Self(pem) } }
+
     /// All certificates in `pem`; whatever else is there, a private key say, is passed over.
-    public init(pem: [UInt8]) throws(CertificateError) {
+    private init(_ pem: borrowing Span<UInt8>) throws(CertificateError) {
         certificates = try unsafe everyOne(in: pem) { bio in
             guard let certificate = unsafe PEM_read_bio_X509(bio, nil, noPassPhrase, nil) else { return nil }
             defer { unsafe X509_free(certificate) }
@@ -121,7 +126,12 @@ public struct RevocationLists: Hashable, Sendable {
     /// When the first of them is to be replaced, in seconds since 1970; nil: none says so. From then on it is not believed any more.
     public let nextUpdate: Int64?
 
-    public init(pem: [UInt8]) throws(CertificateError) {
+    public init(pem: [UInt8]) throws(CertificateError) { try self.init(pem.span) }
+
+    /// Of a file that may hold something else, too.
+    public init(pem: Secret) throws(CertificateError) { self = try pem.withBytes { pem throws(CertificateError) in try Self(pem) } }
+
+    private init(_ pem: borrowing Span<UInt8>) throws(CertificateError) {
         let found = try unsafe everyOne(in: pem) { bio -> (der: [UInt8], nextUpdate: Int64?)?? in
             guard let list = unsafe PEM_read_bio_X509_CRL(bio, nil, noPassPhrase, nil) else { return nil }
             defer { unsafe X509_CRL_free(list) }
@@ -143,8 +153,8 @@ private func noPassPhrase(_: UnsafeMutablePointer<CChar>?, _: Int32, _: Int32, _
 
 /// What `read` finds in `pem`, one after the other.
 /// - Parameter read: nil at the end or what is no PEM; the inner one: it is malformed
-@unsafe private func everyOne<Item>(in pem: [UInt8], _ read: (OpaquePointer) -> Item??) throws(CertificateError) -> [Item] {
-    let (items, problem) = unsafe withMemoryBIO(pem.span) { bio -> ([Item], CertificateError?) in
+@unsafe private func everyOne<Item>(in pem: borrowing Span<UInt8>, _ read: (OpaquePointer) -> Item??) throws(CertificateError) -> [Item] {
+    let (items, problem) = unsafe withMemoryBIO(pem) { bio -> ([Item], CertificateError?) in
         var items: [Item] = []
         while let item = unsafe read(bio) {
             guard let item else { return (items, .malformed(items.count + 1)) }

@@ -30,7 +30,7 @@ struct Tgtd {
         case .run(let options):
             guard options.mode == .foreground || isInBackground else { exit(Background.launch(words)) }
             // Secrets are here.
-            forget_what_is_freed()
+            forget_what_is_freed(true)
             let log = logger("control", toSystemLog: isInBackground)
             exit(Daemon.run(options, isInBackground: isInBackground, log: log) { StandardErrorLog.level.store($0) })
         }
@@ -52,7 +52,7 @@ struct Tgtd {
         case .data: return NetworkRole.runData(door: door, page: FileDescriptor(owning: Role.page), arguments.options, log: log)
         case .administrator:
             // Whatever PAM's modules make of what has been typed.
-            forget_what_is_freed()
+            forget_what_is_freed(true)
             return AdministratorRole.run(door: door, parent: arguments.options.parent)
         case .opener: return OpenerRole.run(door: door, parent: arguments.options.parent)
         }

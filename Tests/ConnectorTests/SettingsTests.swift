@@ -1,3 +1,4 @@
+import Crypto
 import Foundation
 import Reactor
 import SettingsFile
@@ -110,16 +111,16 @@ import Testing
     @Test("A pre-shared key is the chosen line's, or the first")
     func preSharedKeys() throws {
         let key = String(repeating: "0f", count: 16), other = String(repeating: "A1", count: 32)
-        let text = Array("# one\n\nfirst:\(key)\nsecond:\(other)\n".utf8)
+        let text = Secret(Array("# one\n\nfirst:\(key)\n  second:\(other)\r\n".utf8))
         let first = try PortalFiles.line(of: nil, in: text, "f")
         let second = try PortalFiles.line(of: Array("second".utf8), in: text, "f")
         #expect(first.identity == Array("first".utf8) && first.key == .init([UInt8](repeating: 0x0f, count: 16)))
         #expect(second.key == .init([UInt8](repeating: 0xa1, count: 32)))
         #expect(throws: FileError("f", "there is no key for third")) { try PortalFiles.line(of: Array("third".utf8), in: text, "f") }
-        #expect(throws: FileError("f", "there is no key in it")) { try PortalFiles.line(of: nil, in: [], "f") }
+        #expect(throws: FileError("f", "there is no key in it")) { try PortalFiles.line(of: nil, in: Secret([]), "f") }
         for wrong in ["a", "a:", ":\(key)", "a:\(key.dropLast())", "a:\(key.dropLast(2))", "a:\(key)g0", "a:\(key):iqn.2026-11.org.example:b"] {
             #expect(throws: FileError("f", "line 1 is not identity:key, with a key of 32 to 128 hexadecimal digits")) {
-                try PortalFiles.line(of: nil, in: Array(wrong.utf8), "f")
+                try PortalFiles.line(of: nil, in: Secret(Array(wrong.utf8)), "f")
             }
         }
     }

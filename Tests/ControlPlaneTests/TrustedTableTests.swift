@@ -42,11 +42,11 @@ struct TrustedTableTests {
     @Test("a certificate is mapped by its fingerprint, with colons or without")
     func mapped() throws {
         let colons = Array(repeating: "AB", count: 32).joined(separator: ":"), plain = String(repeating: "cd", count: 32)
-        let map = try ClientMap(parsing: Array("\(colons)\tiqn.a\n# and\n\(plain)   iqn.b\n".utf8))
+        let map = try ClientMap(parsing: Array("\(colons)\tiqn.a\n# and\n\(plain)   iqn.b\n".utf8).span)
         #expect(map[[UInt8](repeating: 0xab, count: 32)]?.spelling == "iqn.a" && map[[UInt8](repeating: 0xcd, count: 32)]?.spelling == "iqn.b")
         #expect(map[[UInt8](repeating: 0xcd, count: 31)] == nil)
         for (text, line) in [("\(plain)", 1), ("\(plain) iqn.a iqn.b", 1), ("\(plain.dropLast(2)) iqn.a", 1), ("\(plain)0 iqn.a", 1), ("\n\(plain) iqn_a", 2), ("\(plain) iqn.a\n\(colons.lowercased()) iqn.b\n\(plain) iqn.c", 3)] {
-            #expect { try ClientMap(parsing: Array(text.utf8)) } throws: { ($0 as? LineTrouble)?.line == line }
+            #expect { try ClientMap(parsing: Array(text.utf8).span) } throws: { ($0 as? LineTrouble)?.line == line }
         }
     }
 }

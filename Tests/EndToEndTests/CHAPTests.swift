@@ -215,7 +215,7 @@ import Testing
         #expect(try run("iscsi-inq", daemon.url(), environment: Self.mutualEnvironment, folder: daemon.folder).succeeded)
         #expect(try !run("iscsi-inq", daemon.url(), environment: Self.mutualEnvironment.merging(["LIBISCSI_CHAP_PASSWORD": "wrong"]) { $1 }, folder: daemon.folder).succeeded)
         #expect(daemon.family.count == 3)
-        #expect(try daemon.copies(of: [Self.secret, Self.outgoingSecret].map { Array($0.utf8) }, in: daemon.family) == [[1, 0, 0], [1, 0, 0]])
+        #expect(try daemon.folder.copies(of: [Self.secret, Self.outgoingSecret].map { Array($0.utf8) }, in: daemon.family) == [[1, 0, 0], [1, 0, 0]])
     }
 
     @Test("Control holds a secret once, whichever way it came in, and not at all when its account is gone; the key of its state it holds once")
@@ -236,7 +236,7 @@ import Testing
         let digits = key.compactMap(\.hexDigitValue)
         let rawKey = stride(from: 0, to: digits.count - 1, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
         try #require(rawKey.count == 32)
-        func held(_ bytes: [[UInt8]]) throws -> [Int] { try daemon.copies(of: bytes, in: [daemon.process.pid]).flatMap(\.self) }
+        func held(_ bytes: [[UInt8]]) throws -> [Int] { try daemon.folder.copies(of: bytes, in: [daemon.process.pid]).flatMap(\.self) }
         #expect(try held(all) == [1, 1, 1, 1, 1])
         #expect(try held([rawKey, Array(key.utf8.prefix(64))]) == [1, 0])
         for user in ["u0", "u1", "u2", "u4"] { try daemon.must("--mode account --op delete --user \(user)") }
@@ -260,8 +260,8 @@ import Testing
         half.send(Request(.account, .new, text: "user=w,password=\(secrets[4])").bytes().dropLast(1).map(\.self))
         let planted = secrets.map { Array($0.utf8) }
         // It has come, and waits for its end.
-        #expect(try eventually(within: 5) { try daemon.copies(of: [planted[4]], in: [daemon.process.pid]) != [[0]] }, daemon.evidence)
+        #expect(try eventually(within: 5) { try daemon.folder.copies(of: [planted[4]], in: [daemon.process.pid]) != [[0]] }, daemon.evidence)
         half.leave()
-        #expect(try eventually(within: 5) { try daemon.copies(of: planted, in: [daemon.process.pid]).flatMap(\.self) == [0, 0, 0, 0, 0] }, daemon.evidence)
+        #expect(try eventually(within: 5) { try daemon.folder.copies(of: planted, in: [daemon.process.pid]).flatMap(\.self) == [0, 0, 0, 0, 0] }, daemon.evidence)
     }
 }

@@ -356,6 +356,68 @@ import Testing
         try rig.carries(1 << 20) { connector.evidence }
     }
 
+    @Test("Of keys nothing is in its memory but what it works with, at first and when they have been read anew")
+    func planted() throws {
+        let rig = try Rig { "CAfile = \($0.certificate)\nverifyChain = yes" }
+        // In one file with its certificate, as some keep them.
+        let (both, shared) = (rig.folder.path("both"), rig.folder.path("shared"))
+        func draw(_ host: String) throws -> (texts: [[UInt8]], number: [[UInt8]], key: [UInt8]) {
+            let certified = try rig.authority.initiator("\(Self.name)-\(host)")
+            let text = rig.folder.text(of: certified.key)
+            _ = try rig.folder.write(rig.folder.text(of: certified.certificate) + text, to: "both")
+            let key = (0..<32).map { _ in UInt8.random(in: 0...255) }
+            let digits = key.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+            _ = try rig.folder.write("# one of another\nother:\(String(repeating: "0", count: 64))\nhost:\(digits)\n", to: "shared")
+            for file in [both, shared] { unsafe chmod(file, 0o600) }
+            // The number that a P-256 key is (RFC 5915 §3), in either order.
+            try must("openssl", "pkey", "-in", certified.key, "-outform", "DER", "-out", rig.folder.path("der"), folder: rig.folder)
+            let der = [UInt8](try #require(FileManager.default.contents(atPath: rig.folder.path("der"))))
+            let start = try #require(der.indices.first { der[$0...].starts(with: [0x02, 0x01, 0x01, 0x04, 0x20]) }) + 5
+            let number = Array(der[start..<start + 32])
+            return ([Array(text.split(separator: "\n")[1].utf8), Array(digits.utf8)], [number, number.reversed()], key)
+        }
+        let (port, clear) = (try Ports.next(), try Ports.next())
+        /// Who knows the keys as they are now.
+        func server() throws -> Stunnel {
+            // stunnel knows no remarks.
+            let file = try rig.folder.write(rig.folder.text(of: shared).split(separator: "\n").dropFirst().joined(separator: "\n") + "\n", to: "keys")
+            unsafe chmod(file, 0o600)
+            return try Stunnel.server(accept: port, clear: rig.daemon.port, rig.portal, more: "PSKsecrets = \(file)\nciphers = PSK", folder: rig.folder)
+        }
+        let first = try draw("1")
+        var peer: Stunnel? = try server()
+        let connector = try Connector(
+            [
+                (rig.clear, rig.lines(rig.ca, "certificate: \(both)", "key: \(both)")),
+                (clear, ["connect: 127.0.0.1:\(port)", "psk-file: \(shared)", "psk-identity: host"]),
+            ], folder: rig.folder)
+        let processes = [connector.process.pid] + Processes.children(of: connector.process.pid)
+        try #require(processes.count == 2)
+        func held(_ bytes: [[UInt8]]) throws -> [Int] { try rig.folder.copies(of: bytes, in: processes).flatMap(\.self) }
+        func check(_ drawn: (texts: [[UInt8]], number: [[UInt8]], key: [UInt8]), isUsed: Bool) throws {
+            let (texts, number, key) = try (held(drawn.texts), held(drawn.number), held([drawn.key]))
+            #expect(texts == [0, 0, 0, 0] && number.reduce(0, +) == (isUsed ? 1 : 0) && key == [isUsed ? 1 : 0, 0], "\(texts) \(number) \(key)\n\(connector.evidence)")
+        }
+        func carries() throws {
+            for port in [rig.clear, clear] { try rig.carries(1 << 20, port: port) { connector.evidence } }
+        }
+        try check(first, isUsed: true)
+        try carries()
+        let staying = try [rig.clear, clear].map { try Initiator.login(port: $0, target: Daemon.iqn("disk"), name: "\(Self.name)-\($0)") }
+        for initiator in staying { try initiator.settle() }
+        try check(first, isUsed: true)
+        for initiator in staying { initiator.wire.shutdown() }
+        let second = try draw("2")
+        connector.process.signal(SIGHUP)
+        #expect(connector.says("certificates and keys have been read anew"), "\(connector.evidence)")
+        peer = nil
+        peer = try server()
+        try carries()
+        try check(second, isUsed: true)
+        try check(first, isUsed: false)
+        _ = peer
+    }
+
     @Test("It ends cleanly when it is told to, and says to the service manager when it is ready", arguments: [SIGTERM, SIGINT])
     func ends(signal: Int32) throws {
         let rig = try Rig()
@@ -397,7 +459,7 @@ import Testing
         }
         #expect(try outcome([rig.ca, "certificate: \(initiator.certificate)", "key: \(rig.portal.key)"]).contains("is not the key of"))
         #expect(try outcome([rig.ca, "certificate: \(initiator.certificate)", "key: \(initiator.certificate)"]).contains("can be read by others"))
-        #expect(try outcome(["ca: \(rig.folder.path("nothing"))"]).contains("there is no such file"))
+        #expect(try outcome(["ca: \(rig.folder.path("nothing"))"]).contains("nothing: No such file or directory"))
         #expect(try outcome(["ca: \(initiator.key)"]).contains(": "))
         #expect(try outcome([rig.ca], more: "colour: red\n").contains("connect.yaml:5: there is no setting colour"))
         #expect(try outcome([rig.ca], more: "user: root\n").contains("root") || geteuid() != 0)

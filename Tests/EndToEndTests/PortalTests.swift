@@ -206,9 +206,9 @@ import Testing
         #expect(eventually(within: 10) { zip(staying, ["Verification: OK", "Reused, TLSv1.3"]).allSatisfy { $0.output.contains($1) } }, daemon.evidence)
         let (control, others) = (daemon.process.pid, daemon.family.filter { $0 != daemon.process.pid })
         #expect(others.count == 2)
-        #expect(try daemon.copies(of: [key], in: [control]) == [[1]], daemon.evidence)
-        #expect(try daemon.copies(of: [key, number, number.reversed()], in: others) == [[0, 0], [0, 0], [0, 0]], daemon.evidence)
-        #expect(try daemon.copies(of: [number, number.reversed()], in: [control]).flatMap(\.self).reduce(0, +) > 0, daemon.evidence)
+        #expect(try daemon.folder.copies(of: [key], in: [control]) == [[1]], daemon.evidence)
+        #expect(try daemon.folder.copies(of: [key, number, number.reversed()], in: others) == [[0, 0], [0, 0], [0, 0]], daemon.evidence)
+        #expect(try daemon.folder.copies(of: [number, number.reversed()], in: [control]).flatMap(\.self).reduce(0, +) > 0, daemon.evidence)
         for process in staying { process.signal(SIGKILL) }
     }
 }
