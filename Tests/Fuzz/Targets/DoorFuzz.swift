@@ -1,38 +1,73 @@
 import Bytes
 import Door
 import ISCSI
+import Reactor
 import SCSI
 
-/// Messages of every family at the door between the processes: what passes is what it was on the other side.
+/// What comes out of the socket of a door between the processes: packets of messages of one family, cut anywhere, with descriptors. Whoever
+/// waits for each message and whoever is told of them by a loop see the same; and what has passed is what it was when it is sent on.
 enum DoorFuzz {
     static func run(_ bytes: [UInt8]) {
         var input = Input(bytes)
         let family = input.byte()
-        let descriptors = Int(family >> 4 & 3)
-        let message = input.rest()
-        switch family & 0x0f {
-        case 0: receive(LoginQuestionMessage.self, message, descriptors)
-        case 1: receive(LoginAnswerMessage.self, message, descriptors)
-        case 2: receive(DataOrderMessage.self, message, descriptors).map(serve)
+        let atOnce = family & 0x80 != 0
+        let packets = Packet.all(&input)
+        switch family & 7 {
+        case 0: pass(LoginQuestionMessage.self, packets, atOnce: atOnce)
+        case 1: pass(LoginAnswerMessage.self, packets, atOnce: atOnce)
+        case 2: for order in pass(DataOrderMessage.self, packets, atOnce: atOnce) { serve(order) }
         case 3:
             // What data says is to be kept comes back to its successor.
-            if case .keep(_, _, let record)? = receive(DataReportMessage.self, message, descriptors) {
+            for case .keep(_, _, let record) in pass(DataReportMessage.self, packets, atOnce: atOnce) {
                 serve(LogicalUnitSettings(disk: 64, blockLength: 512, scsiID: "", serialNumber: "", naa: []), record)
             }
-        case 4: receive(OpenQuestion.self, message, descriptors)
-        default: receive(OpenAnswer.self, message, descriptors)
+        case 4: pass(OpenQuestion.self, packets, atOnce: atOnce)
+        default: pass(OpenAnswer.self, packets, atOnce: atOnce)
         }
     }
 
     @discardableResult
-    private static func receive<Message: DoorMessage>(_ family: Message.Type, _ bytes: [UInt8], _ descriptors: Int) -> Message? {
-        do throws(DoorError) {
-            let message = try Message(bytes, descriptors: descriptors)
-            precondition(message.encoded() == bytes, "\(message.row.name) is the same when it is sent on")
-            return message
-        } catch {
-            return nil
+    private static func pass<Message: DoorMessage>(_ family: Message.Type, _ packets: [Packet], atOnce: Bool) -> [Message] {
+        do {
+            let (messages, framed, isRefused) = try waitFor(family, packets)
+            let echo = try Echo<Message>()
+            echo.take(packets, atOnce: atOnce)
+            // One of a kind that comes too often is not read for the rest of a second.
+            let isPaced = family.table.contains { row in messages.count { $0.code == row.code } >= row.perSecond }
+            precondition(isPaced ? framed.starts(with: echo.taken) : echo.taken == framed && echo.isOver == isRefused, "both see the same")
+            precondition(isPaced || isRefused ? framed.starts(with: echo.sent) : echo.sent == framed, "it is the same when it is sent on")
+            return messages
+        } catch { preconditionFailure("sockets can be had: \(error)") }
+    }
+
+    /// Takes all messages one by one, up to one that may not be.
+    /// - Returns: also those as they stood in their packets
+    private static func waitFor<Message: DoorMessage>(_ family: Message.Type, _ packets: [Packet]) throws -> (messages: [Message], framed: [UInt8], isRefused: Bool) {
+        var other: FileDescriptor?
+        let door = PlainDoor<Message, Message>(try Socket.messagePair().split(&other))
+        var (messages, framed): ([Message], [UInt8]) = ([], [])
+        for packet in packets {
+            guard packet.send(over: other.rawValue ?? -1) else { preconditionFailure("what was sent before has been read") }
+            let before = framed.count
+            do throws(DoorError) {
+                while let message = try door.next(within: 0) {
+                    framed += frame(message, descriptors: door.descriptors.count)
+                    messages.append(message)
+                    precondition(packet.bytes.starts(with: framed[before...]), "\(message.row.name) is what came")
+                }
+            } catch { return (messages, framed, true) }
+            precondition(framed.count - before == packet.bytes.count, "all of a packet is messages")
         }
+        return (messages, framed, false)
+    }
+
+    /// A message as it stands in a packet.
+    static func frame(_ message: some DoorMessage, descriptors: Int) -> [UInt8] {
+        let bytes = message.encoded()
+        var writer = ByteWriter()
+        writer.write(UInt8(descriptors))
+        writer.write(bytes)
+        return writer.bytes
     }
 
     /// Sends a message of ours through the door.
@@ -85,5 +120,74 @@ enum DoorFuzz {
             step = unit.resume(&task, after: .done, buffer: buffer)
         }
         guard case .done = step else { preconditionFailure("none of these needs the medium") }
+    }
+}
+
+/// What passes the socket at once.
+private struct Packet {
+    /// At least one.
+    let bytes: [UInt8]
+    let descriptors: Int
+
+    /// Up to the end of `input`: for each, how many descriptors, how many bytes, and these.
+    static func all(_ input: inout Input) -> [Packet] {
+        var packets: [Packet] = []
+        while !input.isEmpty {
+            let descriptors = min(input.number(), DoorLimits.batchMessages)
+            let bytes = input.take(Int(input.uint16()))
+            if !bytes.isEmpty { packets.append(Packet(bytes: bytes, descriptors: descriptors)) }
+        }
+        return packets
+    }
+
+    /// - Returns: false: nobody reads any more
+    func send(over socket: Int32) -> Bool {
+        guard case .done = Socket.sendMessage(socket, bytes, descriptors: [Int32](repeating: Self.file.rawValue, count: descriptors)) else { return false }
+        return true
+    }
+
+    /// What is sent along.
+    private static let file = try! FoundFile("/dev/null").open(0)
+}
+
+/// Says in the turns of a loop what it is told, with the descriptors that came along.
+private final class Echo<Message: DoorMessage> {
+    private let loop: EventLoop
+    private let other: FileDescriptor
+    private var link: DoorLink<Message, Message>?
+    /// The messages as they stood in their packets.
+    private(set) var taken: [UInt8] = []
+    /// What came back.
+    private(set) var sent: [UInt8] = []
+    private(set) var isOver = false
+
+    /// As many packets fit a socket.
+    private static var packetsAtOnce: Int { 8 }
+
+    init() throws {
+        loop = try EventLoop()
+        var other: FileDescriptor?
+        let socket = try Socket.messagePair().split(&other)
+        guard let other = other.take() else { preconditionFailure("a pair has two ends") }
+        self.other = other
+        link = try DoorLink(loop: loop, socket: socket) { [unowned self] message, descriptors in
+            taken += DoorFuzz.frame(message, descriptors: descriptors.count)
+            link?.send(message, giving: descriptors.take())
+        } onEnd: { [unowned self] _ in isOver = true }
+    }
+
+    func take(_ packets: [Packet], atOnce: Bool) {
+        // The loop and what it watches hold each other.
+        defer { link?.close() }
+        for (index, packet) in packets.enumerated() {
+            guard packet.send(over: other.rawValue) else { return }
+            if !atOnce || index % Self.packetsAtOnce == Self.packetsAtOnce - 1 { turn(1) }
+        }
+        turn(Self.packetsAtOnce)
+    }
+
+    private func turn(_ count: Int) {
+        for _ in 0..<count { loop.turn(waitingAtMost: 0) }
+        while case .message(let bytes, _) = Socket.receiveMessage(other.rawValue) { sent += bytes }
     }
 }
