@@ -36,11 +36,11 @@ public struct DataOptions: Sendable {
 /// The process that serves logical units: its main thread carries out what control orders, its reactors serve the sessions.
 ///
 /// All of this belongs to the main thread's loop; reactors report to it through one mailbox.
-public final class DataProcess {
+public final class DataProcess: LoopDweller {
     /// Bytes for small answers of all sessions: what bounds a single one is `SessionLimits`.
     private static let answerMemory = 1 << 40
 
-    private let loop: EventLoop
+    let loop: EventLoop
     private let log: Logger
     private let shared: Shared
     private let decorate: @Sendable (any BackingStore) -> any BackingStore
@@ -51,24 +51,13 @@ public final class DataProcess {
     private var logins: LoginService?
     private let loginOptions: LoginOptions
     private var targets: [Int32: ServedTarget] = [:]
-    private var sessions = ServedSessions()
-    /// Grants whose session has no reactor yet: the initiator port's old session, if it has one, ends first.
-    private var pending: [NexusID: SessionBeginning] = [:]
-    private var load: [Int]
-    private var nextNexus: UInt64 = 1
-    /// Requests to control that wait for their answer, and the parts that have come.
-    private var discoveries: [RequestID: (reactor: Int, nexus: NexusID, request: TextRequest, targets: [DiscoveredTarget])] = [:]
-    private var nextRequest: UInt64 = 1
+    private lazy var sessions = SessionPlacement(
+        loop: loop, reactors: reactors, answers: shared.answers, trusts: { [unowned self] in logins?.trusts($0) ?? true }, tell: { [unowned self] in link?.send($0) })
+    private lazy var discoveries = SessionDiscoveries(loop: loop, reactors: reactors) { [unowned self] in link?.send($0) }
     /// What control keeps of logical units, and the commands that wait for it.
     private lazy var keeper = UnitKeeper(
         loop: loop, unit: { [unowned self] in targets[$0.tid]?.unit(Int($0.lun)) }, ask: { [unowned self] in link?.send(.keep(tid: $0.tid, lun: $0.lun, $1)) },
         tell: { [reactors] in reactors[$0.reactor].post(.kept($0.nexus, $0.ticket)) })
-    /// Each session asks one thing at a time.
-    private lazy var questions = PacedQueue<(RequestID, tsih: UInt16, TextRequest.Selection)>(loop: loop) { [unowned self] id, tsih, selection in
-        link?.send(.sendTargets(id, tsih: tsih, selection))
-    }
-    /// Orders to end sessions, and those that have not ended yet.
-    private var endings: [(request: RequestID, nexuses: Set<NexusID>)] = []
     private var heartbeats: [UInt64: Int] = [:]
     /// Surveys that wait for so many reactors, and what the others have found.
     private var surveys: [RequestID: (missing: Int, found: [SurveyEntry])] = [:]
@@ -93,7 +82,6 @@ public final class DataProcess {
         var mailboxes: [Mailbox<ReactorMessage>] = []
         for _ in 0..<options.reactors { mailboxes.append(try Mailbox()) }
         reactors = mailboxes
-        load = [Int](repeating: 0, count: options.reactors)
         try loop.receive(reports) { [unowned self] report in handle(report) }
         for (number, mailbox) in mailboxes.enumerated() {
             let (shared, busyPoll) = (shared, options.busyPoll)
@@ -135,14 +123,14 @@ public final class DataProcess {
         case .grant(let grant):
             // If it could not be opened here, the peer's other descriptors are closed already, and it will try again.
             guard let descriptor = descriptors.take() else { return turnAway(grant, "this process may open no more descriptors") }
-            take(grant, ByteStream(descriptor))
+            sessions.take(grant, ByteStream(descriptor), targets[grant.tid])
         case .grantHere(let id, let grant):
             guard let stream = logins?.take(id) else { return turnAway(grant, "its connection has just ended") }
-            take(grant, stream)
+            sessions.take(grant, stream, targets[grant.tid])
         case .openLoginDoor: openLogins(descriptors.take())
-        case .endSession(let request, let tsih): endSession(request, tsih)
-        case .setMask(let request, let tsih, let grant, let mask): setMask(request, tsih, grant, mask)
-        case .targets(let request, let targets, let isLast): discovered(request, targets, isLast: isLast)
+        case .endSession(let request, let tsih): sessions.end(request, tsih)
+        case .setMask(let request, let tsih, let grant, let mask): sessions.setMask(request, tsih, grant, mask)
+        case .targets(let request, let targets, let isLast): discoveries.answered(request, targets, isLast: isLast)
         case .kept(let tid, let lun, let revision, let isKept): keeper.answered(UnitKey(tid: tid, lun: lun), revision, isKept: isKept)
         case .heartbeat(let count):
             heartbeats[count] = reactors.count
@@ -155,22 +143,12 @@ public final class DataProcess {
 
     private func refuse(_ request: RequestID, _ refusal: DataRefusal) { link?.send(.refused(request, refusal)) }
 
-    /// Runs `work` here when whoever is asked has let go, from whichever thread that happens.
-    private func here(_ work: @escaping @Sendable (DataProcess) -> Void) -> @Sendable () -> Void {
-        // The process object lives as long as its loop runs, and the mailbox delivers on the loop's thread only.
-        nonisolated(unsafe) let process = self
-        let mailbox = loop.mailbox
-        return { mailbox.post { _ in work(unsafe process) } }
-    }
-
     private func removeTarget(_ request: RequestID, _ tid: Int32, force: Bool) {
         guard let target = targets[tid] else { return refuse(request, .unknownTarget) }
-        let served = sessions.values.filter { $0.beginning.target === target }
-        guard force || served.isEmpty else { return refuse(request, .targetActive) }
+        guard force || !sessions.serves(target) else { return refuse(request, .targetActive) }
         // From here on nobody finds it any more; what is left of it ends, then its stores are let go.
         targets[tid] = nil
-        for beginning in pending.values where beginning.target === target { withdraw(beginning, .targetRemoved) }
-        for session in served { session.beginning.revoke() }
+        sessions.revokeAll(on: target)
         target.endSessions(
             .administrator,
             whenGone: here { process in
@@ -256,42 +234,13 @@ public final class DataProcess {
             })
     }
 
-    private func endSession(_ request: RequestID, _ tsih: UInt16) {
-        let granted = pending.values.filter { $0.grant.tsih == tsih }
-        let served = sessions.values.map(\.beginning).filter { $0.grant.tsih == tsih }
-        guard let target = (granted.first ?? served.first)?.target else { return refuse(request, .unknownSession) }
-        // Nobody is told more than an initiator that was never admitted (RFC 7143 §11.13.5).
-        for beginning in granted { withdraw(beginning, .notFound) }
-        for beginning in served { beginning.revoke() }
-        let nexuses = Set(served.map(\.nexus))
-        // Done is what control has heard the end of: `forget` says so.
-        if nexuses.isEmpty { link?.send(.done(request)) } else { endings.append((request, nexuses)) }
-        target.endSessions(.administrator, where: { nexuses.contains($0.nexus) }, whenGone: {})
-    }
-
-    private func setMask(_ request: RequestID, _ tsih: UInt16, _ grant: UInt64, _ mask: LUNMask) {
-        let granted = pending.values.filter { $0.grant.tsih == tsih && $0.grant.number == grant }
-        let served = sessions.values.filter { $0.beginning.grant.tsih == tsih && $0.beginning.grant.number == grant }
-        guard !granted.isEmpty || !served.isEmpty else { return refuse(request, .unknownSession) }
-        let applied = Acknowledgement(here { $0.link?.send(.done(request)) })
-        for beginning in granted { beginning.setMask(mask) }
-        for session in served {
-            session.beginning.setMask(mask)
-            reactors[session.reactor].post(.notification(session.beginning.nexus, .maskChanged(mask, applied)))
-        }
-    }
-
-    // MARK: Sessions
-
     private func openLogins(_ door: consuming FileDescriptor?) {
         guard logins == nil, let door else { return log.error("no portal with TLS is served: this process may open no more descriptors") }
         do {
             let service = try LoginService(loop: loop, door: door, options: loginOptions, handshakes: try Handshakes(), log: log)
             service.onReplacement = { [unowned self] portal, context in
                 for reactor in reactors { reactor.post(.replaced(portal: portal, context)) }
-                for beginning in pending.values where beginning.connection.portal == portal && !beginning.connection.isStillTrusted(by: context) {
-                    withdraw(beginning, .authenticationFailure)
-                }
+                sessions.withdrawAll(through: portal, notTrustedBy: context)
             }
             logins = service
         } catch {
@@ -302,98 +251,22 @@ public final class DataProcess {
     /// The connection is not there.
     private func turnAway(_ grant: SessionGrant, _ reason: String) {
         log.error("a session is not served: \(reason)", metadata: ["tsih": "\(grant.tsih)"])
-        link?.send(.sessionEnded(tsih: grant.tsih, grant: grant.number, .neverBegan))
-    }
-
-    private func take(_ grant: SessionGrant, _ connection: ByteStream) {
-        guard let target = targets[grant.tid] else {
-            refuseLogin(grant, connection, .targetRemoved)
-            link?.send(.sessionEnded(tsih: grant.tsih, grant: grant.number, .neverBegan))
-            return
-        }
-        let beginning = SessionBeginning(grant: grant, target: target, connection: connection, nexus: NexusID(rawValue: nextNexus))
-        nextNexus += 1
-        // Of the logins of one nexus the last one counts; so no more than one of them waits here.
-        for earlier in pending.values where earlier.isOfSameNexus(as: beginning) { withdraw(earlier, .targetError) }
-        pending[beginning.nexus] = beginning
-        probe(beginning)
-    }
-
-    /// An initiator that has closed a connection and logs in again finds what that session held released, whichever of the two a
-    /// reactor would have noticed first.
-    private func probe(_ beginning: SessionBeginning) {
-        let others = sessions.sessions(ofInitiatorOf: beginning)
-        guard !others.isEmpty else { return replace(beginning) }
-        let allHaveLooked = Acknowledgement(here { $0.replace(beginning) })
-        for other in others { reactors[other.reactor].post(.probe(other.beginning.nexus, allHaveLooked)) }
-    }
-
-    /// Ends the session that the nexus has, then begins the new one (RFC 7143 §6.3.5): its login response goes out only
-    /// when nothing of the old one is left in a store.
-    private func replace(_ beginning: SessionBeginning) {
-        // Asked for twice, by the probe and by the old session's end: once it has begun, it would end itself.
-        guard pending[beginning.nexus] != nil else { return }
-        guard beginning.target.hasSession(of: beginning.name) else { return begin(beginning) }
-        beginning.target.reinstate(beginning.name, whenGone: here { $0.begin(beginning) })
-    }
-
-    private func begin(_ beginning: SessionBeginning) {
-        guard pending[beginning.nexus] != nil else { return }
-        // One that its reactor has not begun, or whose end it has not reported: control hears of that first. The report comes back here.
-        if let earlier = sessions.session(ofNexusOf: beginning) {
-            earlier.beginning.revoke()
-            return beginning.target.reinstate(beginning.name, whenGone: {})
-        }
-        // What its portal accepts may have been replaced while it was on its way to a reactor that could not begin it.
-        guard logins?.trusts(beginning.connection) ?? true else { return withdraw(beginning, .authenticationFailure) }
-        pending[beginning.nexus] = nil
-        let reactor = load.indices.min { load[$0] < load[$1] } ?? 0
-        load[reactor] += 1
-        sessions.insert(beginning, on: reactor)
-        reactors[reactor].post(.begin(beginning))
-    }
-
-    /// A grant comes to nothing.
-    private func withdraw(_ beginning: SessionBeginning, _ status: LoginStatus) {
-        pending[beginning.nexus] = nil
-        refuseLogin(beginning.grant, beginning.connection, status)
-        link?.send(.sessionEnded(tsih: beginning.grant.tsih, grant: beginning.grant.number, .neverBegan))
-    }
-
-    /// Says on the connection itself why there is no session after all; a peer that does not read it misses it.
-    private func refuseLogin(_ grant: SessionGrant, _ connection: ByteStream, _ status: LoginStatus) {
-        var output = OutputQueue(pool: shared.answers)
-        output.append(copying: grant.outcome.refusalBytes(status).span)
-        _ = connection.send(&output)
-        connection.close()
-    }
-
-    /// A session is no more; who waits for its initiator port goes on.
-    private func forget(_ beginning: SessionBeginning) {
-        guard let served = sessions.remove(beginning.nexus) else { return }
-        load[served.reactor] -= 1
-        for index in endings.indices { endings[index].nexuses.remove(beginning.nexus) }
-        for ending in endings where ending.nexuses.isEmpty { link?.send(.done(ending.request)) }
-        endings.removeAll(where: \.nexuses.isEmpty)
-        for next in pending.values where next.isOfSameNexus(as: beginning) { replace(next) }
+        sessions.withdraw(grant)
     }
 
     // MARK: Reports
 
     private func handle(_ report: ReactorReport) {
         switch report {
-        case .began(let beginning): link?.send(.sessionBegan(tsih: beginning.grant.tsih, grant: beginning.grant.number))
-        case .occupied(let beginning) where !beginning.isRevoked:
-            pending[beginning.nexus] = beginning
-            forget(beginning)
+        case .began(let beginning): sessions.began(beginning)
+        case .occupied(let beginning) where !beginning.isRevoked: sessions.occupied(beginning)
         case .occupied(let beginning), .revoked(let beginning):
-            withdraw(beginning, targets[beginning.target.tid] === beginning.target ? .notFound : .targetRemoved)
-            forget(beginning)
-        case .ended(let beginning, let reason):
-            link?.send(.sessionEnded(tsih: beginning.grant.tsih, grant: beginning.grant.number, SessionEnd(reason)))
-            forget(beginning)
+            sessions.revoked(beginning, targets[beginning.target.tid] === beginning.target ? .notFound : .targetRemoved)
+        case .ended(let beginning, let reason): sessions.ended(beginning, reason)
         case .keep(let reactor, let nexus, let ticket, let unit, let revision): keep(unit, UnitKeeper.Command(reactor: reactor, nexus: nexus, ticket: ticket), revision)
-        case .sendTargets(let reactor, let nexus, let request): discover(reactor, nexus, request)
+        case .sendTargets(let reactor, let nexus, let request):
+            guard let served = sessions[nexus] else { return }
+            discoveries.ask(reactor, nexus, served.beginning.grant.tsih, request)
         case .heartbeat(_, let count):
             guard let missing = heartbeats[count] else { return }
             heartbeats[count] = missing == 1 ? nil : missing - 1
@@ -431,41 +304,6 @@ public final class DataProcess {
             return reactors[command.reactor].post(.kept(command.nexus, command.ticket))
         }
         keeper.keep(UnitKey(tid: target.tid, lun: UInt16(number)), unit, command, revision)
-    }
-
-    private func discover(_ reactor: Int, _ nexus: NexusID, _ request: TextRequest) {
-        guard let served = sessions[nexus] else { return }
-        let id = RequestID(rawValue: nextRequest)
-        nextRequest += 1
-        discoveries[id] = (reactor, nexus, request, [])
-        questions.append((id, tsih: served.beginning.grant.tsih, request.selection))
-    }
-
-    private func discovered(_ id: RequestID, _ targets: [DiscoveredTarget], isLast: Bool) {
-        guard var discovery = discoveries.removeValue(forKey: id) else { return }
-        discovery.targets += targets
-        if isLast {
-            reactors[discovery.reactor].post(.targets(discovery.nexus, discovery.request, discovery.targets))
-        } else {
-            discoveries[id] = discovery
-        }
-    }
-}
-
-extension SessionEnd {
-    init(_ reason: EndReason) {
-        switch reason {
-        case .connectionLost: self = .connectionLost
-        case .loggedOut: self = .loggedOut
-        case .reinstated: self = .reinstated
-        case .administrator: self = .administrator
-        case .targetReset: self = .targetReset
-        case .protocolError: self = .protocolError
-        case .pingTimeout: self = .unanswered
-        case .outputStalled: self = .outputStalled
-        case .inputStalled: self = .inputStalled
-        case .distrusted: self = .distrusted
-        }
     }
 }
 
