@@ -9,6 +9,17 @@ struct Line<Element: Hashable> {
     var count: Int { neighbours.count }
     var isEmpty: Bool { neighbours.isEmpty }
 
+    /// Those who came last, at most so many, the very last one first.
+    func last(_ count: Int) -> [Element] {
+        var found: [Element] = []
+        var next = last
+        while let element = next, found.count < count {
+            found.append(element)
+            next = neighbours[element]?.before
+        }
+        return found
+    }
+
     mutating func append(_ element: Element) {
         precondition(neighbours[element] == nil, "everybody stands in a line once")
         neighbours[element] = (last, nil)

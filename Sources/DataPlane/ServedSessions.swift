@@ -1,8 +1,7 @@
 import SCSI
 import Target
 
-/// The sessions that reactors have, by what is asked of them: what a login asks costs the same however many there are. (Of an initiator
-/// with many sessions all are found, one by one.)
+/// The sessions that reactors have, by what is asked of them: what a login asks costs the same however many there are.
 struct ServedSessions {
     struct Served {
         let beginning: SessionBeginning
@@ -22,7 +21,8 @@ struct ServedSessions {
 
     private var all: [NexusID: Served] = [:]
     private var byNexus: [Nexus: NexusID] = [:]
-    private var byInitiator: [Initiator: Set<NexusID>] = [:]
+    /// Of each, in the order in which they were entered.
+    private var byInitiator: [Initiator: Line<NexusID>] = [:]
 
     var values: some Collection<Served> { all.values }
 
@@ -34,7 +34,7 @@ struct ServedSessions {
         precondition(session(ofNexusOf: beginning) == nil && all[id] == nil, "a nexus has one session at a time")
         all[id] = Served(beginning: beginning, reactor: reactor)
         byNexus[Self.nexus(of: beginning)] = id
-        byInitiator[Self.initiator(of: beginning), default: []].insert(id)
+        byInitiator[Self.initiator(of: beginning), default: Line()].append(id)
     }
 
     mutating func remove(_ id: NexusID) -> Served? {
@@ -49,9 +49,9 @@ struct ServedSessions {
     /// The session that the nexus has whose session this is to be.
     func session(ofNexusOf beginning: SessionBeginning) -> Served? { byNexus[Self.nexus(of: beginning)].flatMap { all[$0] } }
 
-    /// The sessions that its initiator has with its target.
-    func sessions(ofInitiatorOf beginning: SessionBeginning) -> [Served] {
-        byInitiator[Self.initiator(of: beginning)].map { $0.compactMap { all[$0] } } ?? []
+    /// The sessions that its initiator has with its target: the latest, at most `count`.
+    func latest(_ count: Int, ofInitiatorOf beginning: SessionBeginning) -> [Served] {
+        byInitiator[Self.initiator(of: beginning)].map { $0.last(count).compactMap { all[$0] } } ?? []
     }
 
     private static func nexus(of beginning: SessionBeginning) -> Nexus { Nexus(target: ObjectIdentifier(beginning.target), name: beginning.name) }

@@ -9,6 +9,10 @@ import Target
 /// Puts granted sessions on reactors, each when nothing is left of the session whose place it takes, and knows where each is until it has ended.
 /// All that control hears of a session's life it hears from here.
 final class SessionPlacement: LoopDweller {
+    /// Sessions of an initiator with the target that are looked at before another one of it begins: those of several paths, and of several
+    /// programs. Of one that has more the latest are: what a login costs others does not grow with what its initiator has.
+    static let probes = 32
+
     let loop: EventLoop
     private let reactors: [Mailbox<ReactorMessage>]
     /// Sessions of each.
@@ -56,9 +60,9 @@ final class SessionPlacement: LoopDweller {
     }
 
     /// An initiator that has closed a connection and logs in again finds what that session held released, whichever of the two a
-    /// reactor would have noticed first.
+    /// reactor would have noticed first. (With more sessions than are probed it may find what an early one held only a moment later.)
     private func probe(_ beginning: SessionBeginning) {
-        let others = served.sessions(ofInitiatorOf: beginning)
+        let others = served.latest(Self.probes, ofInitiatorOf: beginning)
         guard !others.isEmpty else { return replace(beginning) }
         let allHaveLooked = Acknowledgement(here { $0.replace(beginning) })
         for other in others { reactors[other.reactor].post(.probe(other.beginning.nexus, allHaveLooked)) }
