@@ -86,11 +86,12 @@ public final class DataProcess: LoopDweller {
         for (number, mailbox) in mailboxes.enumerated() {
             let (shared, busyPoll) = (shared, options.busyPoll)
             let ring = number < rings.count ? rings[number] : nil
+            let relief = Relief()
             threads.append(
-                try LoopThread(name: "reactor \(number)") { loop in
+                try LoopThread(name: "reactor \(number)", relief: relief, enter: { Work.takePlace(WorkPlace.reactor(number)) }) { loop in
                     loop.pollBusily(atMost: busyPoll)
                     do {
-                        try SessionReactor(number: number, loop: loop, mailbox: mailbox, shared: shared, ring: ring).start()
+                        try SessionReactor(number: number, loop: loop, relief: relief, mailbox: mailbox, shared: shared, ring: ring).start()
                     } catch {
                         preconditionFailure("a reactor that cannot start serves nobody: \(error)")
                     }

@@ -25,10 +25,37 @@ final class OwnedDescriptor: Sendable {
     deinit { close() }
 }
 
+/// Whether reactors do a store's writes themselves. One that has held a reactor up is left to the pool for a while, for twice as long each
+/// time that it happens again soon.
+final class Trust: Sendable {
+    /// How long, the first time, in nanoseconds; and how often that is doubled.
+    static let first: UInt64 = 10_000_000
+    static let doublings: UInt64 = 7
+    /// How long it must have gone well to begin anew, in nanoseconds.
+    static let forgiveness: UInt64 = 1_000_000_000
+
+    private let until = Atomic<UInt64>(0)
+    private let times = Atomic<UInt64>(0)
+
+    /// At that time of the monotonic clock, in nanoseconds.
+    func holds(at now: UInt64) -> Bool { now >= until.load(ordering: .relaxed) }
+
+    /// A reactor was held up until `now`.
+    func heldUp(at now: UInt64) {
+        let before = until.load(ordering: .relaxed)
+        // Another one has found that out.
+        guard now >= before else { return }
+        let level = now - before > Self.forgiveness ? 0 : min(times.load(ordering: .relaxed) + 1, Self.doublings)
+        times.store(level, ordering: .relaxed)
+        until.store(now + Self.first << level, ordering: .relaxed)
+    }
+}
+
 /// A store with the queue of its operations that may block. Its logical unit holds it, and each command that has begun.
 final class ServedStore: MediumHandle {
     let store: any BackingStore
     let queue: StoreQueue<StorageTicket>
+    let trust = Trust()
     /// Let go with the store.
     private let waiting = Mutex<Acknowledgement?>(nil)
 

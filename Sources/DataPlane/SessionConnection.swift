@@ -118,8 +118,14 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     private var readsMore: Bool { session.wantsInput && unread == nil && !closesAfterOutput }
 
+    /// Its answer leaves at the end of the turn, with those of others that are over by then.
     func completed(_ ticket: Ticket, _ outcome: Outcome) {
         session.completed(ticket, outcome: outcome, now: now)
+        standInLine()
+    }
+
+    func finished(_ writes: ArraySlice<GatheredWrites.Finished>) {
+        for write in writes { session.completed(write.ticket, outcome: write.outcome, now: now) }
         settle()
     }
 
@@ -331,6 +337,7 @@ final class SessionConnection: EventHandler, TurnHandler {
             allowance -= buffer?.capacity ?? 0
             return session.completed(ticket, outcome: outcome, now: now)
         }
+        if reactor.writes.take(token(ticket), operation, buffer, served, now: now) { return allowance -= buffer?.capacity ?? 0 }
         submit(ticket, operation, buffer, served)
     }
 
@@ -347,11 +354,12 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     /// Gives an operation to a thread that may wait.
     private func submit(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore) {
-        let token = StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket)
-        if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token) {
+        if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token(ticket)) {
             session.completed(ticket, outcome: .failed(.busy), now: now)
         }
     }
+
+    private func token(_ ticket: Ticket) -> StorageTicket { StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket) }
 }
 
 extension NexusActivity {

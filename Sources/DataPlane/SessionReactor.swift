@@ -103,7 +103,7 @@ struct Unread {
     var range: Range<Int>
 }
 
-/// One thread of the data process, with the sessions that live on it.
+/// One loop of the data process, with the sessions that live on it.
 final class SessionReactor {
     /// Bytes received at once: several commands with their immediate data, or a quarter of a large burst.
     static let receiveSize = 256 << 10
@@ -139,8 +139,16 @@ final class SessionReactor {
     /// Reads of one session that wait to be done together; nil where each is done by itself.
     let gathered: GatheredReads?
 
-    init(number: Int, loop: EventLoop, mailbox: Mailbox<ReactorMessage>, shared: Shared, ring: ReadRing?) {
+    /// Writes of all sessions that are done at the end of the turn.
+    private(set) lazy var writes = GatheredWrites(relief, shared.pool) { [unowned self] writes in
+        guard let nexus = writes.first?.nexus else { return }
+        on(nexus) { $0.finished(writes) }
+    }
+    private let relief: Relief
+
+    init(number: Int, loop: EventLoop, relief: Relief, mailbox: Mailbox<ReactorMessage>, shared: Shared, ring: ReadRing?) {
         gathered = ring.map(GatheredReads.init)
+        self.relief = relief
         self.number = number
         self.loop = loop
         self.mailbox = mailbox
@@ -165,7 +173,7 @@ final class SessionReactor {
 
     /// Serves what comes to its mailbox, for as long as its loop lives: the loop holds it.
     func start() throws(SystemError) {
-        Work.takePlace(WorkPlace.reactor(number))
+        loop.detour = writes
         try loop.receive(mailbox) { [self] message in handle(message) }
         scheduleTick()
     }

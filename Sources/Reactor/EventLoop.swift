@@ -24,6 +24,14 @@ public protocol TurnHandler: AnyObject {
     func endOfTurn()
 }
 
+/// Who does something between two turns of a loop that may hold its thread up (`Relief`).
+public protocol Detour: AnyObject {
+    /// Whether there is something to do: then the loop does not wait for events first.
+    var isWanted: Bool { get }
+    /// Does it. false: the loop is another thread's by now, and this one has touched nothing of it since.
+    func go() -> Bool
+}
+
 /// A loop around epoll, level-triggered. One thread runs it, and all of it belongs to that thread; other threads reach it
 /// through a `Mailbox`.
 public final class EventLoop {
@@ -47,6 +55,8 @@ public final class EventLoop {
     private var endingHandlers: [any TurnHandler] = []
     private var events = [linux_event](repeating: linux_event(), count: EventLoop.eventsPerTurn)
     private var isStopping = false
+    /// What is done after each turn of `run`.
+    public var detour: (any Detour)?
     private var busyPolling = BusyPolling(most: 0)
 
     /// Runs what other threads hand over, on the loop's thread, in the order of posting.
@@ -127,10 +137,15 @@ public final class EventLoop {
     /// processor meanwhile get it.
     public func pollBusily(atMost nanoseconds: UInt64) { busyPolling = BusyPolling(most: nanoseconds) }
 
-    /// Runs until `stop`.
-    public func run() {
+    /// Runs until `stop`, or until a detour has lost the loop to another thread: false.
+    @discardableResult
+    public func run() -> Bool {
         isStopping = false
-        while !isStopping { turn(waitingAtMost: nil) }
+        while !isStopping {
+            turn(waitingAtMost: nil)
+            if let detour, detour.isWanted, !detour.go() { return false }
+        }
+        return true
     }
 
     /// Lets `run` return when the present turn is over.
@@ -160,7 +175,7 @@ public final class EventLoop {
 
     private func wait(atMost limit: UInt64?) -> Int {
         var wait = limit
-        if !turnHandlers.isEmpty { wait = 0 }
+        if !turnHandlers.isEmpty || detour?.isWanted == true { wait = 0 }
         if let next = timers.next {
             let clock = linux_monotonic_nanoseconds()
             wait = min(wait ?? .max, next > clock ? next - clock : 0)

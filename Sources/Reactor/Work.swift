@@ -10,7 +10,7 @@ public enum Work {
     }
 
     /// Gives this thread its place on the page, if there is one.
-    /// - Parameter number: below `WorkPage.places`, of no other thread
+    /// - Parameter number: below `WorkPage.places`, of no other thread, but of one that never notes anything while this one does
     public static func takePlace(_ number: Int) { linux_work_take_place(Int32(clamping: number)) }
 
     /// This thread works on that from now on; 0: on nothing. Two stores.

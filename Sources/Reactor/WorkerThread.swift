@@ -37,28 +37,53 @@ public final class WorkerThread: Sendable {
     public func join() { _ = pthread_join(thread, nil) }
 }
 
-/// A thread that runs an event loop.
+/// A thread that runs an event loop; or two, of which one runs it and the other stands by (`Relief`).
 public final class LoopThread: Sendable {
     /// Reaches the loop from any thread.
     public let mailbox: Mailbox<@Sendable (EventLoop) -> Void>
-    private let thread: WorkerThread
+    private let threads: [WorkerThread]
 
     /// Makes a loop and starts a thread that calls `setUp` with it and runs it until `stop`.
-    public init(name: String, setUp: @escaping @Sendable (EventLoop) -> Void) throws(SystemError) {
+    ///
+    /// - Parameters:
+    ///   - relief: for a loop with detours: a second thread is started to stand by
+    ///   - enter: called first on each of the threads
+    public init(
+        name: String, relief: Relief? = nil, enter: @escaping @Sendable () -> Void = {}, setUp: @escaping @Sendable (EventLoop) -> Void
+    ) throws(SystemError) {
         let loop = try EventLoop()
         mailbox = loop.mailbox
-        // The loop has one user at a time: this thread until here, the new one from now on.
+        // The loop has one user at a time: this thread until here, the new one from now on, and who relieves it.
         nonisolated(unsafe) let handedOver = loop
-        thread = try WorkerThread(name: name) {
-            let loop = unsafe handedOver
-            setUp(loop)
-            loop.run()
+        var threads = [
+            try WorkerThread(name: name) {
+                enter()
+                let loop = unsafe handedOver
+                setUp(loop)
+                Self.serve(loop, relief)
+            }
+        ]
+        if let relief {
+            threads.append(
+                try WorkerThread(name: name) {
+                    enter()
+                    if relief.standBy() { Self.serve(unsafe handedOver, relief) }
+                })
         }
+        self.threads = threads
+    }
+
+    private static func serve(_ loop: EventLoop, _ relief: Relief?) {
+        while !loop.run() {
+            guard let relief else { preconditionFailure("a loop is lost to who relieves its thread") }
+            guard relief.standBy() else { return }
+        }
+        relief?.stop()
     }
 
     /// Ends the loop after its present turn.
     public func stop() { mailbox.post { $0.stop() } }
 
-    /// Waits until the thread has ended. Once, and not from the thread itself.
-    public func join() { thread.join() }
+    /// Waits until its threads have ended. Once, and not from one of them.
+    public func join() { for thread in threads { thread.join() } }
 }

@@ -17,11 +17,15 @@ public protocol BackingStore: AnyObject, Sendable {
     /// Does it if that is sure not to wait for the medium. nil: nothing is decided; give it to an `IOPool`.
     func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome?
 
+    /// Whether the calling thread may well do it with `perform`: it seldom waits for the medium, though it may.
+    func isSeldomHeldUp(by operation: Operation) -> Bool
+
     /// The file that the operation is a read of, if it is one that pays to be done together with others (`FileStore.readAtOnce`).
     func fileToRead(for operation: Operation) -> FileStore?
 }
 
 extension BackingStore {
+    public func isSeldomHeldUp(by operation: Operation) -> Bool { false }
     public func fileToRead(for operation: Operation) -> FileStore? { nil }
 }
 

@@ -47,11 +47,15 @@ public final class FaultyStore: BackingStore {
     }
 
     private let store: any BackingStore
+    private let surprises: Bool
     private let monitor: Monitor<State>
 
-    /// - Parameter seed: decides which operations a fault with a percentage strikes
-    public init(_ store: any BackingStore, faults: [Fault] = [], seed: UInt64 = 0) {
+    /// - Parameters:
+    ///   - seed: decides which operations a fault with a percentage strikes
+    ///   - surprises: it does not say beforehand that an operation may be struck
+    public init(_ store: any BackingStore, faults: [Fault] = [], seed: UInt64 = 0, surprises: Bool = false) {
         self.store = store
+        self.surprises = surprises
         monitor = Monitor(State(faults: faults, random: seed))
     }
 
@@ -118,10 +122,15 @@ public final class FaultyStore: BackingStore {
 
     /// Whatever might be struck is left to a thread that may wait.
     public func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome? {
-        let isSafe = monitor.withLock { state in
-            !(state.held?.contains(operation) ?? false) && !state.faults.contains { $0.kind.contains(operation) }
-        }
-        return isSafe ? store.performAtOnce(operation, buffer: buffer) : nil
+        isSafe(operation) ? store.performAtOnce(operation, buffer: buffer) : nil
+    }
+
+    public func isSeldomHeldUp(by operation: Operation) -> Bool {
+        (surprises || isSafe(operation)) && store.isSeldomHeldUp(by: operation)
+    }
+
+    private func isSafe(_ operation: Operation) -> Bool {
+        monitor.withLock { state in !(state.held?.contains(operation) ?? false) && !state.faults.contains { $0.kind.contains(operation) } }
     }
 
     private func tear(_ operation: Operation, _ buffer: Buffer?, after count: Int) {

@@ -105,6 +105,12 @@ public final class FileStore: BackingStore {
         }
     }
 
+    /// The page cache takes most writes at once: not where it is to be passed, nor where they are to be on the medium when they are done.
+    public func isSeldomHeldUp(by operation: Operation) -> Bool {
+        guard case .write(let extent, durable: false) = operation else { return false }
+        return extent.length <= Self.mostAtOnce && flags.isEmpty && !isReadOnly
+    }
+
     public func fileToRead(for operation: Operation) -> FileStore? {
         // A file system in memory has no reads that do not wait: a ring would give them to threads of its own.
         guard case .read(let extent) = operation, !isInMemory, (1...Self.mostTogether).contains(extent.length), readsAtOnce.load(ordering: .relaxed) else {

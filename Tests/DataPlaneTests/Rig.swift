@@ -42,8 +42,10 @@ final class Rig {
     }
     private let made: Stores
 
-    /// - Parameter configure: changes how the process is set up
-    init(rings: [ReadRing] = [], _ configure: @escaping @Sendable (inout DataOptions) -> Void = { _ in }) throws {
+    /// - Parameters:
+    ///   - surprises: its stores do not say beforehand what they hold back
+    ///   - configure: changes how the process is set up
+    init(rings: [ReadRing] = [], surprises: Bool = false, _ configure: @escaping @Sendable (inout DataOptions) -> Void = { _ in }) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("portcullis-data-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         var theirs: FileDescriptor?
@@ -56,7 +58,7 @@ final class Rig {
             do {
                 var options = DataOptions(reactors: 1, ioThreads: 4, memory: 64 << 20)
                 options.decorate = { store in
-                    let faulty = FaultyStore(store)
+                    let faulty = FaultyStore(store, surprises: surprises)
                     made.all.withLock { $0.append(faulty) }
                     return faulty
                 }

@@ -128,6 +128,22 @@ import Testing
         #expect(direct.performAtOnce(.write(Extent(0, 4096), durable: false), buffer: read) == nil)
     }
 
+    @Test("a thread may well do itself what goes into the page cache, and nothing else")
+    func seldomHeldUp() throws {
+        let file = try TestFile(.disk, length: 2 << 20)
+        let most = Int(FileStore.mostAtOnce)
+        let (small, large) = (Operation.write(Extent(0, most), durable: false), Operation.write(Extent(0, most + 512), durable: false))
+        let store = try file.store()
+        #expect(store.isSeldomHeldUp(by: small) && !store.isSeldomHeldUp(by: large))
+        let others: [Medium.Operation] = [
+            .write(Extent(0, 512), durable: true), .read(Extent(0, 512)), .flush, .discard([Extent(0, 512)]), .writeSame(Extent(0, 512), pattern: 512, durable: false),
+            .verify(Extent(0, 512)), .compare(Extent(0, 512)), .orWrite(Extent(0, 512), durable: false), .compareAndWrite(Extent(0, 512), durable: false),
+        ]
+        for other in others { #expect(!store.isSeldomHeldUp(by: other), "\(other)") }
+        for flags in [StoreFlags.direct, .sync] { #expect(try !file.store(flags).isSeldomHeldUp(by: small)) }
+        #expect(!NullStore(length: 512).isSeldomHeldUp(by: .write(Extent(0, 512), durable: false)))
+    }
+
     @Test("no more than a reactor can spare is done at once")
     func atOnceLimit() throws {
         let most = Int(FileStore.mostAtOnce)

@@ -50,6 +50,8 @@ int linux_signalfd_read(int fd, int32_t *pid, uint32_t *uid);
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 uint64_t linux_monotonic_nanoseconds(void);
+/// How often the calling thread has given up the processor of itself: to wait for something.
+int64_t linux_sleeps_of_thread(void);
 
 // MARK: Processes (process.c)
 
