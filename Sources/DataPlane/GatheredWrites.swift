@@ -64,7 +64,7 @@ final class GatheredWrites: Detour {
     /// false: the reactor is another thread's by now.
     private func perform(_ write: consuming Write) -> Bool {
         let (token, served) = (write.token, write.served)
-        // What has held one of them up is not trusted with the next.
+        // What has held it up too long is not trusted with the next.
         guard relief.isThere, served.trust.holds(at: write.taken) else {
             if !pool.submit(write.operation, buffer: write.buffer, on: served.queue, token: token) { finish(token, .failed(.busy)) }
             return true
@@ -73,9 +73,9 @@ final class GatheredWrites: Detour {
         let errand = relief.away(expected: Self.expected(write.buffer?.capacity ?? 0)) { outcome = served.store.perform(write.operation, buffer: write.buffer) }
         switch errand {
         case .quick: break
-        case .slow(let back): served.trust.heldUp(at: back)
-        case .relieved(let back):
-            served.trust.heldUp(at: back)
+        case .slow(let time, let back): served.trust.heldUp(for: time, until: back)
+        case .relieved(let time, let back):
+            served.trust.heldUp(for: time, until: back)
             // The buffer goes before the outcome is out.
             _ = consume write
             token.mailbox.post(.completed(token.nexus, token.ticket, outcome))

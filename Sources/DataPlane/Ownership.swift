@@ -25,29 +25,26 @@ final class OwnedDescriptor: Sendable {
     deinit { close() }
 }
 
-/// Whether reactors do a store's writes themselves. One that has held a reactor up is left to the pool for a while, for twice as long each
-/// time that it happens again soon.
+/// Whether reactors do a store's writes themselves. It may hold them up for a small part of the time; what goes beyond that is left to the
+/// pool until it is made up for.
 final class Trust: Sendable {
-    /// How long, the first time, in nanoseconds; and how often that is doubled.
-    static let first: UInt64 = 10_000_000
-    static let doublings: UInt64 = 7
-    /// How long it must have gone well to begin anew, in nanoseconds.
-    static let forgiveness: UInt64 = 1_000_000_000
+    /// How many times as long as it has held a reactor up it must not do so.
+    static let atonement: UInt64 = 10
+    /// What may be left to make up for while it is trusted, and the most that is ever held against it, in nanoseconds.
+    static let tolerance: UInt64 = 20_000_000
+    static let most: UInt64 = 10_000_000_000
 
-    private let until = Atomic<UInt64>(0)
-    private let times = Atomic<UInt64>(0)
+    /// When all is made up for, by the monotonic clock.
+    private let end = Atomic<UInt64>(0)
 
     /// At that time of the monotonic clock, in nanoseconds.
-    func holds(at now: UInt64) -> Bool { now >= until.load(ordering: .relaxed) }
+    func holds(at now: UInt64) -> Bool { end.load(ordering: .relaxed) <= now + Self.tolerance }
 
-    /// A reactor was held up until `now`.
-    func heldUp(at now: UInt64) {
-        let before = until.load(ordering: .relaxed)
-        // Another one has found that out.
-        guard now >= before else { return }
-        let level = now - before > Self.forgiveness ? 0 : min(times.load(ordering: .relaxed) + 1, Self.doublings)
-        times.store(level, ordering: .relaxed)
-        until.store(now + Self.first << level, ordering: .relaxed)
+    /// A reactor was held up for `time` until `now`, both in nanoseconds. Of two at the same moment one may go uncounted.
+    func heldUp(for time: UInt64, until now: UInt64) {
+        let (longer, overflow) = time.multipliedReportingOverflow(by: Self.atonement)
+        let from = max(end.load(ordering: .relaxed), now)
+        end.store(min(from + (overflow ? Self.most : min(longer, Self.most)), now + Self.most), ordering: .relaxed)
     }
 }
 

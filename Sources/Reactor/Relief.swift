@@ -20,10 +20,10 @@ import Synchronization
     public enum Errand: Hashable, Sendable {
         /// As it should be, as far as is known.
         case quick
-        /// The thread slept meanwhile; it was back at that time of the monotonic clock, in nanoseconds.
-        case slow(back: UInt64)
-        /// The loop is the other thread's by now: nothing of it may be touched any more.
-        case relieved(back: UInt64)
+        /// The thread slept meanwhile, and it took longer than expected: so many nanoseconds, until that time of the monotonic clock.
+        case slow(UInt64, back: UInt64)
+        /// The loop is the other thread's by now: nothing of it may be touched any more. The time as before.
+        case relieved(UInt64, back: UInt64)
     }
 
     private struct State {
@@ -82,12 +82,14 @@ import Synchronization
         errand()
         let isBack = errands.compareExchange(expected: number, desired: number + 1, ordering: .acquiringAndReleasing).exchanged
         let end = linux_monotonic_nanoseconds()
-        guard isBack else { return .relieved(back: end) }
+        guard isBack else { return .relieved(end - begin, back: end) }
+        let isLong = end - begin > expected
         if measures > 0 {
             toMeasure.store(measures - 1, ordering: .relaxed)
-            return linux_sleeps_of_thread() == sleeps ? .quick : .slow(back: end)
+            if isLong, linux_sleeps_of_thread() != sleeps { return .slow(end - begin, back: end) }
+        } else if isLong {
+            toMeasure.store(Self.measured, ordering: .relaxed)
         }
-        if end - begin > expected { toMeasure.store(Self.measured, ordering: .relaxed) }
         return .quick
     }
 

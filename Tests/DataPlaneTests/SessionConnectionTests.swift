@@ -202,22 +202,37 @@ import Testing
         }
     }
 
-    @Test("A store that has held a reactor up is trusted again after a while, after twice as long each time that it does so again soon")
+    @Test("A store may hold reactors up for a tenth of the time; what is beyond that it makes up for before it is trusted again")
     func trust() {
+        let second: UInt64 = 1_000_000_000
         let trust = Trust()
         #expect(trust.holds(at: 0))
-        var now: UInt64 = 5_000_000_000
-        for doubled in [0, 1, 2, 3, 4, 5, 6, 7, 7] as [UInt64] {
-            trust.heldUp(at: now)
-            let end = now + Trust.first << doubled
-            #expect(!trust.holds(at: end - 1))
-            // Others were held up by the same.
-            trust.heldUp(at: end - 1)
-            #expect(trust.holds(at: end))
-            now = end + Trust.forgiveness
+        // A tenth, for a minute.
+        var now = second
+        for _ in 0..<60_000 {
+            trust.heldUp(for: 100_000, until: now)
+            #expect(trust.holds(at: now))
+            now += 1_000_000
         }
-        trust.heldUp(at: now + 1)
-        #expect(trust.holds(at: now + 1 + Trust.first))
+        // A fifth.
+        var held = 0
+        for _ in 0..<60_000 {
+            now += 500_000
+            guard trust.holds(at: now) else { continue }
+            trust.heldUp(for: 100_000, until: now)
+            held += 1
+        }
+        #expect((30_000...30_100).contains(held), "\(held)")
+        // Once, for long.
+        now += Trust.most
+        trust.heldUp(for: second / 10, until: now)
+        #expect(!trust.holds(at: now + second - Trust.tolerance - 1))
+        #expect(trust.holds(at: now + second - Trust.tolerance))
+        for time in [3600 * second, .max] {
+            trust.heldUp(for: time, until: now)
+            #expect(!trust.holds(at: now + Trust.most - Trust.tolerance - 1))
+            #expect(trust.holds(at: now + Trust.most - Trust.tolerance))
+        }
     }
 
     @Test("A command that finds the queue of its store full is answered BUSY, and done when it comes again")
