@@ -86,7 +86,7 @@ public final class DataProcess: LoopDweller {
         for (number, mailbox) in mailboxes.enumerated() {
             let (shared, busyPoll) = (shared, options.busyPoll)
             let ring = number < rings.count ? rings[number] : nil
-            let relief = Relief()
+            let relief = Relief(name: "relief \(number)")
             threads.append(
                 try LoopThread(name: "reactor \(number)", relief: relief, enter: { Work.takePlace(WorkPlace.reactor(number)) }) { loop in
                     loop.pollBusily(atMost: busyPoll)

@@ -41,7 +41,11 @@ import Synchronization
     private let toMeasure = Atomic<Int>(0)
     private let monitor = Monitor(State())
 
-    public init() {}
+    /// What the thread is called that stands by.
+    let name: String
+
+    /// - Parameter name: shown by ps and debuggers for the thread that stands by, at most 15 bytes of it
+    public init(name: String) { self.name = name }
 
     /// What who stands by makes of what it sees.
     struct Watch {

@@ -33,6 +33,9 @@ public final class WorkerThread: Sendable {
         self.thread = thread
     }
 
+    /// Calls this thread so from now on.
+    static func rename(_ name: String) { _ = unsafe linux_set_thread_name(name) }
+
     /// Waits until the thread has ended. Once, and not from the thread itself.
     public func join() { _ = pthread_join(thread, nil) }
 }
@@ -60,23 +63,27 @@ public final class LoopThread: Sendable {
                 enter()
                 let loop = unsafe handedOver
                 setUp(loop)
-                Self.serve(loop, relief)
+                Self.serve(loop, name, relief)
             }
         ]
         if let relief {
             threads.append(
-                try WorkerThread(name: name) {
+                try WorkerThread(name: relief.name) {
                     enter()
-                    if relief.standBy() { Self.serve(unsafe handedOver, relief) }
+                    if relief.standBy() { Self.serve(unsafe handedOver, name, relief) }
                 })
         }
         self.threads = threads
     }
 
-    private static func serve(_ loop: EventLoop, _ relief: Relief?) {
+    /// Runs the loop whenever it is this thread's.
+    private static func serve(_ loop: EventLoop, _ name: String, _ relief: Relief?) {
+        WorkerThread.rename(name)
         while !loop.run() {
             guard let relief else { preconditionFailure("a loop is lost to who relieves its thread") }
+            WorkerThread.rename(relief.name)
             guard relief.standBy() else { return }
+            WorkerThread.rename(name)
         }
         relief?.stop()
     }

@@ -6,18 +6,27 @@ import Reactor
 /// Threads for what blocks: a bounded number, started when there is work for them, shared fairly by the stores.
 ///
 /// Operations on one store start in the order of submission and run side by side; stores take turns, and none has more than
-/// `perStore` threads, so that one that hangs leaves the others their share.
+/// `perStore` threads, so that one that hangs leaves the others their share. Who comes to work calls the next if there is more: many
+/// operations that are submitted together wake one thread, and no more come than find something to do.
 public final class IOPool<Token: Sendable>: Sendable {
     private struct State {
         /// Stores with something that may start, the next first.
         var ready: Deque<StoreQueue<Token>> = []
         var waiting = 0
-        var running = 0
-        var idleThreads = 0
-        /// Callers of `waitUntilIdle`.
-        var watchers = 0
+        /// Threads that wait for work; one of them may have been called.
+        var idle = 0
+        var isCalling = false
+        var calls = 0
         var isStopping = false
         var threads: [WorkerThread] = []
+
+        /// Whether to ring for one more thread.
+        mutating func call() -> Bool {
+            guard !ready.isEmpty, idle > 0, !isCalling else { return false }
+            isCalling = true
+            calls += 1
+            return true
+        }
     }
 
     private let monitor = Monitor(State())
@@ -48,9 +57,9 @@ public final class IOPool<Token: Sendable>: Sendable {
     /// Has the operation done; `deliver` gets `token` with the outcome. false: too many wait already, nothing happens; or no
     /// thread could be started for the first of them.
     public func submit(_ operation: Operation, buffer: Buffer?, on queue: StoreQueue<Token>, token: Token) -> Bool {
-        let (accepted, isWatched) = monitor.withLock { state in
+        let (accepted, calls) = monitor.withLock { state in
             guard state.waiting < queueLimit, !state.isStopping else { return (false, false) }
-            if state.idleThreads <= state.ready.count, state.threads.count < mostThreads {
+            if state.idle <= state.ready.count, state.threads.count < mostThreads {
                 // Without one more thread it takes longer; without any it would take for ever.
                 do throws(SystemError) {
                     state.threads.append(try WorkerThread(name: "storage") { [self] in work() })
@@ -61,39 +70,14 @@ public final class IOPool<Token: Sendable>: Sendable {
             state.waiting += 1
             queue.waiting.append(StoreQueue.Job(operation: operation, buffer: buffer, token: token))
             list(queue, &state)
-            return (true, state.watchers > 0)
+            return (true, state.call())
         }
-        // The bell is shared: rung once it might be heard only by one who waits for something else.
-        if isWatched { monitor.ringAll() } else if accepted { monitor.ringOne() }
+        if calls { monitor.ringOne() }
         return accepted
     }
 
-    /// Takes out what waits on `queue` and fulfils `condition`: it will not be done nor delivered. What runs already is not
-    /// stopped.
-    public func cancel(on queue: StoreQueue<Token>, where condition: (Token) -> Bool) -> [Token] {
-        let cancelled = monitor.withLock { state in
-            var cancelled: [Token] = []
-            queue.waiting.removeAll { job in
-                guard condition(job.token) else { return false }
-                cancelled.append(job.token)
-                return true
-            }
-            state.waiting -= cancelled.count
-            return cancelled
-        }
-        monitor.ringAll()
-        return cancelled
-    }
-
-    /// Operations of `queue` that wait, run or are being delivered.
-    public func outstanding(on queue: StoreQueue<Token>) -> Int { monitor.withLock { _ in queue.waiting.count + queue.running } }
-
-    /// Waits until nothing waits or runs and every outcome has been delivered.
-    public func waitUntilIdle() {
-        monitor.withLock { $0.watchers += 1 }
-        monitor.wait { $0.waiting == 0 && $0.running == 0 ? () : nil }
-        monitor.withLock { $0.watchers -= 1 }
-    }
+    /// How often a thread was called. For tests.
+    var calls: Int { monitor.withLock { $0.calls } }
 
     /// Finishes what was submitted, takes nothing more and ends the threads. Once, and not from `deliver`.
     public func stop() {
@@ -115,19 +99,13 @@ public final class IOPool<Token: Sendable>: Sendable {
     }
 
     private func work() {
-        while let (queue, job) = next() {
+        var last: StoreQueue<Token>?
+        while let (queue, job) = next(after: last) {
             // The job goes, and its buffer with it, before the outcome is out.
             let token = job.token
             let outcome = perform(consume job, on: queue.store)
             deliver(token, outcome)
-            let isIdle = monitor.withLock { state in
-                state.running -= 1
-                queue.running -= 1
-                list(queue, &state)
-                return state.waiting == 0 && state.running == 0
-            }
-            // `next` looks at the list itself; others are only told that all is done.
-            if isIdle { monitor.ringAll() }
+            last = queue
         }
     }
 
@@ -136,25 +114,35 @@ public final class IOPool<Token: Sendable>: Sendable {
     }
 
     /// The next job; nil when the thread shall end.
-    private func next() -> (StoreQueue<Token>, StoreQueue<Token>.Job)? {
+    /// - Parameter last: of which it has done a job
+    private func next(after last: StoreQueue<Token>?) -> (StoreQueue<Token>, StoreQueue<Token>.Job)? {
+        var last = last
         var isIdle = false
-        return monitor.wait { state -> (StoreQueue<Token>, StoreQueue<Token>.Job)?? in
-            if isIdle { state.idleThreads -= 1 }
-            isIdle = false
-            while let queue = state.ready.popFirst() {
+        let (job, calls) = monitor.wait { state -> ((StoreQueue<Token>, StoreQueue<Token>.Job)?, Bool)? in
+            if let queue = last.take() {
+                queue.running -= 1
+                list(queue, &state)
+            }
+            if isIdle {
+                state.idle -= 1
+                state.isCalling = false
+                isIdle = false
+            }
+            if let queue = state.ready.popFirst(), let job = queue.waiting.popFirst() {
                 queue.isListed = false
-                guard let job = queue.waiting.popFirst() else { continue }  // cancelled meanwhile
                 state.waiting -= 1
-                state.running += 1
                 queue.running += 1
                 list(queue, &state)
-                return (queue, job)
+                return ((queue, job), state.call())
             }
-            if state.isStopping && state.waiting == 0 { return .some(nil) }
+            // The others are told, too.
+            if state.isStopping { return (nil, false) }
             isIdle = true
-            state.idleThreads += 1
+            state.idle += 1
             return nil
         }
+        if calls { monitor.ringOne() }
+        return job
     }
 }
 

@@ -148,7 +148,7 @@ private final class Office: Sendable {
         }
     }
 
-    let relief = Relief()
+    let relief = Relief(name: "office relief")
     let thread: LoopThread
     private let errands: Mailbox<@Sendable () -> Void>
     private let journal = Monitor<[Relief.Errand]>([])

@@ -33,11 +33,9 @@ final class Results: Sendable {
             let isTaken = pool.submit(.write(Extent(block * 512, 512), durable: false), buffer: data, on: queue, token: block)
             #expect(isTaken)
         }
-        pool.waitUntilIdle()
+        pool.stop()
         #expect(results.tokens.sorted() == Array(0..<1000) && results.outcomes.allSatisfy { $0 == .done })
         #expect(try file.contents() == (0..<1000).flatMap { [UInt8](repeating: UInt8(truncatingIfNeeded: $0), count: 512) })
-        #expect(pool.outstanding(on: queue) == 0)
-        pool.stop()
     }
 
     @Test("one thread does a store's operations in their order")
@@ -62,11 +60,10 @@ final class Results: Sendable {
         results.wait(for: 50)
         #expect(results.tokens == Array(100..<150))
         while stuck.heldBack < 3 { usleep(200) }
-        #expect(stuck.heldBack == 3 && pool.outstanding(on: slow) == 50)
+        #expect(stuck.heldBack == 3)
         stuck.release()
-        pool.waitUntilIdle()
-        #expect(results.tokens.count == 100)
         pool.stop()
+        #expect(results.tokens.count == 100)
     }
 
     @Test("stores take turns")
@@ -85,47 +82,28 @@ final class Results: Sendable {
         #expect(results.tokens == [-1, 0, 1, 2, 10, 11, 12, 20, 21, 22, 30, 31, 32])
     }
 
-    @Test("what waits can be cancelled, what runs cannot")
-    func cancel() throws {
+    @Test("operations that are submitted together call one thread, and that one the next if there is work for it")
+    func calls() throws {
         let results = Results()
-        let pool = IOPool<Int>(threads: 1) { results.add($0, $1) }
+        let pool = IOPool<Int>(threads: 4, perStore: 2) { results.add($0, $1) }
         let store = FaultyStore(NullStore())
+        // As many threads as may be, all idle.
+        store.hold(.any)
+        for queue in [pool.open(store), pool.open(store)] { for token in 0..<2 { _ = pool.submit(.flush, buffer: nil, on: queue, token: token) } }
+        while store.heldBack < 4 { usleep(200) }
+        store.release()
+        results.wait(for: 4)
+        usleep(50_000)
+        let before = pool.calls
         store.hold(.any)
         let queue = pool.open(store)
-        for token in 0..<10 { _ = pool.submit(.flush, buffer: nil, on: queue, token: token) }
-        while store.heldBack == 0 { usleep(200) }
-        #expect(pool.cancel(on: queue) { $0 % 2 == 0 } == [2, 4, 6, 8])
-        #expect(pool.outstanding(on: queue) == 6)
-        store.heal()
-        pool.waitUntilIdle()
-        #expect(results.tokens == [0, 1, 3, 5, 7, 9])
-        // A queue that was emptied by cancelling works on.
-        store.hold(.any)
-        for token in 20..<23 { _ = pool.submit(.flush, buffer: nil, on: queue, token: token) }
-        while store.heldBack == 0 { usleep(200) }
-        #expect(pool.cancel(on: queue) { _ in true } == [21, 22])
-        _ = pool.submit(.flush, buffer: nil, on: queue, token: 30)
-        store.heal()
-        pool.stop()
-        #expect(results.tokens.suffix(2) == [20, 30])
-    }
-
-    @Test("those who wait until all is done keep no thread from its work")
-    func watched() throws {
-        let results = Results()
-        let pool = IOPool<Int>(threads: 2) { results.add($0, $1) }
-        let stuck = FaultyStore(NullStore())
-        stuck.hold(.any)
-        _ = pool.submit(.flush, buffer: nil, on: pool.open(stuck), token: -1)
-        let watchers = try (0..<4).map { _ in try WorkerThread(name: "watcher") { pool.waitUntilIdle() } }
-        let queue = pool.open(NullStore())
-        for token in 0..<300 {
-            _ = pool.submit(.flush, buffer: nil, on: queue, token: token)
-            results.wait(for: token + 1)
-        }
-        stuck.heal()
-        for watcher in watchers { watcher.join() }
-        #expect(results.tokens == Array(0..<300) + [-1])
+        for token in 0..<100 { _ = pool.submit(.flush, buffer: nil, on: queue, token: token) }
+        while store.heldBack < 2 { usleep(200) }
+        usleep(50_000)
+        #expect(pool.calls - before == 2 && store.heldBack == 2)
+        store.release()
+        results.wait(for: 104)
+        #expect(results.tokens.count == 104)
         pool.stop()
     }
 
@@ -157,7 +135,7 @@ final class Results: Sendable {
             store.hold(.any)
             _ = pool.submit(.read(Extent(0, 4096)), buffer: memory.allocate(4096), on: queue, token: token)
             store.release()
-            pool.waitUntilIdle()
+            while inUse.withLock({ $0.count }) <= token { usleep(200) }
         }
         #expect(inUse.withLock { $0 } == [Int](repeating: 0, count: 20))
         pool.stop()
@@ -233,9 +211,8 @@ final class Results: Sendable {
         let pool = IOPool<Int>(threads: 1) { results.add($0, $1) }
         _ = pool.submit(.write(Extent(0, 512), durable: false), buffer: try buffer([UInt8](repeating: 1, count: 512)), on: pool.open(store), token: 1)
         #expect(try file.contents()[0] == 0)
-        pool.waitUntilIdle()
-        #expect(try file.contents()[0] == 1)
         pool.stop()
+        #expect(try file.contents()[0] == 1)
     }
 }
 
