@@ -4,18 +4,9 @@ import Testing
 
 /// Media of the audit trail that are full, or hang, and whoever tries to fill them.
 @Suite(.serialized, .enabled(if: Subject.isPortcullis && geteuid() == 0, "only root mounts")) struct AuditFailureTests {
-    private static let mayMount = unsafe geteuid() == 0 && access("/dev/loop-control", F_OK) == 0
-
-    /// In a mount namespace of its own: what `mount` says is at $place, a name in the daemon's folder.
-    private static func mounting(_ mount: String, at place: String) -> [String] {
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-         "folder=$(dirname \"$TGT_IPC_SOCKET\"); place=$folder/\(place); mkdir -p -m 700 $place && \(mount) && exec \"$@\"", "sh"]
-    }
-    private static let ext4 = "{ test -e $folder/image || { truncate -s 24M $folder/image && mke2fs -q -t ext4 $folder/image; }; } && mount -o loop $folder/image $place && chmod 700 $place"
-
     /// A daemon whose trails are on a medium of their own, as `mount` says, at `audit` in its folder.
     private func daemon(_ mount: String, _ more: String = "") throws -> Daemon {
-        let wrapper = Self.mounting(mount + " && printf 'audit:\\n  directory: '$place'/trails\\n\(more)' > $folder/tgtd.yaml && set -- \"$@\" --config $folder/tgtd.yaml", at: "audit")
+        let wrapper = Mount.wrapper(mount + " && printf 'audit:\\n  directory: '$place'/trails\\n\(more)' > $folder/tgtd.yaml && set -- \"$@\" --config $folder/tgtd.yaml", at: "audit")
         let daemon = try Daemon(wrapper: wrapper)
         try daemon.addTarget()
         try daemon.addDisk(file: daemon.folder.sparseFile("disk", size: 8 << 20))
@@ -23,10 +14,6 @@ import Testing
         return daemon
     }
 
-    @discardableResult
-    private func inside(_ daemon: Daemon, _ words: String...) throws -> Finished {
-        try Running(["nsenter", "--mount", "--target", "\(daemon.process.pid)"] + words, folder: daemon.folder).wait(seconds: 30)
-    }
     private func trails(_ daemon: Daemon, _ place: String = "audit/trails") -> Trails { Trails(daemon, "/proc/\(daemon.process.pid)/root\(daemon.folder.path(place))") }
     private func change(_ daemon: Daemon, _ value: Int) throws -> Finished {
         try daemon.admin(words("--op update --mode target --tid 1 --name nop_interval --value \(value)"))
@@ -43,9 +30,9 @@ import Testing
 
     @Test("No room for state and trail on one file system: what the last change lacks is said and recorded, the next ones are refused; with room again all goes on by itself")
     func fullTogether() throws {
-        let daemon = try Daemon.serving(size: 8 << 20, wrapper: Self.mounting("mount -t tmpfs -o size=8m,mode=700 none $place", at: "state"))
+        let daemon = try Daemon.serving(size: 8 << 20, wrapper: Mount.wrapper("mount -t tmpfs -o size=8m,mode=700 none $place", at: "state"))
         let trails = trails(daemon, "state/audit")
-        try inside(daemon, "sh", "-c", "cat /dev/zero > \(daemon.folder.path("state/filler")) || true")
+        try daemon.inside("sh", "-c", "cat /dev/zero > \(daemon.folder.path("state/filler")) || true")
         var refusal: Finished?
         for value in 1...200 where refusal == nil {
             let finished = try change(daemon, value)
@@ -57,7 +44,7 @@ import Testing
         try goesOn(daemon)
         let outcomes = try trails.records().of("outcome", "target update").suffix(2)
         #expect(outcomes.map { $0["result"] } == ["incomplete", "refused"] && outcomes.first?.changes == ["parameters of target 1 changed"], "\(outcomes.map(\.line))")
-        try inside(daemon, "rm", daemon.folder.path("state/filler"))
+        try daemon.inside("rm", daemon.folder.path("state/filler"))
         #expect(try eventually(within: 10) { try !daemon.must("--op show --mode system").contains("Nothing can be changed") }, daemon.evidence)
         #expect(try change(daemon, 3600).succeeded, daemon.evidence)
     }
@@ -66,7 +53,7 @@ import Testing
     func full() throws {
         let daemon = try daemon("mount -t tmpfs -o size=8m,mode=700 none $place")
         let trails = trails(daemon)
-        try inside(daemon, "sh", "-c", "cat /dev/zero > \(daemon.folder.path("audit/filler")) || true")
+        try daemon.inside("sh", "-c", "cat /dev/zero > \(daemon.folder.path("audit/filler")) || true")
         var refusal: Finished?
         var changes = 0
         while refusal == nil, changes < 3000 {
@@ -89,7 +76,7 @@ import Testing
         #expect(refused.last?.what == "transaction commit")
         print("no room: \(changes) more changes before the first refusal; then refusals are recorded")
 
-        try inside(daemon, "rm", daemon.folder.path("audit/filler"))
+        try daemon.inside("rm", daemon.folder.path("audit/filler"))
         #expect(try eventually(within: 10) { try !daemon.must("--op show --mode system").contains("Nothing can be changed") }, daemon.evidence)
         #expect(daemon.log.contains("the audit trail is written again"))
         #expect(try change(daemon, 3600).succeeded, daemon.evidence)
@@ -103,7 +90,7 @@ import Testing
         let daemon = try daemon("mount -t tmpfs -o size=8m,mode=700 none $place", "  on-failure: continue\\n")
         let trails = trails(daemon)
         let keys = try trails.takeKeys(to: daemon.folder)
-        try inside(daemon, "sh", "-c", "cat /dev/zero > \(daemon.folder.path("audit/filler")) || true")
+        try daemon.inside("sh", "-c", "cat /dev/zero > \(daemon.folder.path("audit/filler")) || true")
         // Long ones: the reserve is used up, too.
         let name = String(repeating: "x", count: 190)
         var made = 0, system = ""
@@ -120,7 +107,7 @@ import Testing
             #expect(try daemon.admin(["--transaction", daemon.folder.write(lines.joined(separator: "\n") + "\n", to: "lines")]).succeeded, daemon.evidence)
         }
         try goesOn(daemon)
-        try inside(daemon, "rm", daemon.folder.path("audit/filler"))
+        try daemon.inside("rm", daemon.folder.path("audit/filler"))
         #expect(try eventually(within: 10) { try !daemon.must("--op show --mode system").contains("trouble=") }, daemon.evidence)
         #expect(try change(daemon, 77).succeeded)
         let records = try trails.records()
@@ -135,17 +122,17 @@ import Testing
 
     @Test(
         "A disk that hangs: the change is refused in its time and the next ones at once; a thousand targets are shown in no time meanwhile; then all goes on, and the trail says what became of it",
-        .enabled(if: mayMount, "there are no loop devices"))
+        .enabled(if: Mount.mayLoop, "there are no loop devices"))
     func hang() throws {
-        let daemon = try daemon(Self.ext4)
+        let daemon = try daemon(Mount.ext4)
         let trails = trails(daemon), place = daemon.folder.path("audit")
         let keys = try trails.takeKeys(to: daemon.folder)
         let lines = (1...1000).map { "--op new --mode target --tid \($0 + 1000) -T iqn.2026-11.org.example:many-\($0)" }.joined(separator: "\n")
         try daemon.must("--transaction \(daemon.folder.write(lines + "\n", to: "many"))")
-        try inside(daemon, "fsfreeze", "--freeze", place)
+        try daemon.inside("fsfreeze", "--freeze", place)
         var isFrozen = true
         func thaw() throws {
-            if isFrozen { try inside(daemon, "fsfreeze", "--unfreeze", place) }
+            if isFrozen { try daemon.inside("fsfreeze", "--unfreeze", place) }
             isFrozen = false
         }
         defer { try? thaw() }
@@ -189,17 +176,17 @@ import Testing
         #expect(try trails.run("verify", "--key", keys).succeeded)
     }
 
-    @Test("What is decided while the disk hangs is carried out as things are when it answers: by the policy of then, and on what is configured then", .enabled(if: mayMount, "there are no loop devices"))
+    @Test("What is decided while the disk hangs is carried out as things are when it answers: by the policy of then, and on what is configured then", .enabled(if: Mount.mayLoop, "there are no loop devices"))
     func overtaken() throws {
-        let wrapper = Self.mounting(Self.ext4, at: "state/audit")
+        let wrapper = Mount.wrapper(Mount.ext4, at: "state/audit")
         let it = try Administered(grants: "  - {users: [mail, news], role: tenant-administrator, tenant: red, authenticate: no}\n", wrapper: wrapper)
         let daemon = it.daemon, place = daemon.folder.path("state/audit")
         let trails = trails(daemon, "state/audit")
         #expect(try it.tgtadm(Administered.mail, Administered.target(100, "red")).succeeded, it.daemon.evidence)
-        try inside(daemon, "fsfreeze", "--freeze", place)
+        try daemon.inside("fsfreeze", "--freeze", place)
         var isFrozen = true
         func thaw() throws {
-            if isFrozen { try inside(daemon, "fsfreeze", "--unfreeze", place) }
+            if isFrozen { try daemon.inside("fsfreeze", "--unfreeze", place) }
             isFrozen = false
         }
         defer { try? thaw() }
@@ -287,14 +274,14 @@ import Testing
         let daemon = try daemon("mount -t tmpfs -o size=16m,mode=700 none $place")
         let trails = trails(daemon)
         // Less than a quarter is left.
-        try inside(daemon, "sh", "-c", "head -c $((12 << 20)) /dev/zero > \(daemon.folder.path("audit/filler"))")
+        try daemon.inside("sh", "-c", "head -c $((12 << 20)) /dev/zero > \(daemon.folder.path("audit/filler"))")
         try flood(daemon, 300, sources: 100)
         #expect(try eventually(within: 10) { try daemon.must("--op show --mode system").contains("network-trouble=") }, daemon.evidence)
         let system = try daemon.must("--op show --mode system")
         #expect(system.contains("is for others") && !system.contains("Nothing can be changed") && !system.contains("\n    trouble="), "\(system)")
         for value in 1...30 { #expect(try change(daemon, value).succeeded, daemon.evidence) }
         #expect(try trails.records().of("outcome", "target update").count >= 30)
-        try inside(daemon, "rm", daemon.folder.path("audit/filler"))
+        try daemon.inside("rm", daemon.folder.path("audit/filler"))
         #expect(try eventually(within: 10) { try !daemon.must("--op show --mode system").contains("network-trouble=") }, daemon.evidence)
         #expect(try trails.records("network").contains { $0["kind"] == "unrecorded" && $0.number("count") ?? 0 > 0 })
     }
@@ -305,7 +292,7 @@ import Testing
     func systemLog() throws {
         // A /dev of its own with a syslog that takes down what it is told, until it is stopped.
         let script = "import os, socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('/dev/log'); open(sys.argv[1] + '/ready', 'w'); f = open(sys.argv[1] + '/syslog', 'wb', 0)\nwhile True: f.write(s.recv(65536) + b'\\n')"
-        let wrapper = Self.mounting(
+        let wrapper = Mount.wrapper(
             """
             mount -t tmpfs -o mode=755 none $place && for node in null zero full random urandom tty; do touch $place/$node && mount --bind /dev/$node $place/$node; done \
             && mkdir $place/shm $place/pts && mount --move $place /dev 2>/dev/null || mount --rbind $place /dev; \
