@@ -1,4 +1,4 @@
-// limit: what the machine under a target can do. One pread or pwrite for each command, in place, and nothing else: a
+// limit: what the machine under a target can do. One pread, pwrite or fdatasync for each command, in place, and nothing else: a
 // blocking thread for each connection, no parsing beyond what an answer needs, no checks, no sense data. A login is two
 // answers that are always the same; a thread goes on with the next connection.
 // It is the yardstick of bench.py and good for nothing else.
@@ -127,7 +127,10 @@ static void command(connection *c, const uint8_t *request, const uint8_t *data, 
     case 0x1a:  // MODE SENSE(6)
         reply[0] = 3;
         return small_data_in(c, request, reply, 4);
-    default: break;  // TEST UNIT READY, SYNCHRONIZE CACHE
+    case 0x35: case 0x91:  // SYNCHRONIZE CACHE(10), (16)
+        if (fdatasync(store) != 0) err(1, "fdatasync");
+        break;
+    default: break;  // TEST UNIT READY
     }
     answer(c, request, RESPONSE, 0x80, 0);
 }
