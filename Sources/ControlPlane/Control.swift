@@ -45,14 +45,17 @@ public struct ControlOptions: Sendable {
     public var logsToSystem: Bool
     /// Where what is configured is kept; nil: nowhere.
     let state: StateDirectory?
+    /// Those that it may open.
+    let descriptors: Int
     /// With what words it was started, and what settings file it has: for the record.
     let launch: (words: String, settings: String)
 
     init(
         settings: Settings, identity: IdentitySource, socket: String, administration: AdministrationOptions, user: Identity?, state: StateDirectory?, logsToSystem: Bool,
-        launch: (words: String, settings: String)
+        descriptors: Int, launch: (words: String, settings: String)
     ) {
         self.state = state
+        self.descriptors = descriptors
         self.launch = launch
         self.administration = administration
         self.logsToSystem = logsToSystem
@@ -227,7 +230,7 @@ public final class Control {
         try login?.start()
         guard let socket = managementSocket.take() else { return }
         server = try ManagementServer(
-            loop: loop, listener: socket, limits: options.settings.limits, log: log, complaints: complaints,
+            loop: loop, listener: socket, limits: options.settings.limits, descriptors: Limits.descriptorsForManagement(of: options.descriptors), log: log, complaints: complaints,
             announce: { [unowned self] announcement, asker, reply in submit(announcement, asker, reply) }
         ) { [unowned self] request, asker, reply in submit(request, asker, reply) }
         server?.onRefusedPeer = { [unowned self] uid, reason in audit.event(.peerRefused, source: uid.map { "uid \($0)" }, .refused, reason: reason) }

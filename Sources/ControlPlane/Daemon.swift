@@ -66,7 +66,7 @@ public enum Daemon {
             loop: loop,
             options: ControlOptions(
                 settings: settings, identity: IdentitySource(installation: installation, keepsTgtDefaults: options.compatibleIdentifiers),
-                socket: socketPath(options, demonstration), administration: administration, user: try Identity.forNetwork(settings.user), state: state, logsToSystem: isInBackground,
+                socket: socketPath(options, demonstration), administration: administration, user: try Identity.forNetwork(settings.user), state: state, logsToSystem: isInBackground, descriptors: descriptors,
                 launch: (CommandLine.arguments.dropFirst().map { escaped($0.utf8, limit: 4096) }.joined(separator: " "), source)),
             lock: lock, log: log)
         control.setDebug = { setLevel($0 ? .debug : settings.logLevel.level) }

@@ -1,3 +1,4 @@
+import Door
 import ISCSI
 import Management
 
@@ -49,6 +50,15 @@ public struct Limits: Sendable, Equatable {
 
     /// Descriptors of a process for other things than connections: portals, doors, what it waits with, disks.
     private static let otherDescriptors = 128
+
+    /// Descriptors that management connections leave to logins: as many as both doors by which these come may bring in one turn. A connection
+    /// comes with the questions about it, the last one included; what cannot be opened here then is lost without a word.
+    private static let descriptorsForLogins = 2 * DoorLimits.messagesPerTurn
+
+    /// The number below which management connections have their descriptors: all but those for logins, or but a quarter where there are few. A
+    /// new descriptor gets the lowest number that is free, so where they stay below it nothing that lasts is above.
+    /// - Parameter descriptors: that the process may open
+    static func descriptorsForManagement(of descriptors: Int) -> Int { descriptors - min(descriptorsForLogins, descriptors / 4) }
 
     /// What is wrong if a process may open no more than so many descriptors; nil: these limits can be reached.
     /// - Parameter descriptors: the hard limit of open files

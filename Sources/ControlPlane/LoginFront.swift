@@ -264,7 +264,8 @@ final class LoginFront {
         if kind == .clear { send(.turnAway(outcome.refusalBytes(status)), connection.rawValue) } else { send(.refuse(id, status), nil) }
     }
 
-    /// The connection could not be opened here: the initiator may try again.
+    /// The connection could not be opened here: the initiator may try again. In clear that of a last question is lost with it, and the peer finds it
+    /// closed; `Limits.descriptorsForManagement` sees to it that no administrator brings that about.
     private func outOfDescriptors(_ id: ConnectionID) {
         control.log.warning("a login is refused: this process may open no more descriptors")
         send(.refuse(id, .outOfResources), nil)

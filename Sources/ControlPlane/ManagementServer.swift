@@ -72,6 +72,7 @@ final class ManagementServer {
     fileprivate let announce: Announce
     fileprivate let complaints: Complaints
     fileprivate let limits: Limits
+    private let descriptors: Int
     /// Called for a peer that is not even listened to.
     var onRefusedPeer: ((_ uid: UInt32?, _ reason: String) -> Void)?
     /// Called for one whose request could not be read.
@@ -83,14 +84,16 @@ final class ManagementServer {
     /// Of requests that have not been answered yet.
     fileprivate var heldBytes = 0
 
+    /// - Parameter descriptors: its connections have numbers below this
     init(
-        loop: EventLoop, listener descriptor: consuming FileDescriptor, limits: Limits, log: Logger, complaints: Complaints, announce: @escaping Announce,
+        loop: EventLoop, listener descriptor: consuming FileDescriptor, limits: Limits, descriptors: Int, log: Logger, complaints: Complaints, announce: @escaping Announce,
         submit: @escaping Submit
     ) throws(SystemError) {
         self.complaints = complaints
         self.announce = announce
         self.loop = loop
         self.limits = limits
+        self.descriptors = descriptors
         self.log = log
         self.submit = submit
         listener = try Listener(loop, descriptor) { [unowned self] connection, _ in
@@ -103,6 +106,7 @@ final class ManagementServer {
     private func accept(_ descriptor: consuming FileDescriptor) {
         let peer: ConnectedPeer
         do throws(SystemError) {
+            guard descriptor.rawValue < descriptors else { throw .tooManyFiles }
             peer = try ConnectedPeer(of: descriptor.rawValue)
         } catch {
             guard error.isShortage else {
@@ -114,7 +118,8 @@ final class ManagementServer {
             let number = descriptor.release()
             loop.after(nanoseconds: Socket.exhaustedPause) { [weak self] in
                 let descriptor = FileDescriptor(owning: number)
-                self?.accept(descriptor)
+                // A lower number may be free by now.
+                if let other = try? descriptor.duplicate() { self?.accept(other) } else { self?.accept(descriptor) }
             }
             return
         }

@@ -18,6 +18,9 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
     /// Whether it says that descriptors or memory have run out, which passes.
     public var isShortage: Bool { [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(code) }
 
+    /// What accept(2) says when this process may open no more.
+    public static let tooManyFiles = SystemError("accept", EMFILE)
+
     /// "bind: Address already in use".
     public var description: String { "\(call): \(Self.text(of: code))" }
 

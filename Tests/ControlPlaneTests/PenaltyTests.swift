@@ -151,4 +151,11 @@ import Testing
         limits.sessionsPerTarget = 5000
         #expect(limits.shortage(of: 5127) != nil && limits.shortage(of: 5128) == nil)
     }
+
+    @Test("Management connections leave descriptors to logins: as many as these may bring at once, or a quarter of few", arguments: [
+        (1 << 20, (1 << 20) - 128), (513, 385), (512, 384), (511, 384), (60, 45), (4, 3),
+    ])
+    func management(all: Int, numbers: Int) {
+        #expect(Limits.descriptorsForManagement(of: all) == numbers && 2 * DoorLimits.messagesPerTurn == 128)
+    }
 }

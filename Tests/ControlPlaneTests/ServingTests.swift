@@ -38,7 +38,7 @@ private final class World {
             loop: EventLoop(),
             options: ControlOptions(
                 settings: Settings(), identity: IdentitySource(installation: Array(0..<16)), socket: "",
-                administration: AdministrationOptions(socket: SocketAccess(), source: nil, policy: nil, pamDirectory: nil), user: nil, state: nil, logsToSystem: false,
+                administration: AdministrationOptions(socket: SocketAccess(), source: nil, policy: nil, pamDirectory: nil), user: nil, state: nil, logsToSystem: false, descriptors: 1024,
                 launch: ("", "")),
             lock: lock, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         control.serving = Serving(

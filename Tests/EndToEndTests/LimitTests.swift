@@ -199,17 +199,27 @@ import Testing
         #expect(daemon.family == family, daemon.evidence)
     }
 
-    @Test("When control may open no more connections it rests, no session suffers, and service comes back")
+    @Test("When administrators have opened what control may open but for logins, it rests, no session suffers, who logs in gets in, and service comes back")
     func descriptorsOfControl() throws {
-        let (daemon, _) = try daemon("management-idle-seconds: 2", wrapper: scarce(60))
+        // A quarter of them is for logins.
+        let (daemon, _) = try daemon("management-idle-seconds: 2", wrapper: scarce(80))
         let family = daemon.family
         let initiator = try Initiator.login(port: daemon.port, target: Daemon.iqn("disk"))
         try initiator.settle()
+        // One that logs in meanwhile: begun before, finished then.
+        let begun = try Initiator(port: daemon.port)
+        var request = Initiator.loginRequest(
+            keys: ["InitiatorName=\(Initiator.name)", "SessionType=Normal", "TargetName=\(Daemon.iqn("disk"))"], isid: 4)
+        request.header[1] = 0x04
+        begun.wire.send(request.bytes)
+        let answer = try #require(begun.receive())
+        #expect(answer.statusClassAndDetail == 0 && answer.header[1] & 0x80 == 0)
         let silent = try (0..<60).map { _ in try LocalWire(daemon) }
         let busy = try busySeconds(daemon) { () throws in
             pause(seconds: 1)
-            // A login at this time is refused, or let in when there is room again; it is nobody's end.
-            _ = try Initiator(port: daemon.port).login(target: Daemon.iqn("disk"), isid: 2)
+            begun.wire.send(Initiator.loginRequest(keys: [], isid: 4, expStatSN: answer.number(at: 24) + 1).bytes)
+            #expect(begun.receive()?.statusClassAndDetail == 0, daemon.evidence)
+            #expect(try Initiator(port: daemon.port).login(target: Daemon.iqn("disk"), isid: 2) == 0, daemon.evidence)
             let read = try initiator.perform(cdb: [0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], read: 4096)
             #expect(read.status == 0)
         }
