@@ -174,7 +174,12 @@ final class SessionConnection: EventHandler, TurnHandler {
         if session.landing == nil { guard take(connection.receive(into: &reactor.input, most)) == most.count else { return } }
         guard connection === self.connection, let landing = session.landing else { return }
         let result = connection.receive(into: landing.buffer, landing.range, then: &reactor.input, most)
-        if case .received(let count) = result { session.landed(min(count, landing.range.count), of: landing, now: now) }
+        if case .received(let count) = result {
+            session.landed(min(count, landing.range.count), of: landing, now: now)
+            // While the data are warm, and before what follows needs memory of its own.
+            carryOut()
+            guard connection === self.connection else { return }
+        }
         take(result, past: landing.range.count)
     }
 

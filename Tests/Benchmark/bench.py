@@ -11,7 +11,7 @@ stunnel, to our portal.
 In each round every case is run on each of them, one right after the other; what
 counts is the ratio within a round, and of these the median. So a machine that is slow for a while is slow for all.
 
-The limit (limit.c) does one pread or pwrite for each command and nothing else. What throughput does not tell is in load.py.
+The limit (limit.c) does one pread, pwrite or fdatasync for each command and nothing else. What throughput does not tell is in load.py.
 """
 import argparse, contextlib, dataclasses, datetime, json, os, pathlib, platform, shutil, signal, statistics, subprocess
 import sys, tempfile, time

@@ -121,7 +121,7 @@ class Daemon(Subject):
 
 
 class Limit(Subject):
-    """limit.c, which does one pread or pwrite for each command and nothing else."""
+    """limit.c, which does one pread, pwrite or fdatasync for each command and nothing else."""
 
     def __init__(self, folder, backing):
         binary = folder / "limit"
