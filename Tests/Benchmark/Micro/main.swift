@@ -30,39 +30,46 @@ func median(each count: Int, _ batch: () -> Void) -> Double {
     return times.sorted()[10]
 }
 
-/// Requests of a session, each PDU of 48 bytes: READ(16) of 4 KiB.
-struct Reads {
-    static let count = 32
-    private var cmdSN: UInt32
-    private(set) var bytes = [UInt8](repeating: 0, count: Reads.count * PDU.headerLength)
+/// SCSI commands of 4 KiB, one behind the other as they come: READ(16), or WRITE(16) with its data in the same PDU.
+struct Requests {
+    enum Kind { case read, write }
 
-    init(cmdSN: UInt32) {
+    static let count = 32
+    static let dataLength = 4096
+    private let pduLength: Int
+    private var cmdSN: UInt32
+    private(set) var bytes: [UInt8]
+
+    init(_ kind: Kind, cmdSN: UInt32) {
         self.cmdSN = cmdSN
+        pduLength = PDU.headerLength + (kind == .write ? Self.dataLength : 0)
+        bytes = [UInt8](repeating: 0, count: Self.count * pduLength)
         for index in 0..<Self.count {
             var header = BasicHeader(.scsiCommand, initiatorTaskTag: UInt32(index))
-            header.bytes[1] = 0xc1
+            header.bytes[1] = kind == .read ? 0xc1 : 0xa1
+            if kind == .write { header.store(dataSegmentLength: Self.dataLength) }
             header.store(lun: 1 << 48)
-            header.store(UInt32(4096), at: 20)
-            (header.bytes[32], header.bytes[45]) = (0x88, 8)
+            header.store(UInt32(Self.dataLength), at: 20)
+            (header.bytes[32], header.bytes[45]) = (kind == .read ? 0x88 : 0x8a, 8)
             header.store(UInt32(8 * index), at: 38)
-            for offset in 0..<PDU.headerLength { bytes[index * PDU.headerLength + offset] = header.bytes[offset] }
+            for offset in 0..<PDU.headerLength { bytes[index * pduLength + offset] = header.bytes[offset] }
         }
     }
 
     /// The next ones: the same with new numbers.
     mutating func next() {
-        let first = cmdSN
+        let (first, length) = (cmdSN, pduLength)
         cmdSN &+= UInt32(Self.count)
         var span = bytes.mutableSpan
-        for index in 0..<Self.count { span.store(first &+ UInt32(index), at: index * PDU.headerLength + 24) }
+        for index in 0..<Self.count { span.store(first &+ UInt32(index), at: index * length + 24) }
     }
 }
 
 /// Cuts a stream into PDUs.
 func parse() -> Double {
-    let reads = Reads(cmdSN: 1)
+    let reads = Requests(.read, cmdSN: 1)
     var framing = Framing()
-    return median(each: Reads.count) {
+    return median(each: Requests.count) {
         var offset = 0, headers = 0
         parsing: while true {
             switch framing.step(reads.bytes.span, &offset, headerDigest: false, dataDigest: false) {
@@ -71,7 +78,7 @@ func parse() -> Double {
             default: break
             }
         }
-        precondition(headers == Reads.count)
+        precondition(headers == Requests.count)
     }
 }
 
@@ -80,11 +87,14 @@ func name(_ text: String) -> ISCSIName {
     return name
 }
 
-/// Commands through a session, from their bytes to those of their answers. The medium does nothing.
-func command() -> Double {
+/// A medium that does nothing.
+final class Nowhere: MediumHandle {}
+
+/// Commands through a session, from their bytes to those of their answers.
+func command(_ kind: Requests.Kind) -> Double {
     let target = ServedTarget(name: name("iqn.2026-11.org.example:t"), tid: 1)
     let settings = LogicalUnitSettings(disk: 1 << 20, blockLength: 512, scsiID: "id", serialNumber: "sn", naa: [0x60] + [UInt8](repeating: 1, count: 15))
-    target.add(LogicalUnit(settings, targetName: target.name.bytes), number: 1)
+    target.add(LogicalUnit(settings, targetName: target.name.bytes, medium: Nowhere()), number: 1)
     var negotiated = NegotiatedParameters()
     (negotiated.maxRecvDataSegmentLength, negotiated.maxXmitDataSegmentLength) = (262_144, 262_144)
     let start = SessionStart(
@@ -92,13 +102,13 @@ func command() -> Double {
         expCmdSN: 1, statSN: 1)
     let session = Session(start, target: target, data: BufferPool(budget: 64 << 20), answers: BufferPool(budget: 64 << 20), now: 0) { _ in }
     guard let session else { preconditionFailure("nobody else is there") }
-    var reads = Reads(cmdSN: 1)
+    var requests = Requests(kind, cmdSN: 1)
     var sent = 0
     func batch() {
-        reads.next()
+        requests.next()
         sent = 0
-        let used = session.receive(reads.bytes.span, now: 1)
-        precondition(used == reads.bytes.count)
+        let used = session.receive(requests.bytes.span, now: 1)
+        precondition(used == requests.bytes.count)
         while let action = session.nextAction() {
             if case .perform(let ticket, _, _, _) = action { session.completed(ticket, outcome: .done, now: 1) }
         }
@@ -109,8 +119,9 @@ func command() -> Double {
     }
     // The unit attentions of a new nexus come first.
     for _ in 0..<4 { batch() }
-    let time = median(each: Reads.count, batch)
-    precondition(sent == Reads.count * (PDU.headerLength + 4096), "every command was answered with its data: \(sent)")
+    let time = median(each: Requests.count, batch)
+    let answer = PDU.headerLength + (kind == .read ? Requests.dataLength : 0)
+    precondition(sent == Requests.count * answer, "every command was answered, a read with its data: \(sent)")
     return time
 }
 
@@ -148,6 +159,6 @@ func login() -> Double {
 
 let kibibyte = [UInt8](repeating: 0x5a, count: 1024)
 let results = [
-    ("parse", parse()), ("command", command()), ("login", login()), ("SHA-256", median(each: 1) { precondition(Digest.sha256.hash(kibibyte).count == 32) }),
+    ("parse", parse()), ("command", command(.read)), ("write", command(.write)), ("login", login()), ("SHA-256", median(each: 1) { precondition(Digest.sha256.hash(kibibyte).count == 32) }),
 ]
 print("{" + results.map { "\"\($0.0)\": \(String(format: "%.1f", $0.1))" }.joined(separator: ", ") + "}")
