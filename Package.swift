@@ -18,6 +18,7 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let trees = Target.Dependency.product(name: "HashTreeCollections", package: "swift-collections")
+let containers = Target.Dependency.product(name: "BasicContainers", package: "swift-collections")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -52,8 +53,8 @@ let package = Package(
 
         // Sans I/O: no system call, no thread, no clock.
         room("SCSI", ["Bytes", "Medium"]),
-        room("ISCSI", ["Bytes", "Crypto", deque]),
-        room("Target", ["Bytes", "Medium", "SCSI", "ISCSI", deque]),
+        room("ISCSI", ["Bytes", "Crypto", containers, deque]),
+        room("Target", ["Bytes", "Medium", "SCSI", "ISCSI", containers, deque]),
 
         // The machine.
         room("Reactor", ["CLinux", "Bytes", deque]),

@@ -173,7 +173,7 @@ public final class DataProcess: LoopDweller {
         _ request: RequestID, _ tid: Int32, _ lun: UInt16, _ settings: LogicalUnitSettings, _ description: StoreDescription?,
         forgetsFailedFlush: Bool, _ descriptor: consuming FileDescriptor?
     ) {
-        guard let unit = targets[tid]?.unit(Int(lun)) else { return refuse(request, .unknownLogicalUnit) }
+        guard let target = targets[tid], let unit = target.unit(Int(lun)) else { return refuse(request, .unknownLogicalUnit) }
         var medium: Servable?
         if let description {
             medium = attempt(description, descriptor)
@@ -182,7 +182,7 @@ public final class DataProcess: LoopDweller {
         let done = Acknowledgement(here { $0.link?.send(.done(request)) })
         if let medium {
             // The old one ends, and is closed, when the last command that has begun with it is over.
-            (unit.apply(settings, medium: serve(medium)) as? ServedStore)?.tellEnd(done)
+            (target.apply(settings, medium: serve(medium), to: unit) as? ServedStore)?.tellEnd(done)
         } else {
             unit.apply(settings)
         }

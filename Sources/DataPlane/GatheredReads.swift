@@ -16,13 +16,14 @@ final class GatheredReads {
     init(_ ring: ReadRing) { self.ring = ring }
 
     var isEmpty: Bool { reads.isEmpty }
+    var isFull: Bool { reads.count == ReadRing.most }
 
-    /// Whether it takes the operation: a short read, of the same file as the others. Otherwise it may once it is empty.
+    /// Whether it takes the operation: a short read, of the same file as the others.
     func take(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore) -> Bool {
-        guard reads.count < ReadRing.most, self.served == nil || self.served === served, case .read(let extent) = operation, let buffer,
+        guard !isFull, self.served == nil || self.served === served, case .read(let extent) = operation, let buffer,
             let file = served.store.fileToRead(for: operation)
         else { return false }
-        (self.served, self.file) = (served, file)
+        if isEmpty { (self.served, self.file) = (served, file) }
         reads.append(ReadRing.Read(extent, into: buffer))
         tickets.append(ticket)
         return true

@@ -298,7 +298,7 @@ final class SessionConnection: EventHandler, TurnHandler {
                 continue
             }
             switch action {
-            case .perform(let ticket, _, let operation, let buffer): perform(ticket, operation, buffer)
+            case .perform(let ticket): perform(ticket)
             case .keep(let ticket, let unit, let revision):
                 reactor.report(.keep(reactor: reactor.number, nexus, ticket, unit, revision: revision))
             case .askSendTargets(let request):
@@ -326,24 +326,28 @@ final class SessionConnection: EventHandler, TurnHandler {
         }
     }
 
-    private func perform(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?) {
-        guard let served = session.medium(of: ticket) as? ServedStore else {
-            return session.completed(ticket, outcome: .failed(.unsupported), now: now)
+    private func perform(_ ticket: Ticket) {
+        if reactor.gathered?.isFull == true { performGathered() }
+        session.perform(ticket, now: now) { operation, buffer, hold in
+            guard let served = hold?.medium as? ServedStore else { return .failed(.unsupported) }
+            // What is served is what control says; it may have been wrong about the length.
+            guard operation.fits(length: served.store.length, capacity: buffer?.capacity ?? 0) else {
+                return .failed(operation.isWrite ? .unwritable : .unreadable)
+            }
+            if reactor.gathered?.take(ticket, operation, buffer, served) == true {
+                allowance -= buffer?.capacity ?? 0
+                return nil
+            }
+            if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
+                allowance -= buffer?.capacity ?? 0
+                return outcome
+            }
+            if reactor.writes.take(token(ticket), operation, buffer, served, now: now) {
+                allowance -= buffer?.capacity ?? 0
+                return nil
+            }
+            return submit(ticket, operation, buffer, served)
         }
-        // What is served is what control says; it may have been wrong about the length.
-        guard operation.fits(length: served.store.length, capacity: buffer?.capacity ?? 0) else {
-            return session.completed(ticket, outcome: .failed(operation.isWrite ? .unwritable : .unreadable), now: now)
-        }
-        if let gathered = reactor.gathered {
-            if gathered.take(ticket, operation, buffer, served) { return allowance -= buffer?.capacity ?? 0 }
-            performGathered()
-        }
-        if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
-            allowance -= buffer?.capacity ?? 0
-            return session.completed(ticket, outcome: outcome, now: now)
-        }
-        if reactor.writes.take(token(ticket), operation, buffer, served, now: now) { return allowance -= buffer?.capacity ?? 0 }
-        submit(ticket, operation, buffer, served)
     }
 
     /// Has the gathered reads done, those that would have to wait by a thread that may.
@@ -351,17 +355,16 @@ final class SessionConnection: EventHandler, TurnHandler {
         reactor.gathered?.perform { ticket, read, served in
             if read.isDone {
                 session.completed(ticket, outcome: .done, now: now)
-            } else {
-                submit(ticket, .read(read.extent), read.buffer, served)
+            } else if let outcome = submit(ticket, .read(read.extent), read.buffer, served) {
+                session.completed(ticket, outcome: outcome, now: now)
             }
         }
     }
 
     /// Gives an operation to a thread that may wait.
-    private func submit(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore) {
-        if !reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token(ticket)) {
-            session.completed(ticket, outcome: .failed(.busy), now: now)
-        }
+    /// - Returns: how it ended, where none has room for it
+    private func submit(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore) -> Outcome? {
+        reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token(ticket)) ? nil : .failed(.busy)
     }
 
     private func token(_ ticket: Ticket) -> StorageTicket { StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket) }

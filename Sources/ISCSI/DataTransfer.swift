@@ -67,13 +67,14 @@ extension FullFeature {
     ///   - sense: sense data, at most 252 bytes
     ///   - naturalLength: bytes that the command transfers by itself, whatever the initiator expects: what the residual count
     ///     is computed from (RFC 7143 §11.4.5)
-    public mutating func finish(_ index: TaskIndex, status: UInt8, sense: [UInt8], dataIn: DataIn, naturalLength: Int) {
+    public mutating func finish(_ index: TaskIndex, status: UInt8, sense: consuming [UInt8], dataIn: consuming DataIn, naturalLength: Int) {
         let slot = index.rawValue
         precondition(tasks[slot].isLive && sense.count <= Self.longestSense && naturalLength >= 0)
         let ending = TaskSlot.Ending(status: status, sense: sense, dataIn: dataIn, naturalLength: naturalLength)
         if tasks[slot].expectsData {
             tasks[slot].buffer = nil
-            tasks[slot].state = .deferred(ending)
+            tasks[slot].state = .deferred
+            tasks[slot].ending = consume ending
         } else {
             respond(slot, ending)
         }
@@ -110,22 +111,21 @@ extension FullFeature {
 
     /// What is wrong with a Data-Out, if anything: a sequence comes whole, in order, and no longer than it may be.
     private func objection(to header: BasicHeader, _ slot: Int, isSolicited: Bool) -> DataOutError? {
-        let task = tasks[slot]
-        let end = task.received + header.dataSegmentLength
+        let end = tasks[slot].received + header.dataSegmentLength
         if isSolicited {
-            guard !task.unsolicitedIsOpen, task.r2tsSent > task.r2tsAnswered, header.targetTransferTag == transferTag(slot, task.r2tsAnswered) else {
-                return .outOfSequence
-            }
-            guard isInSequence(header, task) else { return .outOfSequence }
+            guard !tasks[slot].unsolicitedIsOpen, tasks[slot].r2tsSent > tasks[slot].r2tsAnswered,
+                header.targetTransferTag == transferTag(slot, tasks[slot].r2tsAnswered)
+            else { return .outOfSequence }
+            guard isInSequence(header, tasks[slot]) else { return .outOfSequence }
             let due = burstEnd(slot)
             return end > due || header.isFinal != (end == due) ? .incorrectAmountOfData : nil
         }
-        guard task.unsolicitedIsOpen else { return .unexpectedUnsolicitedData }
-        guard isInSequence(header, task) else { return .outOfSequence }
+        guard tasks[slot].unsolicitedIsOpen else { return .unexpectedUnsolicitedData }
+        guard isInSequence(header, tasks[slot]) else { return .outOfSequence }
         return end > unsolicitedLimit(slot) ? .incorrectAmountOfData : nil
     }
 
-    private func isInSequence(_ header: BasicHeader, _ task: TaskSlot) -> Bool {
+    private func isInSequence(_ header: BasicHeader, _ task: borrowing TaskSlot) -> Bool {
         header.uint32(at: 36) == task.dataSN && Int(header.uint32(at: 40)) == task.received
     }
 
@@ -154,8 +154,8 @@ extension FullFeature {
         case .draining:
             if !tasks[slot].expectsData { forgetDraining(slot) }
             return nil
-        case .deferred(let ending):
-            if !tasks[slot].expectsData { respond(slot, ending) }
+        case .deferred:
+            if !tasks[slot].expectsData, let ending = tasks[slot].ending.take() { respond(slot, ending) }
             return nil
         case .live:
             guard !tasks[slot].dataOutIsTold, !tasks[slot].isReadingPDU else { return nil }
@@ -192,7 +192,7 @@ extension FullFeature {
 
     // MARK: Data-In and response
 
-    private mutating func respond(_ slot: Int, _ ending: TaskSlot.Ending) {
+    private mutating func respond(_ slot: Int, _ ending: consuming TaskSlot.Ending) {
         let info = tasks[slot].info
         let residual = Residual(expected: info.expectedDataTransferLength, natural: ending.naturalLength)
         let length = info.reads ? min(ending.dataIn.count, info.writes ? Int(info.bidirectionalReadLength ?? 0) : info.expectedDataTransferLength) : 0

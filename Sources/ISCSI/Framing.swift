@@ -39,7 +39,7 @@ package struct Framing: Sendable {
             case .header:
                 guard takeHeader(input, &offset) else { return .needsInput }
                 dataSegmentLength = header.dataSegmentLength
-                additionalHeaders.removeAll(keepingCapacity: true)
+                if !additionalHeaders.isEmpty { additionalHeaders.removeAll(keepingCapacity: true) }
                 if header.totalAHSLength > 0 {
                     enter(.additionalHeaders)
                 } else if let event = finishHeader(headerDigest) {

@@ -1,3 +1,4 @@
+import BasicContainers
 import Bytes
 
 /// Full-feature phase of one connection (RFC 7143 §4.2–4.4, §11) of a discovery or a normal session at ErrorRecoveryLevel 0:
@@ -46,7 +47,7 @@ public struct FullFeature: ~Copyable {
     var occupied = 0
 
     // Tasks.
-    var tasks: [TaskSlot] = []
+    var tasks = UniqueArray<TaskSlot>()
     var freeSlots: [Int] = []
     var slotOfTag = TagTable()
     var liveTasks = 0
@@ -134,7 +135,7 @@ public struct FullFeature: ~Copyable {
 
     /// The tasks that are neither finished nor dropped.
     public var liveTaskIndexes: [TaskIndex] {
-        tasks.enumerated().filter(\.element.isLive).map { TaskIndex(rawValue: $0.offset) }
+        tasks.indices.filter { tasks[$0].isLive }.map { TaskIndex(rawValue: $0) }
     }
 
     /// What the command of a task says.
@@ -211,7 +212,7 @@ public struct FullFeature: ~Copyable {
         case .end:
             let event = conclude(framing.header)
             // What was long is given back: an idle connection keeps nothing.
-            collected.removeAll(keepingCapacity: collected.capacity <= FullFeatureLimits.textBytes)
+            if !collected.isEmpty { collected.removeAll(keepingCapacity: collected.capacity <= FullFeatureLimits.textBytes) }
             return event.map { .tell($0) } ?? .more
         case .headerDigestIsWrong: return .tell(fail(.headerDigest))
         case .dataDigestIsWrong:
@@ -228,10 +229,7 @@ public struct FullFeature: ~Copyable {
     private mutating func place(_ data: borrowing Span<UInt8>, at position: Int) {
         switch destination {
         case .discard: break
-        case .task(let slot, let start):
-            let offset = start + position
-            let count = min(data.count, tasks[slot].wanted - offset)
-            if count > 0, let buffer = tasks[slot].buffer { buffer.copy(data.extracting(0..<count), to: offset) }
+        case .task(let slot, let start): tasks[slot].place(data, at: start + position)
         case .collect(let limit):
             let count = min(data.count, limit - collected.count)
             if count > 0 { collected.append(copying: data.extracting(0..<count)) }

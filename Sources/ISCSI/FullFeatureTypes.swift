@@ -97,7 +97,7 @@ public enum DataIn: Sendable {
     /// The first `count` bytes of the buffer, which nobody changes any more.
     case buffer(Buffer, count: Int)
 
-    var count: Int {
+    public var count: Int {
         switch self {
         case .none: 0
         case .bytes(let bytes): bytes.count

@@ -1,27 +1,30 @@
+import BasicContainers
 import Bytes
 
-/// All that this side keeps of one task.
-struct TaskSlot {
+/// All that this side keeps of one task. It lies in the table, and cannot be copied: it holds on to the task's buffer.
+struct TaskSlot: ~Copyable {
     enum State {
         case free
         /// Its command has been told; `accept`, `finish` or `drop` is due.
         case presented
         case live
         /// Finished, but the initiator still sends data; the response waits for their end (RFC 7143 §11.17).
-        case deferred(Ending)
+        case deferred
         /// Dropped; data that are still on the way are discarded.
         case draining(since: UInt64)
     }
 
     /// The end of a task as it goes over the wire.
-    struct Ending {
-        var status: UInt8
-        var sense: [UInt8]
-        var dataIn: DataIn
-        var naturalLength: Int
+    struct Ending: ~Copyable {
+        let status: UInt8
+        let sense: [UInt8]
+        let dataIn: DataIn
+        let naturalLength: Int
     }
 
     var state = State.free
+    /// While it is `deferred`.
+    var ending: Ending?
     var info: TaskInfo
     var buffer: Buffer?
     /// Bytes of Data-Out that go into the buffer.
@@ -51,6 +54,12 @@ struct TaskSlot {
         }
     }
     var isDraining: Bool { if case .draining = state { true } else { false } }
+
+    /// Keeps data of its PDUs that belong at `offset`, as far as they are wanted.
+    borrowing func place(_ data: borrowing Span<UInt8>, at offset: Int) {
+        let count = min(data.count, wanted - offset)
+        if count > 0 { buffer?.copy(data.extracting(0..<count), to: offset) }
+    }
 
     var expectsData: Bool { unsolicitedIsOpen || isReadingPDU || r2tsSent > r2tsAnswered }
     var dataOutIsComplete: Bool { !expectsData && received >= wanted }
@@ -88,6 +97,7 @@ extension FullFeature {
         liveTasks -= 1
         if tasks[slot].info.isImmediate { immediateTasks -= 1 } else { occupied -= 1 }
         tasks[slot].buffer = nil
+        tasks[slot].ending = nil
         if tasks[slot].expectsData {
             if drainingTasks == FullFeatureLimits.draining { forgetOldestDraining() }
             drainingCounter += 1
@@ -108,7 +118,8 @@ extension FullFeature {
     /// Gives back the room of tasks that were, while there is none and no data of one are still to come.
     public mutating func shrink() {
         guard liveTasks == 0, drainingTasks == 0 else { return }
-        (tasks, freeSlots, slotOfTag) = ([], [], TagTable())
+        tasks = UniqueArray()
+        (freeSlots, slotOfTag) = ([], TagTable())
     }
 
     mutating func forgetDraining(_ slot: Int) {

@@ -85,7 +85,7 @@ extension DeviceServer {
     private func isDurable(_ cdb: CommandDescriptorBlock) -> Bool { cdb.forcesUnitAccess || !pages.writeCacheEnabled }
 
     /// As much of the extent as there is data for.
-    private func sent(_ extent: Extent, _ task: DeviceTask) -> Extent {
+    private func sent(_ extent: Extent, _ task: borrowing DeviceTask) -> Extent {
         Extent(offset: extent.offset, length: min(extent.length, UInt64(task.dataOutCount)))
     }
 
@@ -207,7 +207,7 @@ extension DeviceServer {
     }
 
     /// Half of the data of such a command means something else than the whole.
-    private func requireExactDataOut(_ length: Int, _ task: DeviceTask, _ command: Command) throws(Refusal) {
+    private func requireExactDataOut(_ length: Int, _ task: borrowing DeviceTask, _ command: Command) throws(Refusal) {
         guard task.dataOutCount == length, task.expectedDataOutCount ?? length == length else {
             throw .check(.field(command.addressing.countByte))
         }

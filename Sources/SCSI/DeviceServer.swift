@@ -28,8 +28,21 @@ public struct Condition: Hashable, Sendable {
     public var reservedBy: NexusID?
 }
 
+/// What a nexus holds a medium by, and its commands. The medium is everybody's: if each command held that itself, the processors on which nexuses
+/// live would contend for the count of its holders.
+public final class MediumHold: Sendable {
+    public let medium: any MediumHandle
+    /// Of the medium; while it is held no other one has it.
+    let identity: ObjectIdentifier
+
+    init(_ medium: any MediumHandle) {
+        self.medium = medium
+        identity = ObjectIdentifier(medium)
+    }
+}
+
 /// One command on its way through the device server.
-public struct DeviceTask: Sendable {
+public struct DeviceTask: ~Copyable, Sendable {
     public let nexus: NexusID
     public let cdb: CommandDescriptorBlock
     /// Data-Out bytes that arrived: the smaller of what the initiator expected to send and `dataOutLength`.
@@ -41,8 +54,9 @@ public struct DeviceTask: Sendable {
     public internal(set) var abortsTasksOf: [NexusID] = []
     /// The nexus may only read the logical unit. Set it before `begin`.
     public var mayOnlyRead = false
-    /// The medium of the logical unit when the command began: all its operations are for that one.
-    public var medium: (any MediumHandle)?
+    /// The medium of the logical unit when the command began: all its operations are for that one. Set it before `begin` to what the
+    /// nexus had last: it stays if the medium is the same.
+    public var medium: MediumHold?
     var phase = Phase.start
 
     public init(nexus: NexusID, cdb: CommandDescriptorBlock, dataOutCount: Int = 0, expectedDataOutCount: Int? = nil) {
@@ -50,6 +64,15 @@ public struct DeviceTask: Sendable {
         self.cdb = cdb
         self.dataOutCount = dataOutCount
         self.expectedDataOutCount = expectedDataOutCount
+    }
+
+    /// Its end, when all has gone well on the medium and nothing is left to do.
+    var success: Completion? {
+        switch phase {
+        case .good: Completion()
+        case .dataIn(let count): Completion(dataIn: .buffer(count))
+        default: nil
+        }
     }
 
     /// What `resume` has to do when the medium, or the keeper of reservations, has answered.
@@ -102,7 +125,8 @@ struct DeviceServer: Sendable {
     /// Those in force.
     var reservations: PersistentReservations { keeping.inForce }
     var flushFailed: Bool { keeping.flushFailed }
-    var medium: (any MediumHandle)?
+    var medium: (any MediumHandle)? { didSet { mediumIdentity = medium.map(ObjectIdentifier.init) } }
+    private(set) var mediumIdentity: ObjectIdentifier?
 
     init(_ settings: LogicalUnitSettings, targetName: [UInt8], record: UnitRecord) {
         self.settings = settings.normalised
@@ -251,7 +275,7 @@ struct DeviceServer: Sendable {
         return try perform(command, &task, dataOut)
     }
 
-    private func checkReservations(_ command: Command, _ task: DeviceTask) throws(Refusal) {
+    private func checkReservations(_ command: Command, _ task: borrowing DeviceTask) throws(Refusal) {
         guard reservedBy != nil || !keeping.inForce.registrations.isEmpty else { return }
         let demands = ReservationRules.demands(command.sharing, task.cdb)
         if let holder = reservedBy {
@@ -351,7 +375,7 @@ struct DeviceServer: Sendable {
     }
 
     /// The whole parameter list, or PARAMETER LIST LENGTH ERROR if the initiator sent less than it announced.
-    private func parameterList(_ command: Command, _ task: DeviceTask, _ dataOut: Buffer?) throws(Refusal) -> [UInt8] {
+    private func parameterList(_ command: Command, _ task: borrowing DeviceTask, _ dataOut: Buffer?) throws(Refusal) -> [UInt8] {
         let length = command.parameterListLength(task.cdb)
         guard length <= Limits.parameterListBytes, task.dataOutCount >= length else { throw .check(.listLength) }
         guard length > 0 else { return [] }
@@ -389,11 +413,10 @@ struct DeviceServer: Sendable {
             return try statusOfBlocks(from: first, allocated: allocated, outcome)
         }
         if case .failed(let failure) = outcome { throw .check(sense(for: failure)) }
+        if let completion = task.success { return .done(completion) }
         switch task.phase {
-        case .start, .kept, .failureKept, .provisioning: preconditionFailure("a command that has not begun, or is over, does not go on")
-        case .good: return .done(Completion())
+        case .start, .good, .dataIn, .kept, .failureKept, .provisioning: preconditionFailure("a command that has not begun, or is over, does not go on")
         case .flush: return flush(&task)
-        case .dataIn(let count): return .done(Completion(dataIn: .buffer(count)))
         case .read(let extent): return read(extent, &task)
         case .verifyWritten(let extent, let withData):
             task.phase = .good

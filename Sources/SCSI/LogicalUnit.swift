@@ -83,20 +83,27 @@ public final class LogicalUnit: Sendable {
     /// Starts a command whose Data-Out bytes, `task.dataOutCount` of them, are at the start of `dataOut`.
     public func begin(_ task: inout DeviceTask, dataOut: Buffer?) -> Step {
         server.withLock { server in
-            task.medium = server.medium
             let step = server.begin(&task, dataOut: dataOut)
-            if case .done = step { task.medium = nil }
+            if case .done = step {
+                task.medium = nil
+            } else if task.medium?.identity != server.mediumIdentity {
+                task.medium = server.medium.map(MediumHold.init)
+            }
             return step
         }
     }
 
     /// Goes on after `.medium`, with the buffer that was asked for, or after `.keep`.
     public func resume(_ task: inout DeviceTask, after outcome: Outcome, buffer: Buffer?) -> Step {
-        server.withLock { server in
-            let step = server.resume(&task, after: outcome, buffer: buffer)
-            if case .done = step { task.medium = nil }
-            return step
+        let step: Step
+        if case .done = outcome, let completion = task.success {
+            // So most commands end, and nothing of the logical unit has any part in it.
+            step = .done(completion)
+        } else {
+            step = server.withLock { $0.resume(&task, after: outcome, buffer: buffer) }
         }
+        if case .done = step { task.medium = nil }
+        return step
     }
 
     /// Whether a command may carry on for an initiator that may only read. Commands that we do not know are refused otherwise.

@@ -2,7 +2,7 @@ import Bytes
 
 extension DeviceServer {
     /// REQUEST SENSE (SPC-4 §6.39): a pending unit attention, which is then told, or that there is nothing.
-    mutating func requestSense(_ task: DeviceTask) -> Step {
+    mutating func requestSense(_ task: borrowing DeviceTask) -> Step {
         let sense = takeAttention(task.nexus).map { Sense(.unitAttention, $0.code) } ?? Sense(.noSense, .none)
         let data = sense.encoded(descriptorFormat: task.cdb.bytes[1] & 0x01 != 0)
         return .done(.data(data, allocated: Int(task.cdb.bytes[4])))

@@ -39,6 +39,8 @@ public enum EndReason: Hashable, Sendable {
 public enum Notification: Sendable {
     /// Logical units came or went: tasks on those that went are ended. Let go when none is in the store any more.
     case logicalUnitsChanged(Acknowledgement)
+    /// `unit` has another medium, or none: let go of the old one. Commands that have begun hold it until they are over.
+    case mediumChanged(LogicalUnit)
     /// Abort all tasks on `unit`. Let go when none is in the store any more. `clearedByAnother`: the initiator is to learn it by
     /// COMMANDS CLEARED BY ANOTHER INITIATOR (SPC-4 §5.13.11.2.7); after a reset another unit attention tells it.
     case abortTasks(unit: LogicalUnit, clearedByAnother: Bool, Acknowledgement)

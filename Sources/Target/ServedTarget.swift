@@ -68,6 +68,14 @@ public final class ServedTarget: Sendable {
         return unit
     }
 
+    /// Gives a logical unit of its other settings and another medium, or none: commands that begin later are for that one.
+    /// - Returns: the medium it had. Commands that have begun hold it until they are over, and sessions until they have heard of it.
+    public func apply(_ settings: LogicalUnitSettings, medium: (any MediumHandle)?, to unit: LogicalUnit) -> (any MediumHandle)? {
+        let old = unit.apply(settings, medium: medium)
+        for session in sessions { session.deliver(.mediumChanged(unit)) }
+        return old
+    }
+
     public func unit(_ number: Int) -> LogicalUnit? { tables.withLock { $0.units[number] } }
 
     /// The numbers of its logical units, ascending.

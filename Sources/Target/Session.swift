@@ -96,8 +96,6 @@ public final class Session {
     /// What is to be done now; nil when that is all.
     public func nextAction() -> Action? { state.nextAction() }
 
-    /// The medium that the task's operation is for.
-    public func medium(of ticket: Ticket) -> (any MediumHandle)? { state.tasks[ticket.task.rawValue].device.medium }
 
     /// What it has done so far, by logical unit number.
     public var statistics: [(number: Int, statistics: IOStatistics)] { state.statistics }
@@ -125,6 +123,13 @@ public final class Session {
 
     /// Lets `send` take from the front of what is to be sent.
     public func send(now: UInt64, _ send: (inout OutputQueue) -> Void) { state.send(now: now, send) }
+
+    /// Has `body` see to the operation of a task, as `.perform` wants it.
+    /// - Parameter body: is lent the operation, the task's buffer and its medium, and does it at once if it can: then it says how that ended,
+    ///   and need not hold on to anything. nil: it is not over yet; the buffer is the store's until `completed`. It must not call the session.
+    public func perform(_ ticket: Ticket, now: UInt64, _ body: (Operation, Buffer?, MediumHold?) -> Outcome?) {
+        state.perform(ticket, now: now, body)
+    }
 
     /// An operation is over; its buffer is the session's again.
     public func completed(_ ticket: Ticket, outcome: Outcome, now: UInt64) { state.completed(ticket, outcome: outcome, now: now) }

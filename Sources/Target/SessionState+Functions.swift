@@ -73,7 +73,7 @@ extension SessionState {
 
     /// Ends the tasks that `isMeant` says: those outside when they come back, the others at once.
     /// - Returns: those that are outside, and whether there were any at all.
-    mutating func abort(fate: TaskState.Fate = .aborted, _ isMeant: (TaskIndex, TaskState) -> Bool) -> (outside: Set<TaskIndex>, any: Bool) {
+    mutating func abort(fate: TaskState.Fate = .aborted, _ isMeant: (TaskIndex, borrowing TaskState) -> Bool) -> (outside: Set<TaskIndex>, any: Bool) {
         var stillOutside: Set<TaskIndex> = []
         var any = false
         for slot in tasks.indices {
@@ -119,6 +119,7 @@ extension SessionState {
         let units = visibleUnits()
         for (number, nexus) in nexuses where units[number] !== nexus.unit {
             nexuses[number] = nil
+            nexus.medium = nil
             let (stillOutside, _) = abort(fate: .unitRemoved) { $1.nexus === nexus }
             wait(for: stillOutside, awaitsOthers: false, then: .letGo(nil, detaching: nexus.unit))
         }

@@ -68,13 +68,13 @@ extension SessionState {
     }
 
     /// Whether tasks have buffers whose data have not all come.
-    var holdsMemoryUntilRead: Bool { tasks.contains { $0.charge > 0 && $0.phase == .collecting } }
+    var holdsMemoryUntilRead: Bool { tasks.indices.contains { tasks[$0].charge > 0 && tasks[$0].phase == .collecting } }
 
     /// Refuses who waits for memory that tasks behind it hold: those cannot run before it does, so nobody would ever.
     /// - Returns: whether there was one
     mutating func breakDeadlock() -> Bool {
         guard unaccepted != nil || !waitsForMemory.isEmpty, memoryHeld > 0, outside == 0, chargesInOutput.isEmpty else { return false }
-        guard tasks.allSatisfy({ $0.charge == 0 || $0.phase == .ready && !$0.mayRun }) else { return false }
+        guard tasks.indices.allSatisfy({ tasks[$0].charge == 0 || tasks[$0].phase == .ready && !tasks[$0].mayRun }) else { return false }
         if let index = waitsForMemory.popFirst() {
             giveAnswer(index, Completion(status: .taskSetFull))
         } else if let index = unaccepted {

@@ -12,25 +12,16 @@ extension SessionState {
         let cdb = CommandDescriptorBlock(info.cdb)
         let nexus = nexus(info.lun)
         let verdict = targetLevelAnswer(cdb, nexus, info)
-        let dataOutLength = verdict == nil && info.writes ? nexus?.unit.dataOutLength(cdb) ?? 0 : 0
+        let dataOutLength = verdict == nil && info.writes ? nexus?.dataOutLength(cdb) ?? 0 : 0
         let expected = info.expectedDataTransferLength
         let wanted = min(expected, dataOutLength)
 
         let slot = index.rawValue
-        while tasks.count <= slot { tasks.append(.vacant) }
+        while tasks.count <= slot { tasks.append(TaskState()) }
         precondition(tasks[slot].isVacant, "the engine gives a slot anew only when it has been told that its task is over")
         taskSerial += 1
-        tasks[slot].enter(serial: taskSerial, nexus, info)
-        tasks[slot].device = DeviceTask(
-            nexus: start.nexus, cdb: cdb, dataOutCount: wanted, expectedDataOutCount: info.writes ? expected : nil)
-        tasks[slot].dataOutLength = dataOutLength
-        tasks[slot].verdict = verdict
-        if verdict == nil, let nexus {
-            (tasks[slot].place, tasks[slot].mayRun) = nexus.taskSet.enter(index, TaskAttribute(rawValue: info.attribute) ?? .ordered)
-            nexus.unit.commandEntered()
-            if info.reads { nexus.statistics.readSubmitted.add(expected) }
-            if info.writes { nexus.statistics.writeSubmitted.add(expected) }
-        }
+        let device = DeviceTask(nexus: start.nexus, cdb: cdb, dataOutCount: wanted, expectedDataOutCount: info.writes ? expected : nil)
+        tasks[slot].enter(index, serial: taskSerial, nexus, info, device, verdict: verdict, dataOutLength: dataOutLength)
         accept(index, wanted: wanted)
     }
 
@@ -93,15 +84,12 @@ extension SessionState {
     }
 
     private mutating func begin(_ index: TaskIndex) {
-        let slot = index.rawValue
-        guard let nexus = tasks[slot].nexus else { return }
-        let buffer = tasks[slot].buffer
-        tasks[slot].device.mayOnlyRead = nexus.mayOnlyRead
-        advance(index, nexus.unit.begin(&tasks[slot].device, dataOut: buffer))
+        guard !tasks[index.rawValue].isVacant else { return }
+        advance(index, tasks[index.rawValue].begin())
     }
 
-    private mutating func advance(_ index: TaskIndex, _ step: Step) {
-        switch step {
+    private mutating func advance(_ index: TaskIndex, _ step: consuming Step) {
+        switch consume step {
         case .done(let completion): settle(index, completion)
         case .medium(let operation, let length):
             guard obtainBuffer(index, length) else {
@@ -143,18 +131,15 @@ extension SessionState {
     /// The store, or the keeper, is done with a task. An aborted one is told to its logical unit all the same: a failed flush is
     /// remembered, and what reservations have become is kept.
     mutating func resume(_ index: TaskIndex, _ outcome: Outcome) {
-        let slot = index.rawValue
-        guard let nexus = tasks[slot].nexus else { return }
-        let buffer = tasks[slot].buffer
-        let step = nexus.unit.resume(&tasks[slot].device, after: outcome, buffer: buffer)
-        switch (tasks[slot].fate, step) {
-        case (.goesOn, _):
+        let step = tasks[index.rawValue].resume(after: outcome)
+        if tasks[index.rawValue].fate == .goesOn {
             outside -= 1
             advance(index, step)
-        case (_, .keep(let revision)):
+        } else if case .keep(let revision) = step {
             outside -= 1
             keep(index, revision)
-        default: left(index)
+        } else {
+            left(index)
         }
     }
 
@@ -171,7 +156,7 @@ extension SessionState {
     }
 
     /// A task is over, but for the tasks it has aborted (PREEMPT AND ABORT, SPC-4 §5.13.11.2.7).
-    private mutating func settle(_ index: TaskIndex, _ completion: Completion) {
+    private mutating func settle(_ index: TaskIndex, _ completion: consuming Completion) {
         let slot = index.rawValue
         guard !tasks[slot].isVacant else { return }
         guard !tasks[slot].device.abortsTasksOf.isEmpty, let nexus = tasks[slot].nexus else { return giveAnswer(index, completion) }
@@ -189,7 +174,7 @@ extension SessionState {
     private var answersMayGo: Bool { engine.output.byteCount < SessionLimits.unsentBeforeAnswersWait }
 
     /// Answers a task, now or when answers before it have been sent.
-    mutating func giveAnswer(_ index: TaskIndex, _ completion: Completion) {
+    mutating func giveAnswer(_ index: TaskIndex, _ completion: consuming Completion) {
         if answersWaiting.isEmpty && answersMayGo {
             answer(index, completion)
         } else {
@@ -199,42 +184,31 @@ extension SessionState {
         }
     }
 
-    mutating func answer(_ index: TaskIndex, _ completion: Completion) {
+    mutating func answer(_ index: TaskIndex, _ completion: consuming Completion) {
         let slot = index.rawValue
         guard !tasks[slot].isVacant else { return }
+        let status = completion.status
         let dataIn: DataIn
-        var length = 0
+        var isInBuffer = false
         switch completion.dataIn {
         case .none: dataIn = .none
-        case .bytes(let bytes):
-            dataIn = .bytes(bytes)
-            length = bytes.count
+        case .bytes(let bytes): dataIn = .bytes(bytes)
         case .buffer(let count):
             // From here on it is the output's.
             guard let buffer = tasks[slot].buffer.take() else { preconditionFailure("data come from the buffer that the device server asked for") }
             dataIn = .buffer(buffer, count: count)
-            length = count
+            isInBuffer = true
         }
+        let length = dataIn.count
         engine.finish(
-            index, status: completion.status.rawValue, sense: completion.sense, dataIn: dataIn,
+            index, status: status.rawValue, sense: completion.sense, dataIn: dataIn,
             naturalLength: tasks[slot].isWrite ? tasks[slot].dataOutLength : length)
-        count(slot, completion.status, dataIn: length)
-        if case .buffer = completion.dataIn {
+        tasks[slot].count(status, dataIn: length)
+        if isInBuffer {
             chargesInOutput.append((bytesSent + UInt64(engine.output.byteCount), tasks[slot].charge))
             tasks[slot].charge = 0
         }
         vacate(index)
-    }
-
-    private func count(_ slot: Int, _ status: Status, dataIn: Int) {
-        guard let nexus = tasks[slot].nexus else { return }
-        guard status == .good || status == .conditionMet else {
-            nexus.statistics.errors &+= 1
-            return
-        }
-        let expected = tasks[slot].expectedLength
-        if tasks[slot].isRead { nexus.statistics.readDone.add(min(dataIn, expected)) }
-        if tasks[slot].isWrite { nexus.statistics.writeDone.add(min(tasks[slot].dataOutLength, expected)) }
     }
 
     /// The task is no more; those that waited for it may run.
@@ -244,11 +218,10 @@ extension SessionState {
         memoryHeld -= tasks[slot].charge
         let (place, mayRun) = (tasks[slot].place, tasks[slot].mayRun)
         let buffer = tasks[slot].buffer.take()
-        if data.isAmple { engine.output.keep(buffer) }
+        if data.isAmple { engine.output.keep(consume buffer) }
         let nexus = tasks[slot].leave()
         guard let place, let nexus else { return }
-        nexus.unit.commandLeft()
-        nexus.taskSet.leave(index, place, mayRun: mayRun) { released in
+        nexus.leave(index, place, mayRun: mayRun) { released in
             guard !tasks[released.rawValue].isVacant else { return }
             tasks[released.rawValue].mayRun = true
             if tasks[released.rawValue].phase == .ready { ready.append(released) }

@@ -1,3 +1,4 @@
+import BasicContainers
 import Bytes
 import DequeModule
 import ISCSI
@@ -14,7 +15,7 @@ struct SessionState: ~Copyable {
     var engine: FullFeature
 
     // Tasks, by the engine's slots.
-    var tasks: [TaskState] = []
+    var tasks = UniqueArray<TaskState>()
     var taskSerial: UInt64 = 0
     var outside = 0
     /// May begin, or go on, in this order.
@@ -93,9 +94,7 @@ struct SessionState: ~Copyable {
                 continue
             }
             let slot = ticket.task.rawValue
-            if tasks[slot].fate == .goesOn, let nexus = tasks[slot].nexus {
-                return .perform(ticket, nexus.unit, tasks[slot].operation, tasks[slot].buffer)
-            }
+            if tasks[slot].fate == .goesOn { return .perform(ticket) }
             // It was aborted before it was begun.
             left(ticket.task)
             drain()
@@ -158,6 +157,11 @@ struct SessionState: ~Copyable {
         drain()
     }
 
+    mutating func perform(_ ticket: Ticket, now: UInt64, _ body: (Operation, Buffer?, MediumHold?) -> Outcome?) {
+        guard isOutside(ticket), let outcome = tasks[ticket.task.rawValue].withOperation(body) else { return }
+        completed(ticket, outcome: outcome, now: now)
+    }
+
     mutating func completed(_ ticket: Ticket, outcome: Outcome, now: UInt64) {
         clock = now
         guard isOutside(ticket) else { return }
@@ -177,6 +181,7 @@ struct SessionState: ~Copyable {
         clock = now
         switch notification {
         case .logicalUnitsChanged(let acknowledgement): refreshUnits(acknowledgement)
+        case .mediumChanged(let unit): for nexus in nexuses.values where nexus.unit === unit { nexus.medium = nil }
         case .abortTasks(let unit, let clearedByAnother, let acknowledgement):
             let (stillOutside, anyAborted) = abort { $1.nexus?.unit === unit }
             if clearedByAnother && anyAborted { unit.post(.commandsClearedByAnotherInitiator, to: .only(start.nexus)) }
@@ -203,7 +208,7 @@ struct SessionState: ~Copyable {
         if isIdle || !data.isAmple { engine.output.dropSpare() }
         if isIdle {
             engine.shrink()
-            tasks = []
+            tasks = UniqueArray()
         }
         let unreadIsCostly = !chargesInOutput.isEmpty || engine.output.byteCount >= SessionLimits.unsentBeforeInputStops
         if unreadIsCostly && now >= lastSent + SessionLimits.outputStall { return close(.outputStalled, afterOutput: false) }
@@ -233,6 +238,7 @@ struct SessionState: ~Copyable {
         endReason = reason
         takesInput = false
         _ = abort { _, _ in true }
+        for nexus in nexuses.values { nexus.medium = nil }
         forgetFunctions()
         drain()
     }

@@ -11,8 +11,8 @@ public struct Ticket: Hashable, Sendable {
 
 /// What is to be done outside of a session, in this order.
 public enum Action: Sendable {
-    /// Do this on the task's medium (`Session.medium`), then call `Session.completed`. The buffer is the store's until then.
-    case perform(Ticket, LogicalUnit, Operation, Buffer?)
+    /// Call `Session.perform`.
+    case perform(Ticket)
     /// Have what the logical unit says kept outside of this process; call `Session.kept` when this revision of it is decided.
     case keep(Ticket, LogicalUnit, UInt64)
     /// Call `Session.answer` with what the initiator may see.
@@ -29,6 +29,8 @@ public enum Action: Sendable {
 final class ITLNexus {
     let unit: LogicalUnit
     let number: Int
+    /// The medium that its last command had.
+    var medium: MediumHold?
     var mayOnlyRead: Bool
     var taskSet = TaskSet()
     var statistics = IOStatistics()
@@ -39,6 +41,33 @@ final class ITLNexus {
         self.number = number
         mayOnlyRead = access < .write
     }
+
+    /// A command for it comes.
+    /// - Returns: where that stands, and whether it may run at once
+    func enter(_ task: TaskIndex, _ command: TaskInfo) -> (place: TaskSet.Place, mayRun: Bool) {
+        unit.commandEntered()
+        if command.reads { statistics.readSubmitted.add(command.expectedDataTransferLength) }
+        if command.writes { statistics.writeSubmitted.add(command.expectedDataTransferLength) }
+        return taskSet.enter(task, TaskAttribute(rawValue: command.attribute) ?? .ordered)
+    }
+
+    func dataOutLength(_ cdb: CommandDescriptorBlock) -> Int { unit.dataOutLength(cdb) }
+
+    func begin(_ task: inout DeviceTask, dataOut: Buffer?) -> Step {
+        (task.mayOnlyRead, task.medium) = (mayOnlyRead, medium)
+        let step = unit.begin(&task, dataOut: dataOut)
+        if let current = task.medium, current !== medium { medium = current }
+        return step
+    }
+
+    func resume(_ task: inout DeviceTask, after outcome: Outcome, buffer: Buffer?) -> Step { unit.resume(&task, after: outcome, buffer: buffer) }
+
+    /// A command of it is over, or aborted.
+    /// - Parameter release: called with every task that may run now
+    func leave(_ task: TaskIndex, _ place: TaskSet.Place, mayRun: Bool, release: (TaskIndex) -> Void) {
+        unit.commandLeft()
+        taskSet.leave(task, place, mayRun: mayRun, release: release)
+    }
 }
 
 /// What is to be done outside of a session, as it waits in there.
@@ -48,9 +77,9 @@ enum Errand {
     case other(Action)
 }
 
-/// A SCSI command on its way through a session. It lies in the session's table, and is read and changed there field by field: as a
-/// whole it is costly to copy, for it holds on to what it works with.
-struct TaskState {
+/// A SCSI command on its way through a session. It lies in the session's table, and cannot be copied: it holds on to what it works with, and
+/// whoever works for it borrows that from here.
+struct TaskState: ~Copyable {
     enum Phase {
         /// There is no task here.
         case vacant
@@ -115,18 +144,55 @@ struct TaskState {
     var waitsSince: UInt64 = 0
 
     /// Nothing: what a free place of the table holds.
-    static var vacant: TaskState { TaskState(device: DeviceTask(nexus: NexusID(rawValue: 0), cdb: CommandDescriptorBlock(.init(repeating: 0)))) }
+    init() { device = DeviceTask(nexus: NexusID(rawValue: 0), cdb: CommandDescriptorBlock(.init(repeating: 0))) }
 
     var isVacant: Bool { phase == .vacant }
 
-    /// A command takes the place; its `device`, what comes of the command's length, and where it stands are still to be said.
-    mutating func enter(serial: UInt64, _ nexus: ITLNexus?, _ info: TaskInfo) {
+    /// A command takes the place.
+    /// - Parameters:
+    ///   - verdict: its answer, if that is clear before it has begun
+    ///   - dataOutLength: bytes of Data-Out that its CDB asks for
+    mutating func enter(
+        _ index: TaskIndex, serial: UInt64, _ nexus: consuming ITLNexus?, _ info: TaskInfo, _ device: consuming DeviceTask,
+        verdict: consuming Completion?, dataOutLength: Int
+    ) {
         self.serial = serial
-        self.nexus = nexus
-        phase = .collecting
-        fate = .goesOn
+        self.device = device
+        (phase, fate) = (.collecting, .goesOn)
         (place, mayRun, charge) = (nil, true, 0)
         (isRead, isWrite, expectedLength) = (info.reads, info.writes, info.expectedDataTransferLength)
+        self.dataOutLength = dataOutLength
+        if verdict == nil, let standing = nexus?.enter(index, info) { (place, mayRun) = standing }
+        self.verdict = verdict
+        self.nexus = nexus
+    }
+
+    // MARK: At its logical unit
+
+    /// Begins it. It has a `nexus`.
+    mutating func begin() -> Step {
+        guard let nexus else { preconditionFailure("a LUN that is nobody's is answered by the target") }
+        return nexus.begin(&device, dataOut: buffer)
+    }
+
+    /// Goes on when the store, or the keeper, is done. It has a `nexus`.
+    mutating func resume(after outcome: Outcome) -> Step {
+        guard let nexus else { preconditionFailure("a LUN that is nobody's is answered by the target") }
+        return nexus.resume(&device, after: outcome, buffer: buffer)
+    }
+
+    /// Lends what it does, in which memory, and on which medium.
+    borrowing func withOperation(_ body: (Operation, Buffer?, MediumHold?) -> Outcome?) -> Outcome? { body(operation, buffer, device.medium) }
+
+    /// Counts what it has done, as it ends.
+    borrowing func count(_ status: Status, dataIn: Int) {
+        guard let nexus else { return }
+        guard status == .good || status == .conditionMet else {
+            nexus.statistics.errors &+= 1
+            return
+        }
+        if isRead { nexus.statistics.readDone.add(min(dataIn, expectedLength)) }
+        if isWrite { nexus.statistics.writeDone.add(min(dataOutLength, expectedLength)) }
     }
 
     /// It is over, and lets go of all that it works with.

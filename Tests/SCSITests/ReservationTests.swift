@@ -534,8 +534,19 @@ import Testing
         #expect(rig.run(read10(0, 1), rig.b).isGood)
     }
 
-    /// A PERSISTENT RESERVE OUT that waits for its keeper.
-    private func begun(_ rig: Rig, _ nexus: NexusID, _ action: Out, _ kind: Kind? = nil, key: UInt64 = 0, new: UInt64 = 0) throws -> (task: DeviceTask, revision: UInt64) {
+    /// A command that waits for its keeper.
+    private final class Begun {
+        var task: DeviceTask
+        let revision: UInt64
+
+        init(_ task: consuming DeviceTask, _ revision: UInt64) {
+            self.task = task
+            self.revision = revision
+        }
+    }
+
+    /// A PERSISTENT RESERVE OUT.
+    private func begun(_ rig: Rig, _ nexus: NexusID, _ action: Out, _ kind: Kind? = nil, key: UInt64 = 0, new: UInt64 = 0) throws -> Begun {
         var task = DeviceTask(nexus: nexus, cdb: cdb([0x5f, action.rawValue, kind?.rawValue ?? 0, 0, 0, 0, 0, 0, 24, 0]), dataOutCount: 24)
         let buffer = rig.pool.allocate(24)
         (big(key) + big(new) + [UInt8](repeating: 0, count: 8)).span.copy(to: buffer)
@@ -543,12 +554,11 @@ import Testing
             Issue.record("\(action) is not to be kept")
             throw CancellationError()
         }
-        return (task, revision)
+        return Begun(task, revision)
     }
-    private func end(_ rig: Rig, _ command: (task: DeviceTask, revision: UInt64)) -> (status: Status, sense: [UInt8]) {
-        var task = command.task
+    private func end(_ rig: Rig, _ command: Begun) -> (status: Status, sense: [UInt8]) {
         #expect(rig.unit.isDecided(command.revision))
-        guard case .done(let completion) = rig.unit.resume(&task, after: .done, buffer: nil) else { return (.busy, []) }
+        guard case .done(let completion) = rig.unit.resume(&command.task, after: .done, buffer: nil) else { return (.busy, []) }
         return (completion.status, completion.sense.count == 18 ? [completion.sense[2], completion.sense[12], completion.sense[13]] : [])
     }
 
@@ -590,7 +600,7 @@ import Testing
         let record = try #require(rig.unit.recordToKeep())
         #expect(record.flushFailed && record.reservations == before)
         rig.unit.settle(isKept: true)
-        #expect(end(rig, (flush, failure)) == (.checkCondition, [3, 0x0c, 0]))
+        #expect(end(rig, Begun(flush, failure)) == (.checkCondition, [3, 0x0c, 0]))
         // And what comes then is new.
         #expect(rig.run(testUnitReady, rig.b).isGood && out(rig, rig.a, .clear, key: 0xa).isGood && attention(rig, rig.b) == [6, 0x2a, 3])
     }

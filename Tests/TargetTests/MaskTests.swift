@@ -184,6 +184,7 @@ extension World {
         world.change(client, .all)
         world.clearAttentions(client, 1)
         #expect(world.result(client, CDB.write(0, 1), write: block(1))?.status == 0)
+        world.tick(seconds: 2)
         #expect(world.data.inUse == 0)
     }
 

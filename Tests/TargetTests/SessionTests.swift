@@ -347,6 +347,8 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
             #expect(client.results[read]?.status == 0)
             #expect(client.results[write]?.status == 0)
         }
+        #expect(world.data.inUse <= SessionLimits.spareMemory)
+        world.tick(seconds: 2)
         #expect(world.data.inUse == 0)
     }
 

@@ -110,7 +110,10 @@ func command(_ kind: Requests.Kind) -> Double {
         let used = session.receive(requests.bytes.span, now: 1)
         precondition(used == requests.bytes.count)
         while let action = session.nextAction() {
-            if case .perform(let ticket, _, _, _) = action { session.completed(ticket, outcome: .done, now: 1) }
+            guard case .perform(let ticket) = action else { continue }
+            session.perform(ticket, now: 1) { operation, buffer, hold in
+                hold?.medium is Nowhere && operation != .flush && buffer != nil ? .done : .failed(.unsupported)
+            }
         }
         session.send(now: 1) { output in
             sent += output.byteCount

@@ -21,9 +21,15 @@ final class SessionWorld {
     private struct Held {
         let session: Session
         let ticket: Ticket
-        let unit: LogicalUnit
+        let disk: Disk
         let operation: Operation
         let buffer: Buffer?
+    }
+
+    /// All of an input is one thread.
+    private final class Disk: MediumHandle, @unchecked Sendable {
+        var content: MemoryMedium
+        init(length: Int) { content = MemoryMedium(length: length) }
     }
 
     private static let blocks: UInt64 = 32
@@ -37,7 +43,6 @@ final class SessionWorld {
     private let mail = Postbox()
     private let parameters: NegotiatedParameters
     private let holdsOperations: Bool
-    private var media: [ObjectIdentifier: MemoryMedium] = [:]
     private var units: [LogicalUnit] = []
     private var peers: [Peer] = []
     /// Sessions that have ended while something of them was in the store.
@@ -74,9 +79,8 @@ final class SessionWorld {
         let settings = LogicalUnitSettings(
             disk: Self.blocks, blockLength: number == 1 ? 512 : 4096, scsiID: "disk\(number)", serialNumber: "sn\(number)",
             naa: [0x60] + [UInt8](repeating: 1, count: 15))
-        let unit = LogicalUnit(settings, targetName: target.name.bytes)
+        let unit = LogicalUnit(settings, targetName: target.name.bytes, medium: Disk(length: Int(Self.blocks) * settings.blockLength))
         units.append(unit)
-        media[ObjectIdentifier(unit)] = MemoryMedium(length: Int(Self.blocks) * settings.blockLength)
         target.add(unit, number: number)
     }
 
@@ -201,8 +205,12 @@ final class SessionWorld {
         while let action = session.nextAction() {
             moves = true
             switch action {
-            case .perform(let ticket, let unit, let operation, let buffer):
-                held.append(Held(session: session, ticket: ticket, unit: unit, operation: operation, buffer: buffer))
+            case .perform(let ticket):
+                session.perform(ticket, now: now) { operation, buffer, hold in
+                    guard let disk = hold?.medium as? Disk else { preconditionFailure("a unit has one of our disks") }
+                    held.append(Held(session: session, ticket: ticket, disk: disk, operation: operation, buffer: buffer))
+                    return nil
+                }
                 if !holdsOperations { finish(0, nil) }
             case .keep(let ticket, let unit, _):
                 while let record = unit.recordToKeep() {
@@ -226,7 +234,7 @@ final class SessionWorld {
     private func finish(_ choice: UInt8, _ failure: Failure?) {
         guard !held.isEmpty else { return }
         let held = held.remove(at: Int(choice) % held.count)
-        let outcome = failure.map(Outcome.failed) ?? media[ObjectIdentifier(held.unit)]?.perform(held.operation, held.buffer) ?? .failed(.unreadable)
+        let outcome = failure.map(Outcome.failed) ?? held.disk.content.perform(held.operation, held.buffer)
         held.session.completed(held.ticket, outcome: outcome, now: now)
     }
 

@@ -1,8 +1,9 @@
 import Bytes
 import Medium
+import SCSI
 
-/// A medium in memory that carries out operations at once.
-final class MemoryStore {
+/// A medium in memory that carries out operations at once. All of a test is one thread.
+final class MemoryStore: MediumHandle, @unchecked Sendable {
     let content: Buffer
     let length: Int
     /// What the next operations end with, instead of being carried out.

@@ -42,7 +42,7 @@ final class Simulation {
     private struct InStore {
         let client: Client
         let ticket: Ticket
-        let unit: LogicalUnit
+        let store: MemoryStore
         let operation: Operation
         let buffer: Buffer?
         /// Takes much longer than others.
@@ -319,8 +319,12 @@ final class Simulation {
     private func carryOutActions(_ client: Client) {
         while let action = client.session.nextAction() {
             switch action {
-            case .perform(let ticket, let unit, let operation, let buffer):
-                inStore.append(InStore(client: client, ticket: ticket, unit: unit, operation: operation, buffer: buffer, isSlow: random.oneIn(16)))
+            case .perform(let ticket):
+                client.session.perform(ticket, now: world.now) { operation, buffer, hold in
+                    let store = hold!.medium as! MemoryStore
+                    inStore.append(InStore(client: client, ticket: ticket, store: store, operation: operation, buffer: buffer, isSlow: random.oneIn(16)))
+                    return nil
+                }
             case .keep(let ticket, let unit, _):
                 while unit.recordToKeep() != nil { unit.settle(isKept: !random.oneIn(8)) }
                 client.session.kept(ticket, now: world.now)
@@ -343,7 +347,7 @@ final class Simulation {
         let operation = inStore[position]
         if operation.isSlow && !random.oneIn(24) { return }
         if operation.outcome == nil {
-            inStore[position].outcome = world.stores[ObjectIdentifier(operation.unit)]!.perform(operation.operation, operation.buffer)
+            inStore[position].outcome = operation.store.perform(operation.operation, operation.buffer)
             if random.oneIn(2) { return }
         }
         let outcome = inStore.remove(at: position).outcome!

@@ -26,7 +26,8 @@ final class World {
     struct Held {
         let client: Client
         let ticket: Ticket
-        let unit: LogicalUnit
+        /// The session's command holds it.
+        weak var store: MemoryStore?
         let operation: Operation
         let buffer: Buffer?
     }
@@ -57,9 +58,18 @@ final class World {
         let settings = LogicalUnitSettings(
             disk: UInt64(blocks), blockLength: Self.blockLength, scsiID: "disk\(number)", serialNumber: "sn\(number)",
             naa: [0x60] + [UInt8](repeating: UInt8(number), count: 15))
-        let unit = LogicalUnit(settings, targetName: target.name.bytes)
-        stores[ObjectIdentifier(unit)] = MemoryStore(length: blocks * Self.blockLength)
+        let store = MemoryStore(length: blocks * Self.blockLength)
+        let unit = LogicalUnit(settings, targetName: target.name.bytes, medium: store)
+        stores[ObjectIdentifier(unit)] = store
         target.add(unit, number: number)
+    }
+
+    /// Gives a disk another medium of the same size, or none.
+    func changeMedium(_ number: Int, hasMedium: Bool = true) {
+        let unit = target.unit(number)!
+        let new = hasMedium ? MemoryStore(length: store(number).length) : nil
+        _ = target.apply(unit.settings, medium: new, to: unit)
+        stores[ObjectIdentifier(unit)] = new
     }
 
     func store(_ number: Int) -> MemoryStore { stores[ObjectIdentifier(target.unit(number)!)]! }
@@ -143,9 +153,13 @@ final class World {
 
     private func carryOut(_ action: Action, _ client: Client) {
         switch action {
-        case .perform(let ticket, let unit, let operation, let buffer):
-            let operation = Held(client: client, ticket: ticket, unit: unit, operation: operation, buffer: buffer)
-            if holdsOperations { held.append(operation) } else { finish(operation) }
+        case .perform(let ticket):
+            client.session.perform(ticket, now: now) { operation, buffer, hold in
+                guard let store = hold?.medium as? MemoryStore else { return .failed(.unsupported) }
+                guard holdsOperations else { return store.perform(operation, buffer) }
+                held.append(Held(client: client, ticket: ticket, store: store, operation: operation, buffer: buffer))
+                return nil
+            }
         case .keep(let ticket, let unit, _):
             while let record = unit.recordToKeep() {
                 kept.append(record)
@@ -163,7 +177,7 @@ final class World {
     }
 
     private func finish(_ operation: Held) {
-        let outcome = stores[ObjectIdentifier(operation.unit)]!.perform(operation.operation, operation.buffer)
+        let outcome = operation.store!.perform(operation.operation, operation.buffer)
         operation.client.session.completed(operation.ticket, outcome: outcome, now: now)
     }
 
