@@ -3,19 +3,19 @@
 /// Offsets are in bytes. An offset outside the span is a programming error and traps: callers check the length of what
 /// came from outside first, once, against a fixed header size.
 extension Span where Element == UInt8 {
-    @inlinable public func uint16(at offset: Int) -> UInt16 {
+    @inlinable @inline(__always) public func uint16(at offset: Int) -> UInt16 {
         UInt16(self[offset]) << 8 | UInt16(self[offset + 1])
     }
-    @inlinable public func uint24(at offset: Int) -> UInt32 {
+    @inlinable @inline(__always) public func uint24(at offset: Int) -> UInt32 {
         UInt32(self[offset]) << 16 | UInt32(self[offset + 1]) << 8 | UInt32(self[offset + 2])
     }
-    @inlinable public func uint32(at offset: Int) -> UInt32 {
+    @inlinable @inline(__always) public func uint32(at offset: Int) -> UInt32 {
         UInt32(uint16(at: offset)) << 16 | UInt32(uint16(at: offset + 2))
     }
-    @inlinable public func uint48(at offset: Int) -> UInt64 {
+    @inlinable @inline(__always) public func uint48(at offset: Int) -> UInt64 {
         UInt64(uint16(at: offset)) << 32 | UInt64(uint32(at: offset + 2))
     }
-    @inlinable public func uint64(at offset: Int) -> UInt64 {
+    @inlinable @inline(__always) public func uint64(at offset: Int) -> UInt64 {
         UInt64(uint32(at: offset)) << 32 | UInt64(uint32(at: offset + 4))
     }
     /// A copy of the whole span.
@@ -34,25 +34,25 @@ extension Span where Element == UInt8 {
 }
 
 extension MutableSpan where Element == UInt8 {
-    @inlinable public mutating func store(_ value: UInt16, at offset: Int) {
+    @inlinable @inline(__always) public mutating func store(_ value: UInt16, at offset: Int) {
         self[offset] = UInt8(truncatingIfNeeded: value >> 8)
         self[offset + 1] = UInt8(truncatingIfNeeded: value)
     }
-    @inlinable public mutating func store(_ value: UInt32, at offset: Int) {
+    @inlinable @inline(__always) public mutating func store(_ value: UInt32, at offset: Int) {
         store(UInt16(truncatingIfNeeded: value >> 16), at: offset)
         store(UInt16(truncatingIfNeeded: value), at: offset + 2)
     }
-    @inlinable public mutating func store(_ value: UInt64, at offset: Int) {
+    @inlinable @inline(__always) public mutating func store(_ value: UInt64, at offset: Int) {
         store(UInt32(truncatingIfNeeded: value >> 32), at: offset)
         store(UInt32(truncatingIfNeeded: value), at: offset + 4)
     }
     /// The low 24 bits of `value`.
-    @inlinable public mutating func store24(_ value: UInt32, at offset: Int) {
+    @inlinable @inline(__always) public mutating func store24(_ value: UInt32, at offset: Int) {
         self[offset] = UInt8(truncatingIfNeeded: value >> 16)
         store(UInt16(truncatingIfNeeded: value), at: offset + 1)
     }
     /// The low 48 bits of `value`.
-    @inlinable public mutating func store48(_ value: UInt64, at offset: Int) {
+    @inlinable @inline(__always) public mutating func store48(_ value: UInt64, at offset: Int) {
         store(UInt16(truncatingIfNeeded: value >> 32), at: offset)
         store(UInt32(truncatingIfNeeded: value), at: offset + 2)
     }

@@ -19,7 +19,7 @@ public struct OutputQueue {
     /// Buffers that were handed over, and have been sent: for whoever needs one like them.
     private var spare: [Buffer] = []
     private var spareBytes = 0
-    /// Bytes of such buffers that are kept. None of them is one that still waits.
+    /// Bytes of such buffers that are kept, none of which is one that still waits; and if that is any, the buffer for small pieces.
     public let keeps: Int
 
     /// Bytes that wait to be sent.
@@ -33,7 +33,7 @@ public struct OutputQueue {
     /// - Parameter pool: where the memory for small pieces comes from. Give it a pool of its own: an answer must not fail
     ///   because the data of tasks have used up their budget. What bounds it is the reader, who stops reading requests
     ///   while too many answers wait.
-    /// - Parameter keeps: how many bytes of buffers to keep for `reuse` when they have been sent
+    /// - Parameter keeps: how many bytes of buffers to keep for `reuse` when they have been sent, besides the one for small pieces; 0: none at all
     public init(pool: BufferPool, keeps: Int = 0) {
         self.pool = pool
         self.keeps = keeps
@@ -43,28 +43,26 @@ public struct OutputQueue {
     public mutating func append(copying bytes: borrowing Span<UInt8>) {
         var done = 0
         while done < bytes.count {
-            if scratchEnd == Self.scratchSize { scratch = nil }
-            let buffer: Buffer
-            if let scratch {
-                buffer = scratch
-            } else {
-                guard let fresh = pool.allocate(Self.scratchSize) else { preconditionFailure("the pool for answers is bounded by its readers") }
-                buffer = fresh
-                scratch = fresh
-                scratchEnd = 0
-            }
-            let count = min(bytes.count - done, Self.scratchSize - scratchEnd)
-            buffer.copy(bytes.extracting(done..<done + count), to: scratchEnd)
+            if scratch == nil || scratchEnd == Self.scratchSize { beginScratch() }
+            let piece = scratchEnd..<min(scratchEnd + bytes.count - done, Self.scratchSize)
+            scratch?.copy(bytes.extracting(done..<done + piece.count), to: piece.lowerBound)
             let last = queue.count - 1
-            if last >= 0, queue[last].buffer === buffer, queue[last].range.upperBound == scratchEnd {
-                queue[last].range = queue[last].range.lowerBound..<scratchEnd + count
-            } else {
-                queue.append(Segment(buffer: buffer, range: scratchEnd..<scratchEnd + count, isHandedOver: false))
+            // Of ours the last one is of this buffer, unless that has just begun.
+            if last >= 0, !queue[last].isHandedOver, queue[last].range.upperBound == piece.lowerBound {
+                queue[last].range = queue[last].range.lowerBound..<piece.upperBound
+            } else if let scratch {
+                queue.append(Segment(buffer: scratch, range: piece, isHandedOver: false))
             }
-            scratchEnd += count
-            done += count
+            scratchEnd = piece.upperBound
+            done += piece.count
         }
         byteCount += bytes.count
+    }
+
+    private mutating func beginScratch() {
+        guard let fresh = pool.allocate(Self.scratchSize) else { preconditionFailure("the pool for answers is bounded by its readers") }
+        scratch = fresh
+        scratchEnd = 0
     }
 
     /// Queues the bytes of `buffer` in `range`, which may reach into headroom and tailroom. They must not change any more.
@@ -88,7 +86,9 @@ public struct OutputQueue {
             rest -= held
             finish(queue.removeFirst())
         }
-        if queue.isEmpty { scratch = nil }
+        guard queue.isEmpty else { return }
+        // Nobody reads what is in it any more.
+        if keeps > 0, isKnownUniquelyReferenced(&scratch) { scratchEnd = 0 } else { scratch = nil }
     }
 
     private mutating func finish(_ segment: consuming Segment) {
@@ -114,8 +114,10 @@ public struct OutputQueue {
         return index == nil ? nil : buffer
     }
 
-    /// Gives back what is kept for `reuse`.
+    /// Gives back what is kept for `reuse`, and for small pieces while there are none.
     public mutating func dropSpare() {
+        if isEmpty { scratch = nil }
+        guard spareBytes > 0 else { return }
         spare = []
         spareBytes = 0
     }

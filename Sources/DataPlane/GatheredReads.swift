@@ -1,5 +1,6 @@
 import Bytes
 import Medium
+import SCSI
 import Storage
 import Target
 
@@ -10,6 +11,10 @@ final class GatheredReads {
     private let ring: ReadRing
     private var served: ServedStore?
     private var file: FileStore?
+    /// What the session holds it by.
+    private var medium: MediumHold?
+    /// Bytes of it.
+    private var length: UInt64 = 0
     private var reads: [ReadRing.Read] = []
     private var tickets: [Ticket] = []
 
@@ -19,11 +24,17 @@ final class GatheredReads {
     var isFull: Bool { reads.count == ReadRing.most }
 
     /// Whether it takes the operation: a short read, of the same file as the others.
-    func take(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore) -> Bool {
-        guard !isFull, self.served == nil || self.served === served, case .read(let extent) = operation, let buffer,
-            let file = served.store.fileToRead(for: operation)
-        else { return false }
-        if isEmpty { (self.served, self.file) = (served, file) }
+    func take(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, on medium: MediumHold) -> Bool {
+        guard !isFull, case .read(let extent) = operation, let buffer else { return false }
+        if isEmpty {
+            guard let new = medium.medium as? ServedStore, let file = new.store.fileToRead(for: operation),
+                operation.fits(length: file.length, capacity: buffer.capacity)
+            else { return false }
+            (served, self.file, self.medium, length) = (new, file, medium, file.length)
+        } else {
+            guard self.medium === medium, (1...FileStore.mostTogether).contains(extent.length), operation.fits(length: length, capacity: buffer.capacity)
+            else { return false }
+        }
         reads.append(ReadRing.Read(extent, into: buffer))
         tickets.append(ticket)
         return true
@@ -34,7 +45,7 @@ final class GatheredReads {
         guard let served, let file else { return }
         file.readAtOnce(&reads, through: ring)
         for (ticket, read) in zip(tickets, reads) { tell(ticket, read, served) }
-        (self.served, self.file) = (nil, nil)
+        (self.served, self.file, medium) = (nil, nil, nil)
         reads.removeAll(keepingCapacity: true)
         tickets.removeAll(keepingCapacity: true)
     }

@@ -1,3 +1,5 @@
+import Bytes
+import Medium
 import Reactor
 import SCSI
 import Storage
@@ -59,6 +61,14 @@ final class ServedStore: MediumHandle {
     init(_ store: any BackingStore, pool: IOPool<StorageTicket>) {
         self.store = store
         queue = pool.open(store)
+    }
+
+    func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome? {
+        // What is served is what control says; it may have been wrong about the length.
+        guard operation.fits(length: store.length, capacity: buffer?.capacity ?? 0) else {
+            return .failed(operation.isWrite ? .unwritable : .unreadable)
+        }
+        return store.performAtOnce(operation, buffer: buffer)
     }
 
     /// `acknowledgement` is let go when nobody has anything to do with the store any more.

@@ -291,14 +291,17 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     private func carryOut() {
         guard allowance > 0 else { return standInLine() }
+        let reactor = reactor, gathered = reactor.gathered
         while true {
             guard let action = session.nextAction() else {
-                guard let gathered = reactor.gathered, !gathered.isEmpty else { return }
+                guard let gathered, !gathered.isEmpty else { return }
                 performGathered()
                 continue
             }
             switch action {
-            case .perform(let ticket): perform(ticket)
+            case .perform(let ticket):
+                if let gathered, gathered.isFull { performGathered() }
+                perform(ticket, gathered, now: reactor.loop.now)
             case .keep(let ticket, let unit, let revision):
                 reactor.report(.keep(reactor: reactor.number, nexus, ticket, unit, revision: revision))
             case .askSendTargets(let request):
@@ -326,22 +329,18 @@ final class SessionConnection: EventHandler, TurnHandler {
         }
     }
 
-    private func perform(_ ticket: Ticket) {
-        if reactor.gathered?.isFull == true { performGathered() }
+    private func perform(_ ticket: Ticket, _ gathered: GatheredReads?, now: UInt64) {
         session.perform(ticket, now: now) { operation, buffer, hold in
-            guard let served = hold?.medium as? ServedStore else { return .failed(.unsupported) }
-            // What is served is what control says; it may have been wrong about the length.
-            guard operation.fits(length: served.store.length, capacity: buffer?.capacity ?? 0) else {
-                return .failed(operation.isWrite ? .unwritable : .unreadable)
-            }
-            if reactor.gathered?.take(ticket, operation, buffer, served) == true {
+            guard let hold else { return .failed(.unsupported) }
+            if let gathered, gathered.take(ticket, operation, buffer, on: hold) {
                 allowance -= buffer?.capacity ?? 0
                 return nil
             }
-            if let outcome = served.store.performAtOnce(operation, buffer: buffer) {
+            if let outcome = hold.performAtOnce(operation, buffer: buffer) {
                 allowance -= buffer?.capacity ?? 0
                 return outcome
             }
+            guard let served = hold.medium as? ServedStore else { return .failed(.unsupported) }
             if reactor.writes.take(token(ticket), operation, buffer, served, now: now) {
                 allowance -= buffer?.capacity ?? 0
                 return nil
@@ -352,6 +351,7 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     /// Has the gathered reads done, those that would have to wait by a thread that may.
     private func performGathered() {
+        let now = now
         reactor.gathered?.perform { ticket, read, served in
             if read.isDone {
                 session.completed(ticket, outcome: .done, now: now)

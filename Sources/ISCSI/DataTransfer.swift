@@ -70,7 +70,7 @@ extension FullFeature {
     public mutating func finish(_ index: TaskIndex, status: UInt8, sense: consuming [UInt8], dataIn: consuming DataIn, naturalLength: Int) {
         let slot = index.rawValue
         precondition(tasks[slot].isLive && sense.count <= Self.longestSense && naturalLength >= 0)
-        let ending = TaskSlot.Ending(status: status, sense: sense, dataIn: dataIn, naturalLength: naturalLength)
+        let ending = TaskSlot.Ending(status: status, sense: consume sense, dataIn: consume dataIn, naturalLength: naturalLength)
         if tasks[slot].expectsData {
             tasks[slot].buffer = nil
             tasks[slot].state = .deferred

@@ -205,7 +205,7 @@ public struct FullFeature: ~Copyable {
             }
             destination = .discard
             conclusion = .nothing
-            return admit(framing.header, framing.additionalHeaders).map { .tell($0) } ?? .more
+            return admit(framing.header).map { .tell($0) } ?? .more
         case .data(let range, let position):
             place(input.extracting(range), at: position)
             return .more
@@ -238,14 +238,14 @@ public struct FullFeature: ~Copyable {
 
     // MARK: What a header means
 
-    private mutating func admit(_ header: BasicHeader, _ additional: [UInt8]) -> Event? {
+    private mutating func admit(_ header: BasicHeader) -> Event? {
         guard header.dataSegmentLength <= negotiated.maxRecvDataSegmentLength else {
             reject(header, .protocolError)
             return fail(.dataSegmentTooLong)
         }
         var headers: AdditionalHeaders?
-        if !additional.isEmpty {
-            if header.opcode == .scsiCommand { headers = AdditionalHeaders(additional.span) }
+        if header.totalAHSLength > 0 {
+            if header.opcode == .scsiCommand { headers = AdditionalHeaders(framing.additionalHeaders.span) }
             guard headers != nil else {
                 reject(header, .invalidPDUField)
                 return fail(.additionalHeaderSegments)
@@ -255,7 +255,7 @@ public struct FullFeature: ~Copyable {
         case .dataOut:
             guard sessionType == .normal else { return refuse(header, .commandNotSupported) }
             if let index = held.firstIndex(where: { $0.isCommand && $0.initiatorTaskTag == header.initiatorTaskTag }) {
-                return hold(header, additional, with: index)
+                return hold(header, with: index)
             }
             return admitDataOut(header)
         case .nopOut, .scsiCommand, .taskManagementRequest, .textRequest, .logoutRequest:
@@ -263,7 +263,7 @@ public struct FullFeature: ~Copyable {
             if !header.isImmediate {
                 switch turn(of: header.cmdSN) {
                 case .ignored: return nil
-                case .later: return hold(header, additional, with: nil)
+                case .later: return hold(header, with: nil)
                 case .now: expCmdSN &+= 1
                 }
             }
@@ -351,7 +351,8 @@ public struct FullFeature: ~Copyable {
     }
 
     /// Keeps a PDU until its turn: as a command of its own, or behind the command it belongs to.
-    private mutating func hold(_ header: BasicHeader, _ additional: [UInt8], with index: Int?) -> Event? {
+    private mutating func hold(_ header: BasicHeader, with index: Int?) -> Event? {
+        let additional = framing.additionalHeaders
         heldBytes += PDU.headerLength + additional.count + header.dataSegmentLength + PDU.padding(header.dataSegmentLength)
         guard heldBytes <= FullFeatureLimits.heldBytes else { return fail(.tooMuchOutOfOrder) }
         let command: HeldCommand

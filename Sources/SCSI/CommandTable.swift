@@ -119,6 +119,8 @@ struct Command: Sendable {
     let length: Int
     /// CDB USAGE DATA (SPC-4 §6.35.3): the bits that may be set; the operation code and service action themselves.
     let usage: InlineArray<16, UInt8>
+    /// The bits that must be zero, as two big-endian words.
+    private var reserved: (UInt64, UInt64) = (0, 0)
     let action: Action
     /// What an initiator that may only read is granted.
     let isRead: Bool
@@ -144,6 +146,9 @@ struct Command: Sendable {
         self.sharing = sharing
         self.needs = needs
         self.devices = devices
+        var others = InlineArray<16, UInt8>(repeating: 0)
+        for index in 1..<length { others[index] = ~allowedBits(index) }
+        reserved = (others.span.uint64(at: 0), others.span.uint64(at: 8))
     }
 
     /// The bits that may be set in byte `index` of the CDB. In CONTROL, vendor-specific bits are nobody's business; NACA, LINK
@@ -152,6 +157,15 @@ struct Command: Sendable {
         if index == length - 1 { return 0xc0 }
         if index == 1, serviceAction != nil { return usage[1] | 0x1f }
         return usage[index]
+    }
+
+    /// Where a CDB has a bit that must be zero: the byte, and its highest such bit.
+    func strayBit(_ cdb: CommandDescriptorBlock) -> (byte: Int, bit: UInt8)? {
+        let bytes = cdb.bytes.span
+        let stray = (bytes.uint64(at: 0) & reserved.0, bytes.uint64(at: 8) & reserved.1)
+        guard stray.0 | stray.1 != 0 else { return nil }
+        let zeros = stray.0 != 0 ? stray.0.leadingZeroBitCount : 64 + stray.1.leadingZeroBitCount
+        return (zeros / 8, UInt8(7 - zeros % 8))
     }
 }
 

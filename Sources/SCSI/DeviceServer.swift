@@ -11,7 +11,10 @@ public enum Recipients: Sendable {
 
 /// The medium of a logical unit to whoever serves it. Here it is only carried along with commands: as long as somebody holds it, a
 /// command may still do something there.
-public protocol MediumHandle: AnyObject, Sendable {}
+public protocol MediumHandle: AnyObject, Sendable {
+    /// Does the operation if that is sure not to wait for the medium. nil: nothing is decided.
+    func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome?
+}
 
 /// What `show` and the log say of a logical unit beyond its settings.
 public struct Condition: Hashable, Sendable {
@@ -39,6 +42,9 @@ public final class MediumHold: Sendable {
         self.medium = medium
         identity = ObjectIdentifier(medium)
     }
+
+    /// Asks the medium: who does not want more of it need not hold it.
+    public func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome? { medium.performAtOnce(operation, buffer: buffer) }
 }
 
 /// One command on its way through the device server.
@@ -269,7 +275,7 @@ struct DeviceServer: Sendable {
         if !command.needs.contains(.noAttention), let attention = takeAttention(task.nexus) {
             throw .check(Sense(.unitAttention, attention.code))
         }
-        try checkFields(command, cdb)
+        if let (byte, bit) = command.strayBit(cdb) { throw .check(.field(byte, bit: bit)) }
         guard command.isRead || !task.mayOnlyRead else { throw .check(.writeProtected) }
         try checkReadiness(command)
         return try perform(command, &task, dataOut)
@@ -291,14 +297,6 @@ struct DeviceServer: Sendable {
         let registration = nexuses[task.nexus]?.registration
         if let registration, reservations.isHolder(registration) { return }
         guard ReservationRules.permits(demands.access, under: kind, registered: registration != nil) else { throw .conflict }
-    }
-
-    /// Bits that the command does not define must be zero.
-    private func checkFields(_ command: Command, _ cdb: CommandDescriptorBlock) throws(Refusal) {
-        for index in 1..<command.length {
-            let stray = cdb.bytes[index] & ~command.allowedBits(index)
-            if stray != 0 { throw .check(.field(index, bit: UInt8(7 - stray.leadingZeroBitCount))) }
-        }
     }
 
     private func checkReadiness(_ command: Command) throws(Refusal) {

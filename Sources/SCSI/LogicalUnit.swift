@@ -8,6 +8,9 @@ import Synchronization
 /// A command is a `DeviceTask`: `begin` it, do what the `Step` says, `resume` it, until it is `.done`.
 public final class LogicalUnit: Sendable {
     private let server: Mutex<DeviceServer>
+    private let devices: DeviceTypes
+    /// As the settings say, for those who look without the lock.
+    private let blockLength: Atomic<Int>
     /// Commands of all nexuses that have entered a task set and not left it, as those who route them count.
     private let commands = Atomic<Int>(0)
 
@@ -19,6 +22,8 @@ public final class LogicalUnit: Sendable {
     ) {
         var server = DeviceServer(settings, targetName: targetName, record: record)
         server.medium = medium
+        devices = server.deviceTypes
+        blockLength = Atomic(server.settings.blockLength)
         self.server = Mutex(server)
     }
 
@@ -32,7 +37,12 @@ public final class LogicalUnit: Sendable {
 
     /// An administrative change. Posts the unit attentions it makes necessary to every nexus: 2A/01, 3F/03, 28/00, 2A/09. The
     /// device type stays.
-    public func apply(_ settings: LogicalUnitSettings) { server.withLock { $0.apply(settings) } }
+    public func apply(_ settings: LogicalUnitSettings) { server.withLock { apply(settings, to: &$0) } }
+
+    private func apply(_ settings: LogicalUnitSettings, to server: inout DeviceServer) {
+        server.apply(settings)
+        blockLength.store(settings.blockLength, ordering: .relaxed)
+    }
 
     /// The same with another medium, or none: commands that begin later are for that one.
     /// - Returns: the medium it had. Commands that have begun hold it until they are over.
@@ -40,7 +50,7 @@ public final class LogicalUnit: Sendable {
         server.withLock { server in
             let old = server.medium
             server.medium = medium
-            server.apply(settings)
+            apply(settings, to: &server)
             return old
         }
     }
@@ -75,9 +85,8 @@ public final class LogicalUnit: Sendable {
     /// Bytes of Data-Out that this CDB asks for; 0 if none, if the command is unknown, and if it asks for more than we take:
     /// `begin` then refuses it.
     public func dataOutLength(_ cdb: CommandDescriptorBlock) -> Int {
-        let (devices, blockLength) = server.withLock { ($0.deviceTypes, $0.settings.blockLength) }
         guard case .command(let index) = CommandTable.find(cdb.operationCode, service: cdb.bytes[1] & 0x1f, on: devices) else { return 0 }
-        return CommandTable.commands[index].dataOutLength(cdb, blockLength: blockLength)
+        return CommandTable.commands[index].dataOutLength(cdb, blockLength: blockLength.load(ordering: .relaxed))
     }
 
     /// Starts a command whose Data-Out bytes, `task.dataOutCount` of them, are at the start of `dataOut`.
@@ -108,7 +117,7 @@ public final class LogicalUnit: Sendable {
 
     /// Whether a command may carry on for an initiator that may only read. Commands that we do not know are refused otherwise.
     public func isRead(_ cdb: CommandDescriptorBlock) -> Bool {
-        guard case .command(let index) = CommandTable.find(cdb.operationCode, service: cdb.bytes[1] & 0x1f, on: server.withLock { $0.deviceTypes })
+        guard case .command(let index) = CommandTable.find(cdb.operationCode, service: cdb.bytes[1] & 0x1f, on: devices)
         else { return true }
         return CommandTable.commands[index].isRead
     }

@@ -13,7 +13,7 @@ public final class FileStore: BackingStore {
     /// Largest operation done on the caller's thread: copying it takes some 100 µs, which a reactor can spare.
     static let mostAtOnce: UInt64 = 1 << 20
     /// Longest read that is done together with others: the copy of a longer one costs so much that the call does not matter.
-    static let mostTogether: UInt64 = 16 << 10
+    public static let mostTogether: UInt64 = 16 << 10
     /// What tells direct I/O's alignment where the file system has not: the largest that exists.
     static let coarsestAlignment = 4096
     /// Runs in one answer to `.provisioning`: what fits into the largest page of descriptors that initiators ask for.

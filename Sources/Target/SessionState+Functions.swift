@@ -24,14 +24,15 @@ extension SessionState {
         case .abortTaskSet, .clearTaskSet:
             // One task set per I_T nexus: clearing it touches nobody else's.
             guard let nexus else { return respond(request, .lunDoesNotExist) }
-            let (stillOutside, _) = abort { $1.nexus === nexus }
+            let (stillOutside, _) = abort { $1.nexus == nexus }
             wait(for: stillOutside, awaitsOthers: false, then: .answer(request))
         case .logicalUnitReset:
             guard let nexus else { return respond(request, .lunDoesNotExist) }
-            guard !nexus.mayOnlyRead else { return respond(request, .rejected) }
-            let (stillOutside, _) = abort { $1.nexus === nexus }
-            ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetUnit(request, nexus.unit)) {
-                .abortTasks(unit: nexus.unit, clearedByAnother: false, $0)
+            guard !nexuses[nexus].mayOnlyRead else { return respond(request, .rejected) }
+            let (stillOutside, _) = abort { $1.nexus == nexus }
+            let unit = nexuses[nexus].unit
+            ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetUnit(request, unit)) {
+                .abortTasks(unit: unit, clearedByAnother: false, $0)
             }
         case .targetWarmReset: resetTarget(request, cold: false)
         case .targetColdReset: resetTarget(request, cold: true)
@@ -57,7 +58,7 @@ extension SessionState {
     /// Resets the logical units that it may write; the sessions of others end only if that is all of them.
     private mutating func resetTarget(_ request: TaskManagementRequest, cold: Bool) {
         let (stillOutside, _) = abort { _, _ in true }
-        let units = Set(nexuses.values.filter { !$0.mayOnlyRead }.map(\.unit))
+        let units = Set(seen.values.filter { !nexuses[$0].mayOnlyRead }.map { nexuses[$0].unit })
         let endsSessions = cold && target.numbers.allSatisfy { mask.access(to: $0) == .write }
         ask(target.others(than: start.nexus), thenWaitFor: stillOutside, then: .resetTarget(request, units, cold: cold)) {
             .targetReset(units, endsSessions: endsSessions, $0)
@@ -117,19 +118,34 @@ extension SessionState {
     /// Logical units came or went, or others are to be seen.
     mutating func refreshUnits(_ acknowledgement: Acknowledgement?) {
         let units = visibleUnits()
-        for (number, nexus) in nexuses where units[number] !== nexus.unit {
-            nexuses[number] = nil
-            nexus.medium = nil
-            let (stillOutside, _) = abort(fate: .unitRemoved) { $1.nexus === nexus }
-            wait(for: stillOutside, awaitsOthers: false, then: .letGo(nil, detaching: nexus.unit))
+        for (number, nexus) in seen where units[number] !== nexuses[nexus].unit {
+            seen[number] = nil
+            nexuses[nexus].medium = nil
+            let (stillOutside, _) = abort(fate: .unitRemoved) { $1.nexus == nexus }
+            wait(for: stillOutside, awaitsOthers: false, then: .letGo(nil, detaching: nexuses[nexus].unit))
         }
-        for (number, unit) in units where nexuses[number] == nil { nexuses[number] = ITLNexus(unit: unit, number: number, mask.access(to: number)) }
+        var free = nexusesOfNobody
+        for (number, unit) in units where seen[number] == nil {
+            let nexus = ITLNexus(unit: unit, mask.access(to: number))
+            if let place = free.popLast() {
+                nexuses[place] = nexus
+                seen[number] = place
+            } else {
+                nexuses.append(nexus)
+                seen[number] = nexuses.count - 1
+            }
+        }
         guard let acknowledgement else { return }
-        let ofUnitsGone = outsideTasks.filter { index in
-            guard let nexus = tasks[index.rawValue].nexus else { return false }
-            return nexuses[nexus.number] !== nexus
-        }
+        let now = Set(seen.values)
+        let ofUnitsGone = outsideTasks.filter { index in tasks[index.rawValue].nexus.map { !now.contains($0) } ?? false }
         wait(for: ofUnitsGone, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
+    }
+
+    /// Places in `nexuses` of units that are not seen any more, and of which no task is left.
+    private var nexusesOfNobody: [Int] {
+        var used = Set(seen.values)
+        for slot in tasks.indices { if let nexus = tasks[slot].nexus { used.insert(nexus) } }
+        return nexuses.indices.filter { !used.contains($0) }
     }
 
     /// The logical units that the session may see, as of now.
@@ -146,26 +162,24 @@ extension SessionState {
             mask = new
             target.setMask(new, of: start.nexus)
             refreshUnits(nil)
-            for nexus in nexuses.values {
-                let mayOnlyRead = new.access(to: nexus.number) < .write
-                if mayOnlyRead != nexus.mayOnlyRead {
-                    nexus.mayOnlyRead = mayOnlyRead
-                    if mayOnlyRead { stopWriting(nexus) }
-                    nexus.unit.post(.modeParametersChanged, to: .only(start.nexus))
+            for (number, nexus) in seen {
+                let mayOnlyRead = new.access(to: number) < .write
+                let unit = nexuses[nexus].unit
+                if mayOnlyRead != nexuses[nexus].mayOnlyRead {
+                    nexuses[nexus].mayOnlyRead = mayOnlyRead
+                    if mayOnlyRead { stopWriting(nexus, unit) }
+                    unit.post(.modeParametersChanged, to: .only(start.nexus))
                 }
-                nexus.unit.post(.reportedLUNsDataChanged, to: .only(start.nexus))
+                unit.post(.reportedLUNsDataChanged, to: .only(start.nexus))
             }
         }
         let ended = outsideTasks.filter { tasks[$0.rawValue].fate != .goesOn }
         wait(for: ended, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
     }
 
-    private mutating func stopWriting(_ nexus: ITLNexus) {
-        _ = abort(fate: .writeProtected) { _, task in
-            guard task.nexus === nexus, !task.isOver else { return false }
-            return !nexus.unit.isRead(task.device.cdb)
-        }
-        nexus.unit.release(start.nexus)
+    private mutating func stopWriting(_ nexus: Int, _ unit: LogicalUnit) {
+        _ = abort(fate: .writeProtected) { _, task in task.nexus == nexus && !task.isOver && !unit.isRead(task.device.cdb) }
+        unit.release(start.nexus)
     }
 
     // MARK: Waiting
@@ -207,7 +221,7 @@ extension SessionState {
             giveAnswer(index, verdict)
         case .letGo(_, let unit):
             // Unless it is to be seen again.
-            if let unit, !nexuses.values.contains(where: { $0.unit === unit }) { unit.detach(start.nexus) }
+            if let unit, !seen.values.contains(where: { nexuses[$0].unit === unit }) { unit.detach(start.nexus) }
         }
         return true
     }

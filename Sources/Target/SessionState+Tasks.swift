@@ -12,7 +12,9 @@ extension SessionState {
         let cdb = CommandDescriptorBlock(info.cdb)
         let nexus = nexus(info.lun)
         let verdict = targetLevelAnswer(cdb, nexus, info)
-        let dataOutLength = verdict == nil && info.writes ? nexus?.dataOutLength(cdb) ?? 0 : 0
+        let own = verdict == nil ? nexus : nil
+        var dataOutLength = 0
+        if info.writes, let own { dataOutLength = nexuses[own].dataOutLength(cdb) }
         let expected = info.expectedDataTransferLength
         let wanted = min(expected, dataOutLength)
 
@@ -21,15 +23,16 @@ extension SessionState {
         precondition(tasks[slot].isVacant, "the engine gives a slot anew only when it has been told that its task is over")
         taskSerial += 1
         let device = DeviceTask(nexus: start.nexus, cdb: cdb, dataOutCount: wanted, expectedDataOutCount: info.writes ? expected : nil)
-        tasks[slot].enter(index, serial: taskSerial, nexus, info, device, verdict: verdict, dataOutLength: dataOutLength)
+        tasks[slot].enter(serial: taskSerial, nexus, info, device, verdict: verdict, dataOutLength: dataOutLength)
+        if let own { nexuses[own].enter(index, info, &tasks[slot]) }
         accept(index, wanted: wanted)
     }
 
     /// What the target itself answers, for whatever LUN (SAM-5 §4.7, SPC-4 §6.33).
-    private mutating func targetLevelAnswer(_ cdb: CommandDescriptorBlock, _ nexus: ITLNexus?, _ info: TaskInfo) -> Completion? {
+    private func targetLevelAnswer(_ cdb: CommandDescriptorBlock, _ nexus: Int?, _ info: TaskInfo) -> Completion? {
         if TargetLevel.isReportLUNs(cdb) {
-            nexus?.unit.reportedLUNs(to: start.nexus)
-            return TargetLevel.reportLUNs(cdb, luns: nexuses.keys.sorted())
+            if let nexus { nexuses[nexus].unit.reportedLUNs(to: start.nexus) }
+            return TargetLevel.reportLUNs(cdb, luns: seen.keys.sorted())
         }
         if nexus == nil { return TargetLevel.unknownLogicalUnit(cdb) }
         if info.reads && info.writes { return .checkCondition(Sense(.illegalRequest, .invalidFieldInCDB)) }
@@ -84,8 +87,8 @@ extension SessionState {
     }
 
     private mutating func begin(_ index: TaskIndex) {
-        guard !tasks[index.rawValue].isVacant else { return }
-        advance(index, tasks[index.rawValue].begin())
+        guard let nexus = tasks[index.rawValue].nexus else { return }
+        advance(index, nexuses[nexus].begin(&tasks[index.rawValue]))
     }
 
     private mutating func advance(_ index: TaskIndex, _ step: consuming Step) {
@@ -119,7 +122,7 @@ extension SessionState {
         guard let nexus = tasks[slot].nexus else { return }
         tasks[slot].phase = .keeping
         outside += 1
-        actions.append(.other(.keep(Ticket(task: index, serial: tasks[slot].serial), nexus.unit, revision)))
+        actions.append(.other(.keep(Ticket(task: index, serial: tasks[slot].serial), nexuses[nexus].unit, revision)))
     }
 
     /// Whether `ticket` is of a task that somebody outside works for.
@@ -131,7 +134,8 @@ extension SessionState {
     /// The store, or the keeper, is done with a task. An aborted one is told to its logical unit all the same: a failed flush is
     /// remembered, and what reservations have become is kept.
     mutating func resume(_ index: TaskIndex, _ outcome: Outcome) {
-        let step = tasks[index.rawValue].resume(after: outcome)
+        guard let nexus = tasks[index.rawValue].nexus else { return }
+        let step = nexuses[nexus].resume(&tasks[index.rawValue], after: outcome)
         if tasks[index.rawValue].fate == .goesOn {
             outside -= 1
             advance(index, step)
@@ -164,10 +168,11 @@ extension SessionState {
         tasks[slot].verdict = completion
         tasks[slot].phase = .waitsForOthers
         var own: Set<TaskIndex> = []
-        if preempted.contains(start.nexus) { (own, _) = abort { $0 != index && $1.nexus === nexus } }
+        if preempted.contains(start.nexus) { (own, _) = abort { $0 != index && $1.nexus == nexus } }
         let others = preempted.filter { $0 != start.nexus }.compactMap { target.session($0) }
+        let unit = nexuses[nexus].unit
         ask(others, thenWaitFor: own, then: .settle(index, serial: tasks[slot].serial)) {
-            .abortTasks(unit: nexus.unit, clearedByAnother: true, $0)
+            .abortTasks(unit: unit, clearedByAnother: true, $0)
         }
     }
 
@@ -201,9 +206,13 @@ extension SessionState {
         }
         let length = dataIn.count
         engine.finish(
-            index, status: status.rawValue, sense: completion.sense, dataIn: dataIn,
+            index, status: status.rawValue, sense: completion.sense, dataIn: consume dataIn,
             naturalLength: tasks[slot].isWrite ? tasks[slot].dataOutLength : length)
-        tasks[slot].count(status, dataIn: length)
+        if let nexus = tasks[slot].nexus {
+            let expected = tasks[slot].expectedLength
+            let (read, written) = (tasks[slot].isRead ? min(length, expected) : nil, tasks[slot].isWrite ? min(tasks[slot].dataOutLength, expected) : nil)
+            nexuses[nexus].count(status, read: read, written: written)
+        }
         if isInBuffer {
             chargesInOutput.append((bytesSent + UInt64(engine.output.byteCount), tasks[slot].charge))
             tasks[slot].charge = 0
@@ -221,10 +230,11 @@ extension SessionState {
         if data.isAmple { engine.output.keep(consume buffer) }
         let nexus = tasks[slot].leave()
         guard let place, let nexus else { return }
-        nexus.leave(index, place, mayRun: mayRun) { released in
-            guard !tasks[released.rawValue].isVacant else { return }
-            tasks[released.rawValue].mayRun = true
-            if tasks[released.rawValue].phase == .ready { ready.append(released) }
+        nexuses[nexus].leave(index, place, mayRun: mayRun)
+        while let next = nexuses[nexus].taskSet.nextToRun() {
+            guard !tasks[next.rawValue].isVacant else { continue }
+            tasks[next.rawValue].mayRun = true
+            if tasks[next.rawValue].phase == .ready { ready.append(next) }
         }
     }
 }

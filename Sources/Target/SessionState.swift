@@ -21,10 +21,12 @@ struct SessionState: ~Copyable {
     /// May begin, or go on, in this order.
     var ready: Deque<TaskIndex> = []
     var answersWaiting: Deque<TaskIndex> = []
-    /// Those that it may see.
-    var nexuses: [Int: ITLNexus] = [:] { didSet { recent = nil } }
+    /// Those that it may see, and those that tasks are of still.
+    var nexuses = UniqueArray<ITLNexus>()
+    /// Where those are that it may see, by logical unit number.
+    var seen: [Int: Int] = [:] { didSet { recent = nil } }
     /// The LUN field of the last command, and whose it is: most commands are for the same one.
-    private var recent: (lun: UInt64, nexus: ITLNexus)?
+    private var recent: (lun: UInt64, nexus: Int)?
     var mask: LUNMask
     var unitGeneration: UInt64
 
@@ -74,9 +76,9 @@ struct SessionState: ~Copyable {
     }
 
     /// The nexus that a LUN field names; nil if it may see none of that number.
-    mutating func nexus(_ lun: UInt64) -> ITLNexus? {
+    mutating func nexus(_ lun: UInt64) -> Int? {
         if let recent, recent.lun == lun { return recent.nexus }
-        guard let nexus = LogicalUnitNumber(rawValue: lun).flat.flatMap({ nexuses[$0] }) else { return nil }
+        guard let nexus = LogicalUnitNumber(rawValue: lun).flat.flatMap({ seen[$0] }) else { return nil }
         recent = (lun, nexus)
         return nexus
     }
@@ -103,7 +105,7 @@ struct SessionState: ~Copyable {
     }
 
     var statistics: [(number: Int, statistics: IOStatistics)] {
-        nexuses.values.map { ($0.number, $0.statistics) }.sorted { $0.0 < $1.0 }
+        seen.map { ($0, nexuses[$1].statistics) }.sorted { $0.0 < $1.0 }
     }
 
     // MARK: What happens
@@ -181,13 +183,15 @@ struct SessionState: ~Copyable {
         clock = now
         switch notification {
         case .logicalUnitsChanged(let acknowledgement): refreshUnits(acknowledgement)
-        case .mediumChanged(let unit): for nexus in nexuses.values where nexus.unit === unit { nexus.medium = nil }
+        case .mediumChanged(let unit): for nexus in nexuses.indices where nexuses[nexus].unit === unit { nexuses[nexus].medium = nil }
         case .abortTasks(let unit, let clearedByAnother, let acknowledgement):
-            let (stillOutside, anyAborted) = abort { $1.nexus?.unit === unit }
+            let meant = nexuses.indices.filter { nexuses[$0].unit === unit }
+            let (stillOutside, anyAborted) = abort { _, task in task.nexus.map { meant.contains($0) } ?? false }
             if clearedByAnother && anyAborted { unit.post(.commandsClearedByAnotherInitiator, to: .only(start.nexus)) }
             wait(for: stillOutside, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
         case .targetReset(let units, let endsSessions, let acknowledgement):
-            let (stillOutside, _) = abort { $1.nexus.map { units.contains($0.unit) } ?? endsSessions }
+            let meant = Set(nexuses.indices.filter { units.contains(nexuses[$0].unit) })
+            let (stillOutside, _) = abort { _, task in task.nexus.map { meant.contains($0) } ?? endsSessions }
             wait(for: stillOutside, awaitsOthers: false, then: .letGo(acknowledgement, detaching: nil))
             if endsSessions { close(.targetReset, afterOutput: false) }
         case .maskChanged(let mask, let acknowledgement): apply(mask, acknowledgement)
@@ -238,7 +242,7 @@ struct SessionState: ~Copyable {
         endReason = reason
         takesInput = false
         _ = abort { _, _ in true }
-        for nexus in nexuses.values { nexus.medium = nil }
+        for nexus in nexuses.indices { nexuses[nexus].medium = nil }
         forgetFunctions()
         drain()
     }

@@ -30,7 +30,7 @@ struct TaskSet {
     private var dormant: Deque<Dormant> = []
 
     /// A task enters.
-    /// - Returns: where it stands, and whether it may run at once; if not, `leave` of another one says when.
+    /// - Returns: where it stands, and whether it may run at once; if not, `nextToRun` says when.
     mutating func enter(_ task: TaskIndex, _ attribute: TaskAttribute) -> (place: Place, mayRun: Bool) {
         switch attribute {
         case .headOfQueue:
@@ -51,9 +51,8 @@ struct TaskSet {
         return (Place(group: group), mayRun)
     }
 
-    /// A task leaves: it is over, or aborted.
-    /// - Parameter release: called with every task that may run now.
-    mutating func leave(_ task: TaskIndex, _ place: Place, mayRun: Bool, release: (TaskIndex) -> Void) {
+    /// A task leaves: it is over, or aborted. Then others may run.
+    mutating func leave(_ task: TaskIndex, _ place: Place, mayRun: Bool) {
         if !mayRun { dormant.removeAll { $0.task == task } }
         if let group = place.group {
             groups[Int(group - front)].live -= 1
@@ -64,10 +63,11 @@ struct TaskSet {
             groups.removeFirst()
             front += 1
         }
-        guard headsOfQueue == 0 else { return }
-        while let first = dormant.first, first.group == front {
-            dormant.removeFirst()
-            release(first.task)
-        }
+    }
+
+    /// A task that had to wait and may run now; each is told once.
+    mutating func nextToRun() -> TaskIndex? {
+        guard headsOfQueue == 0, let first = dormant.first, first.group == front else { return nil }
+        return dormant.removeFirst().task
     }
 }

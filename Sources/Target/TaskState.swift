@@ -25,10 +25,10 @@ public enum Action: Sendable {
     case close(EndReason, afterOutput: Bool)
 }
 
-/// An I_T_L nexus: a session's view of one logical unit (SAM-5 §4.6.5).
-final class ITLNexus {
+/// An I_T_L nexus: a session's view of one logical unit (SAM-5 §4.6.5). It lies in the session's table: commands borrow it from there, and
+/// nobody counts who works with the logical unit, which all sessions share.
+struct ITLNexus: ~Copyable {
     let unit: LogicalUnit
-    let number: Int
     /// The medium that its last command had.
     var medium: MediumHold?
     var mayOnlyRead: Bool
@@ -36,37 +36,50 @@ final class ITLNexus {
     var statistics = IOStatistics()
 
     /// - Parameter access: not `.none`
-    init(unit: LogicalUnit, number: Int, _ access: UnitAccess) {
+    init(unit: LogicalUnit, _ access: UnitAccess) {
         self.unit = unit
-        self.number = number
         mayOnlyRead = access < .write
     }
 
-    /// A command for it comes.
-    /// - Returns: where that stands, and whether it may run at once
-    func enter(_ task: TaskIndex, _ command: TaskInfo) -> (place: TaskSet.Place, mayRun: Bool) {
+    /// A command for it comes: where that stands, and whether it may run at once.
+    mutating func enter(_ index: TaskIndex, _ command: TaskInfo, _ task: inout TaskState) {
         unit.commandEntered()
         if command.reads { statistics.readSubmitted.add(command.expectedDataTransferLength) }
         if command.writes { statistics.writeSubmitted.add(command.expectedDataTransferLength) }
-        return taskSet.enter(task, TaskAttribute(rawValue: command.attribute) ?? .ordered)
+        (task.place, task.mayRun) = taskSet.enter(index, TaskAttribute(rawValue: command.attribute) ?? .ordered)
     }
 
-    func dataOutLength(_ cdb: CommandDescriptorBlock) -> Int { unit.dataOutLength(cdb) }
+    borrowing func dataOutLength(_ cdb: CommandDescriptorBlock) -> Int { unit.dataOutLength(cdb) }
 
-    func begin(_ task: inout DeviceTask, dataOut: Buffer?) -> Step {
-        (task.mayOnlyRead, task.medium) = (mayOnlyRead, medium)
-        let step = unit.begin(&task, dataOut: dataOut)
-        if let current = task.medium, current !== medium { medium = current }
+    mutating func begin(_ task: inout TaskState) -> Step {
+        (task.device.mayOnlyRead, task.device.medium) = (mayOnlyRead, medium)
+        let step = unit.begin(&task.device, dataOut: task.buffer)
+        if let current = task.device.medium, current !== medium { medium = current }
         return step
     }
 
-    func resume(_ task: inout DeviceTask, after outcome: Outcome, buffer: Buffer?) -> Step { unit.resume(&task, after: outcome, buffer: buffer) }
+    /// The store, or the keeper, is done with a command.
+    mutating func resume(_ task: inout TaskState, after outcome: Outcome) -> Step {
+        unit.resume(&task.device, after: outcome, buffer: task.buffer)
+    }
 
-    /// A command of it is over, or aborted.
-    /// - Parameter release: called with every task that may run now
-    func leave(_ task: TaskIndex, _ place: TaskSet.Place, mayRun: Bool, release: (TaskIndex) -> Void) {
+    /// Counts what a command has done, as it is answered.
+    /// - Parameters:
+    ///   - read: bytes, if it was to read
+    ///   - written: bytes, if it was to write
+    mutating func count(_ status: Status, read: Int?, written: Int?) {
+        guard status == .good || status == .conditionMet else {
+            statistics.errors &+= 1
+            return
+        }
+        if let read { statistics.readDone.add(read) }
+        if let written { statistics.writeDone.add(written) }
+    }
+
+    /// A command of it is over, or aborted. `taskSet` says who may run then.
+    mutating func leave(_ index: TaskIndex, _ place: TaskSet.Place, mayRun: Bool) {
         unit.commandLeft()
-        taskSet.leave(task, place, mayRun: mayRun, release: release)
+        taskSet.leave(index, place, mayRun: mayRun)
     }
 }
 
@@ -119,8 +132,8 @@ struct TaskState: ~Copyable {
     }
 
     var serial: UInt64 = 0
-    /// nil: its LUN is nobody's.
-    var nexus: ITLNexus?
+    /// In the session's table; nil: its LUN is nobody's.
+    var nexus: Int?
     var device: DeviceTask
     var phase = Phase.vacant
     var fate = Fate.goesOn
@@ -148,56 +161,27 @@ struct TaskState: ~Copyable {
 
     var isVacant: Bool { phase == .vacant }
 
-    /// A command takes the place.
+    /// A command takes the place; where it stands is still to be said.
     /// - Parameters:
     ///   - verdict: its answer, if that is clear before it has begun
     ///   - dataOutLength: bytes of Data-Out that its CDB asks for
     mutating func enter(
-        _ index: TaskIndex, serial: UInt64, _ nexus: consuming ITLNexus?, _ info: TaskInfo, _ device: consuming DeviceTask,
-        verdict: consuming Completion?, dataOutLength: Int
+        serial: UInt64, _ nexus: Int?, _ info: TaskInfo, _ device: consuming DeviceTask, verdict: consuming Completion?, dataOutLength: Int
     ) {
-        self.serial = serial
+        (self.serial, self.nexus, self.dataOutLength) = (serial, nexus, dataOutLength)
         self.device = device
+        self.verdict = verdict
         (phase, fate) = (.collecting, .goesOn)
         (place, mayRun, charge) = (nil, true, 0)
         (isRead, isWrite, expectedLength) = (info.reads, info.writes, info.expectedDataTransferLength)
-        self.dataOutLength = dataOutLength
-        if verdict == nil, let standing = nexus?.enter(index, info) { (place, mayRun) = standing }
-        self.verdict = verdict
-        self.nexus = nexus
-    }
-
-    // MARK: At its logical unit
-
-    /// Begins it. It has a `nexus`.
-    mutating func begin() -> Step {
-        guard let nexus else { preconditionFailure("a LUN that is nobody's is answered by the target") }
-        return nexus.begin(&device, dataOut: buffer)
-    }
-
-    /// Goes on when the store, or the keeper, is done. It has a `nexus`.
-    mutating func resume(after outcome: Outcome) -> Step {
-        guard let nexus else { preconditionFailure("a LUN that is nobody's is answered by the target") }
-        return nexus.resume(&device, after: outcome, buffer: buffer)
     }
 
     /// Lends what it does, in which memory, and on which medium.
     borrowing func withOperation(_ body: (Operation, Buffer?, MediumHold?) -> Outcome?) -> Outcome? { body(operation, buffer, device.medium) }
 
-    /// Counts what it has done, as it ends.
-    borrowing func count(_ status: Status, dataIn: Int) {
-        guard let nexus else { return }
-        guard status == .good || status == .conditionMet else {
-            nexus.statistics.errors &+= 1
-            return
-        }
-        if isRead { nexus.statistics.readDone.add(min(dataIn, expectedLength)) }
-        if isWrite { nexus.statistics.writeDone.add(min(dataOutLength, expectedLength)) }
-    }
-
     /// It is over, and lets go of all that it works with.
     /// - Returns: the nexus that it was of
-    mutating func leave() -> ITLNexus? {
+    mutating func leave() -> Int? {
         phase = .vacant
         operation = .flush
         verdict = nil

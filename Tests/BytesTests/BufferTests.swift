@@ -106,7 +106,7 @@ import Bytes
         #expect(queue.reuse(4096) == nil, "small pieces lie in buffers of the queue's own")
         for _ in 0..<3 { send(pool.allocate(4096)!) }
         queue.consume(60)
-        withExtendedLifetime(again) { #expect(pool.inUse == 3 * 4096, "two are kept, and the test has one") }
+        withExtendedLifetime(again) { #expect(pool.inUse == 4 * 4096, "two are kept, and the one for small pieces, and the test has one") }
         queue.dropSpare()
         withExtendedLifetime(again) { #expect(pool.inUse == 4096) }
         var mixed = OutputQueue(pool: pool, keeps: 16384)
@@ -128,17 +128,27 @@ import Bytes
         #expect(pool.isAmple)
     }
 
-    @Test("Headers between large pieces share one buffer, and an empty queue holds none")
-    func headersShare() {
+    @Test("Headers between large pieces share one buffer, and an empty queue holds that only if it may keep some", arguments: [0, 1])
+    func headersShare(keeps: Int) {
         let (answers, dataPool) = (BufferPool(budget: 1 << 20), BufferPool(budget: 1 << 20))
-        var queue = OutputQueue(pool: answers)
+        var queue = OutputQueue(pool: answers, keeps: keeps)
         let data = dataPool.allocate(4096)!
-        for _ in 0..<20 {
-            queue.append(copying: [UInt8](repeating: 1, count: 48).span)
-            queue.append(data, 0..<4096)
+        for _ in 0..<2 {
+            for index in 0..<20 {
+                queue.append(copying: [UInt8](repeating: UInt8(index), count: 48).span)
+                queue.append(data, 0..<4096)
+            }
+            #expect(answers.inUse == OutputQueue.scratchSize)
+            var headers: [UInt8] = []
+            for segment in queue.segments where segment.range.count == 48 { headers.append(segment.buffer.array(segment.range)[47]) }
+            #expect(headers == Array(0..<20))
+            queue.consume(queue.byteCount)
+            #expect(answers.inUse == (keeps > 0 ? OutputQueue.scratchSize : 0))
         }
-        #expect(answers.inUse == OutputQueue.scratchSize)
-        queue.consume(queue.byteCount)
+        queue.append(copying: [1].span)
+        queue.dropSpare()
+        #expect(queue.drain() == [1])
+        queue.dropSpare()
         #expect(answers.inUse == 0)
     }
 }

@@ -87,8 +87,10 @@ func name(_ text: String) -> ISCSIName {
     return name
 }
 
-/// A medium that does nothing.
-final class Nowhere: MediumHandle {}
+/// A medium that does nothing, at once.
+final class Nowhere: MediumHandle {
+    func performAtOnce(_ operation: Medium.Operation, buffer: Buffer?) -> Outcome? { buffer == nil ? .failed(.unsupported) : .done }
+}
 
 /// Commands through a session, from their bytes to those of their answers.
 func command(_ kind: Requests.Kind) -> Double {
@@ -111,9 +113,7 @@ func command(_ kind: Requests.Kind) -> Double {
         precondition(used == requests.bytes.count)
         while let action = session.nextAction() {
             guard case .perform(let ticket) = action else { continue }
-            session.perform(ticket, now: 1) { operation, buffer, hold in
-                hold?.medium is Nowhere && operation != .flush && buffer != nil ? .done : .failed(.unsupported)
-            }
+            session.perform(ticket, now: 1) { operation, buffer, hold in hold?.performAtOnce(operation, buffer: buffer) }
         }
         session.send(now: 1) { output in
             sent += output.byteCount

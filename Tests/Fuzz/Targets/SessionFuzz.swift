@@ -30,6 +30,7 @@ final class SessionWorld {
     private final class Disk: MediumHandle, @unchecked Sendable {
         var content: MemoryMedium
         init(length: Int) { content = MemoryMedium(length: length) }
+        func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome? { content.perform(operation, buffer) }
     }
 
     private static let blocks: UInt64 = 32
