@@ -100,7 +100,7 @@ public final class IOPool<Token: Sendable>: Sendable {
 
     private func work() {
         var last: StoreQueue<Token>?
-        while let (queue, job) = next(after: last) {
+        while let (queue, job) = next(after: last.take()) {
             // The job goes, and its buffer with it, before the outcome is out.
             let token = job.token
             let outcome = perform(consume job, on: queue.store)
@@ -114,9 +114,9 @@ public final class IOPool<Token: Sendable>: Sendable {
     }
 
     /// The next job; nil when the thread shall end.
-    /// - Parameter last: of which it has done a job
-    private func next(after last: StoreQueue<Token>?) -> (StoreQueue<Token>, StoreQueue<Token>.Job)? {
-        var last = last
+    /// - Parameter done: of which it has done a job; while it waits it holds on to none
+    private func next(after done: consuming StoreQueue<Token>?) -> (StoreQueue<Token>, StoreQueue<Token>.Job)? {
+        var last = done.take()
         var isIdle = false
         let (job, calls) = monitor.wait { state -> ((StoreQueue<Token>, StoreQueue<Token>.Job)?, Bool)? in
             if let queue = last.take() {

@@ -140,6 +140,23 @@ final class Results: Sendable {
         #expect(inUse.withLock { $0 } == [Int](repeating: 0, count: 20))
         pool.stop()
     }
+
+    @Test("a thread that waits for work holds no store")
+    func stores() throws {
+        let results = Results()
+        let pool = IOPool<Int>(threads: 1) { results.add($0, $1) }
+        weak var held: NullStore?
+        do {
+            let store = NullStore()
+            held = store
+            _ = pool.submit(.flush, buffer: nil, on: pool.open(store), token: 0)
+            results.wait(for: 1)
+        }
+        let deadline = linux_monotonic_nanoseconds() + 20_000_000_000
+        while held != nil, linux_monotonic_nanoseconds() < deadline { usleep(200) }
+        #expect(held == nil)
+        pool.stop()
+    }
 }
 
 @Suite struct OtherStoreTests {
