@@ -9,10 +9,8 @@ import Target
 /// A reactor has one, and it is empty between two of its connections.
 final class GatheredReads {
     private let ring: ReadRing
-    private var served: ServedStore?
+    private var hold: Hold<ServedStore>?
     private var file: FileStore?
-    /// What the session holds it by.
-    private var medium: MediumHold?
     /// Bytes of it.
     private var length: UInt64 = 0
     private var reads: [ReadRing.Read] = []
@@ -24,15 +22,13 @@ final class GatheredReads {
     var isFull: Bool { reads.count == ReadRing.most }
 
     /// Whether it takes the operation: a short read, of the same file as the others.
-    func take(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, on medium: MediumHold) -> Bool {
+    func take(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ hold: Hold<ServedStore>) -> Bool {
         guard !isFull, case .read(let extent) = operation, let buffer else { return false }
         if isEmpty {
-            guard let new = medium.medium as? ServedStore, let file = new.store.fileToRead(for: operation),
-                operation.fits(length: file.length, capacity: buffer.capacity)
-            else { return false }
-            (served, self.file, self.medium, length) = (new, file, medium, file.length)
+            guard let file = hold.medium.store.fileToRead(for: operation), operation.fits(length: file.length, capacity: buffer.capacity) else { return false }
+            (self.hold, self.file, length) = (hold, file, file.length)
         } else {
-            guard self.medium === medium, (1...FileStore.mostTogether).contains(extent.length), operation.fits(length: length, capacity: buffer.capacity)
+            guard self.hold === hold, (1...FileStore.mostTogether).contains(extent.length), operation.fits(length: length, capacity: buffer.capacity)
             else { return false }
         }
         reads.append(ReadRing.Read(extent, into: buffer))
@@ -41,11 +37,11 @@ final class GatheredReads {
     }
 
     /// Does what does not wait, tells of each, and is empty.
-    func perform(_ tell: (Ticket, ReadRing.Read, ServedStore) -> Void) {
-        guard let served, let file else { return }
+    func perform(_ tell: (Ticket, ReadRing.Read, Hold<ServedStore>) -> Void) {
+        guard let hold, let file else { return }
         file.readAtOnce(&reads, through: ring)
-        for (ticket, read) in zip(tickets, reads) { tell(ticket, read, served) }
-        (self.served, self.file, medium) = (nil, nil, nil)
+        for (ticket, read) in zip(tickets, reads) { tell(ticket, read, hold) }
+        (self.hold, self.file) = (nil, nil)
         reads.removeAll(keepingCapacity: true)
         tickets.removeAll(keepingCapacity: true)
     }

@@ -13,7 +13,7 @@ final class GatheredWrites: Detour {
         let token: StorageTicket
         let operation: Operation
         let buffer: Buffer?
-        let served: ServedStore
+        let hold: Hold<ServedStore>
         let taken: UInt64
     }
 
@@ -39,9 +39,9 @@ final class GatheredWrites: Detour {
     }
 
     /// Whether it takes the operation; `now` is the loop's.
-    func take(_ token: StorageTicket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore, now: UInt64) -> Bool {
-        guard served.trust.holds(at: now), relief.isThere, served.store.isSeldomHeldUp(by: operation) else { return false }
-        waiting.append(Write(token: token, operation: operation, buffer: buffer, served: served, taken: now))
+    func take(_ token: StorageTicket, _ operation: Operation, _ buffer: Buffer?, _ hold: Hold<ServedStore>, now: UInt64) -> Bool {
+        guard relief.isThere, hold.withMedium({ $0.isTrusted(with: operation, at: now) }) else { return false }
+        waiting.append(Write(token: token, operation: operation, buffer: buffer, hold: hold, taken: now))
         return true
     }
 
@@ -63,19 +63,21 @@ final class GatheredWrites: Detour {
 
     /// false: the reactor is another thread's by now.
     private func perform(_ write: consuming Write) -> Bool {
-        let (token, served) = (write.token, write.served)
+        let (token, hold) = (write.token, write.hold)
         // What has held it up too long is not trusted with the next.
-        guard relief.isThere, served.trust.holds(at: write.taken) else {
-            if !pool.submit(write.operation, buffer: write.buffer, on: served.queue, token: token) { finish(token, .failed(.busy)) }
+        guard relief.isThere, hold.medium.trust.holds(at: write.taken) else {
+            if !pool.submit(write.operation, buffer: write.buffer, on: hold.medium.queue, token: token) { finish(token, .failed(.busy)) }
             return true
         }
         var outcome = Outcome.done
-        let errand = relief.away(expected: Self.expected(write.buffer?.capacity ?? 0)) { outcome = served.store.perform(write.operation, buffer: write.buffer) }
+        let errand = relief.away(expected: Self.expected(write.buffer?.capacity ?? 0)) {
+            outcome = hold.withMedium { $0.perform(write.operation, buffer: write.buffer) }
+        }
         switch errand {
         case .quick: break
-        case .slow(let time, let back): served.trust.heldUp(for: time, until: back)
+        case .slow(let time, let back): hold.medium.trust.heldUp(for: time, until: back)
         case .relieved(let time, let back):
-            served.trust.heldUp(for: time, until: back)
+            hold.medium.trust.heldUp(for: time, until: back)
             // The buffer goes before the outcome is out.
             _ = consume write
             token.mailbox.post(.completed(token.nexus, token.ticket, outcome))

@@ -71,6 +71,12 @@ final class ServedStore: MediumHandle {
         return store.performAtOnce(operation, buffer: buffer)
     }
 
+    /// Whether a reactor may well do the operation itself, at that time of the monotonic clock.
+    func isTrusted(with operation: Operation, at now: UInt64) -> Bool { trust.holds(at: now) && store.isSeldomHeldUp(by: operation) }
+
+    /// Does it on the calling thread.
+    func perform(_ operation: Operation, buffer: Buffer?) -> Outcome { store.perform(operation, buffer: buffer) }
+
     /// `acknowledgement` is let go when nobody has anything to do with the store any more.
     func tellEnd(_ acknowledgement: Acknowledgement) { waiting.withLock { $0 = acknowledgement } }
 }

@@ -331,31 +331,30 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     private func perform(_ ticket: Ticket, _ gathered: GatheredReads?, now: UInt64) {
         session.perform(ticket, now: now) { operation, buffer, hold in
-            guard let hold else { return .failed(.unsupported) }
-            if let gathered, gathered.take(ticket, operation, buffer, on: hold) {
+            guard let hold = hold as? Hold<ServedStore> else { return .failed(.unsupported) }
+            if let gathered, gathered.take(ticket, operation, buffer, hold) {
                 allowance -= buffer?.capacity ?? 0
                 return nil
             }
-            if let outcome = hold.performAtOnce(operation, buffer: buffer) {
+            if let outcome = hold.withMedium({ $0.performAtOnce(operation, buffer: buffer) }) {
                 allowance -= buffer?.capacity ?? 0
                 return outcome
             }
-            guard let served = hold.medium as? ServedStore else { return .failed(.unsupported) }
-            if reactor.writes.take(token(ticket), operation, buffer, served, now: now) {
+            if reactor.writes.take(token(ticket), operation, buffer, hold, now: now) {
                 allowance -= buffer?.capacity ?? 0
                 return nil
             }
-            return submit(ticket, operation, buffer, served)
+            return submit(ticket, operation, buffer, hold)
         }
     }
 
     /// Has the gathered reads done, those that would have to wait by a thread that may.
     private func performGathered() {
         let now = now
-        reactor.gathered?.perform { ticket, read, served in
+        reactor.gathered?.perform { ticket, read, hold in
             if read.isDone {
                 session.completed(ticket, outcome: .done, now: now)
-            } else if let outcome = submit(ticket, .read(read.extent), read.buffer, served) {
+            } else if let outcome = submit(ticket, .read(read.extent), read.buffer, hold) {
                 session.completed(ticket, outcome: outcome, now: now)
             }
         }
@@ -363,8 +362,8 @@ final class SessionConnection: EventHandler, TurnHandler {
 
     /// Gives an operation to a thread that may wait.
     /// - Returns: how it ended, where none has room for it
-    private func submit(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ served: ServedStore) -> Outcome? {
-        reactor.shared.pool.submit(operation, buffer: buffer, on: served.queue, token: token(ticket)) ? nil : .failed(.busy)
+    private func submit(_ ticket: Ticket, _ operation: Operation, _ buffer: Buffer?, _ hold: Hold<ServedStore>) -> Outcome? {
+        reactor.shared.pool.submit(operation, buffer: buffer, on: hold.medium.queue, token: token(ticket)) ? nil : .failed(.busy)
     }
 
     private func token(_ ticket: Ticket) -> StorageTicket { StorageTicket(mailbox: reactor.mailbox, nexus: nexus, ticket: ticket) }

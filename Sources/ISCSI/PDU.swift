@@ -50,21 +50,21 @@ package struct BasicHeader: Sendable {
     package var targetTransferTag: UInt32 { uint32(at: 20) }
     var cmdSN: UInt32 { uint32(at: 24) }
 
-    package func uint32(at offset: Int) -> UInt32 { bytes.span.uint32(at: offset) }
+    @inline(__always) package func uint32(at offset: Int) -> UInt32 { bytes.span.uint32(at: offset) }
 
-    package mutating func store(_ value: UInt32, at offset: Int) {
+    @inline(__always) package mutating func store(_ value: UInt32, at offset: Int) {
         var span = bytes.mutableSpan
         span.store(value, at: offset)
     }
-    package mutating func store(_ value: UInt16, at offset: Int) {
+    @inline(__always) package mutating func store(_ value: UInt16, at offset: Int) {
         var span = bytes.mutableSpan
         span.store(value, at: offset)
     }
-    package mutating func store(lun: UInt64) {
+    @inline(__always) package mutating func store(lun: UInt64) {
         var span = bytes.mutableSpan
         span.store(lun, at: 8)
     }
-    package mutating func store(dataSegmentLength length: Int) {
+    @inline(__always) package mutating func store(dataSegmentLength length: Int) {
         var span = bytes.mutableSpan
         span.store24(UInt32(length), at: 5)
     }

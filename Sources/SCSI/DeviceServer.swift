@@ -11,9 +11,10 @@ public enum Recipients: Sendable {
 
 /// The medium of a logical unit to whoever serves it. Here it is only carried along with commands: as long as somebody holds it, a
 /// command may still do something there.
-public protocol MediumHandle: AnyObject, Sendable {
-    /// Does the operation if that is sure not to wait for the medium. nil: nothing is decided.
-    func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome?
+public protocol MediumHandle: AnyObject, Sendable {}
+
+extension MediumHandle {
+    func makeHold() -> any MediumHold { Hold(self) }
 }
 
 /// What `show` and the log say of a logical unit beyond its settings.
@@ -31,20 +32,22 @@ public struct Condition: Hashable, Sendable {
     public var reservedBy: NexusID?
 }
 
-/// What a nexus holds a medium by, and its commands. The medium is everybody's: if each command held that itself, the processors on which nexuses
-/// live would contend for the count of its holders.
-public final class MediumHold: Sendable {
-    public let medium: any MediumHandle
+/// What a nexus holds a medium by, and its commands: a `Hold`. The medium is everybody's: if each command held that itself, the processors on which
+/// nexuses live would contend for the count of its holders.
+public protocol MediumHold: AnyObject, Sendable {
     /// Of the medium; while it is held no other one has it.
-    let identity: ObjectIdentifier
+    var identity: ObjectIdentifier { get }
+}
 
-    init(_ medium: any MediumHandle) {
-        self.medium = medium
-        identity = ObjectIdentifier(medium)
-    }
+/// A hold on a medium of this kind: whoever serves that borrows it from here.
+public final class Hold<Handle: MediumHandle>: MediumHold {
+    public let medium: Handle
+    public var identity: ObjectIdentifier { ObjectIdentifier(medium) }
 
-    /// Asks the medium: who does not want more of it need not hold it.
-    public func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome? { medium.performAtOnce(operation, buffer: buffer) }
+    init(_ medium: Handle) { self.medium = medium }
+
+    /// Lends the medium: nobody counts that `body` has it.
+    public func withMedium<R>(_ body: (Handle) -> R) -> R { body(medium) }
 }
 
 /// One command on its way through the device server.
@@ -62,7 +65,7 @@ public struct DeviceTask: ~Copyable, Sendable {
     public var mayOnlyRead = false
     /// The medium of the logical unit when the command began: all its operations are for that one. Set it before `begin` to what the
     /// nexus had last: it stays if the medium is the same.
-    public var medium: MediumHold?
+    public var medium: (any MediumHold)?
     var phase = Phase.start
 
     public init(nexus: NexusID, cdb: CommandDescriptorBlock, dataOutCount: Int = 0, expectedDataOutCount: Int? = nil) {

@@ -96,7 +96,7 @@ public final class LogicalUnit: Sendable {
             if case .done = step {
                 task.medium = nil
             } else if task.medium?.identity != server.mediumIdentity {
-                task.medium = server.medium.map(MediumHold.init)
+                task.medium = server.medium?.makeHold()
             }
             return step
         }

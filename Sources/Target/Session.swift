@@ -127,7 +127,7 @@ public final class Session {
     /// Has `body` see to the operation of a task, as `.perform` wants it.
     /// - Parameter body: is lent the operation, the task's buffer and its medium, and does it at once if it can: then it says how that ended,
     ///   and need not hold on to anything. nil: it is not over yet; the buffer is the store's until `completed`. It must not call the session.
-    public func perform(_ ticket: Ticket, now: UInt64, _ body: (Operation, Buffer?, MediumHold?) -> Outcome?) {
+    public func perform(_ ticket: Ticket, now: UInt64, _ body: (Operation, Buffer?, (any MediumHold)?) -> Outcome?) {
         state.perform(ticket, now: now, body)
     }
 

@@ -15,7 +15,7 @@ extension SessionState {
         guard others == 0 || others + charge <= memoryShare, let buffer = engine.output.reuse(charge) ?? data.allocate(length) else { return false }
         if let old = tasks[slot].buffer { old.withBytes(0..<old.capacity) { buffer.copy($0, to: 0) } }
         memoryHeld += charge - tasks[slot].charge
-        tasks[slot].buffer = buffer
+        tasks[slot].buffer = consume buffer
         tasks[slot].charge = charge
         return true
     }

@@ -159,7 +159,7 @@ struct SessionState: ~Copyable {
         drain()
     }
 
-    mutating func perform(_ ticket: Ticket, now: UInt64, _ body: (Operation, Buffer?, MediumHold?) -> Outcome?) {
+    mutating func perform(_ ticket: Ticket, now: UInt64, _ body: (Operation, Buffer?, (any MediumHold)?) -> Outcome?) {
         guard isOutside(ticket), let outcome = tasks[ticket.task.rawValue].withOperation(body) else { return }
         completed(ticket, outcome: outcome, now: now)
     }

@@ -30,7 +30,7 @@ public enum Action: Sendable {
 struct ITLNexus: ~Copyable {
     let unit: LogicalUnit
     /// The medium that its last command had.
-    var medium: MediumHold?
+    var medium: (any MediumHold)?
     var mayOnlyRead: Bool
     var taskSet = TaskSet()
     var statistics = IOStatistics()
@@ -177,7 +177,7 @@ struct TaskState: ~Copyable {
     }
 
     /// Lends what it does, in which memory, and on which medium.
-    borrowing func withOperation(_ body: (Operation, Buffer?, MediumHold?) -> Outcome?) -> Outcome? { body(operation, buffer, device.medium) }
+    borrowing func withOperation(_ body: (Operation, Buffer?, (any MediumHold)?) -> Outcome?) -> Outcome? { body(operation, buffer, device.medium) }
 
     /// It is over, and lets go of all that it works with.
     /// - Returns: the nexus that it was of

@@ -113,7 +113,7 @@ func command(_ kind: Requests.Kind) -> Double {
         precondition(used == requests.bytes.count)
         while let action = session.nextAction() {
             guard case .perform(let ticket) = action else { continue }
-            session.perform(ticket, now: 1) { operation, buffer, hold in hold?.performAtOnce(operation, buffer: buffer) }
+            session.perform(ticket, now: 1) { operation, buffer, hold in (hold as? Hold<Nowhere>)?.medium.performAtOnce(operation, buffer: buffer) }
         }
         session.send(now: 1) { output in
             sent += output.byteCount

@@ -30,7 +30,6 @@ final class SessionWorld {
     private final class Disk: MediumHandle, @unchecked Sendable {
         var content: MemoryMedium
         init(length: Int) { content = MemoryMedium(length: length) }
-        func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome? { content.perform(operation, buffer) }
     }
 
     private static let blocks: UInt64 = 32
@@ -208,7 +207,7 @@ final class SessionWorld {
             switch action {
             case .perform(let ticket):
                 session.perform(ticket, now: now) { operation, buffer, hold in
-                    guard let disk = hold?.medium as? Disk else { preconditionFailure("a unit has one of our disks") }
+                    guard let disk = (hold as? Hold<Disk>)?.medium else { preconditionFailure("a unit has one of our disks") }
                     held.append(Held(session: session, ticket: ticket, disk: disk, operation: operation, buffer: buffer))
                     return nil
                 }

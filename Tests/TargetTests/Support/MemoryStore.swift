@@ -18,8 +18,6 @@ final class MemoryStore: MediumHandle, @unchecked Sendable {
 
     func bytes(_ range: Range<Int>) -> [UInt8] { content.array(range) }
 
-    func performAtOnce(_ operation: Operation, buffer: Buffer?) -> Outcome? { perform(operation, buffer) }
-
     func perform(_ operation: Operation, _ buffer: Buffer?) -> Outcome {
         if !failures.isEmpty { return .failed(failures.removeFirst()) }
         switch operation {

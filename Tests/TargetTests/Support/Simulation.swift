@@ -321,7 +321,7 @@ final class Simulation {
             switch action {
             case .perform(let ticket):
                 client.session.perform(ticket, now: world.now) { operation, buffer, hold in
-                    let store = hold!.medium as! MemoryStore
+                    let store = (hold as! Hold<MemoryStore>).medium
                     inStore.append(InStore(client: client, ticket: ticket, store: store, operation: operation, buffer: buffer, isSlow: random.oneIn(16)))
                     return nil
                 }

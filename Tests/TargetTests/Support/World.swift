@@ -155,7 +155,7 @@ final class World {
         switch action {
         case .perform(let ticket):
             client.session.perform(ticket, now: now) { operation, buffer, hold in
-                guard let store = hold?.medium as? MemoryStore else { return .failed(.unsupported) }
+                guard let store = (hold as? Hold<MemoryStore>)?.medium else { return .failed(.unsupported) }
                 guard holdsOperations else { return store.perform(operation, buffer) }
                 held.append(Held(client: client, ticket: ticket, store: store, operation: operation, buffer: buffer))
                 return nil
