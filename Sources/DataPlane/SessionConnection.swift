@@ -172,15 +172,22 @@ final class SessionConnection: EventHandler, TurnHandler {
         guard session.isInBulk else { return _ = take(connection.receive(into: &reactor.input, 0..<reactor.input.count)) }
         let most = 0..<Self.betweenBulks
         if session.landing == nil { guard take(connection.receive(into: &reactor.input, most)) == most.count else { return } }
-        guard connection === self.connection, let landing = session.landing else { return }
-        let result = connection.receive(into: landing.buffer, landing.range, then: &reactor.input, most)
-        if case .received(let count) = result {
-            session.landed(min(count, landing.range.count), of: landing, now: now)
+        guard connection === self.connection, let (result, room) = land(connection, then: most) else { return }
+        if case .received = result {
             // While the data are warm, and before what follows needs memory of its own.
             carryOut()
             guard connection === self.connection else { return }
         }
-        take(result, past: landing.range.count)
+        take(result, past: room)
+    }
+
+    /// Receives data to where they belong, and what comes behind them into `reactor.input`. Nobody holds the buffer here any more when it is done.
+    /// - Returns: how many bytes there was room for where they belong; nil: none are due
+    private func land(_ connection: ByteStream, then most: Range<Int>) -> (ReceiveResult, room: Int)? {
+        guard let landing = session.landing else { return nil }
+        let result = connection.receive(into: landing.buffer, landing.range, then: &reactor.input, most)
+        if case .received(let count) = result { session.landed(min(count, landing.range.count), of: landing, now: now) }
+        return (result, landing.range.count)
     }
 
     /// Gives the session what `reactor.input` has received, but for the bytes that did not go there.
