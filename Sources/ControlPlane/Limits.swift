@@ -63,7 +63,8 @@ public struct Limits: Sendable, Equatable {
     /// What is wrong if a process may open no more than so many descriptors; nil: these limits can be reached.
     /// - Parameter descriptors: the hard limit of open files
     func shortage(of descriptors: Int) -> String? {
-        let needed = max(unauthenticatedConnections, sessionsPerTarget, managementConnections) + Self.otherDescriptors
+        // A management connection comes with a descriptor of its peer.
+        let needed = max(unauthenticatedConnections, sessionsPerTarget, 2 * managementConnections) + Self.otherDescriptors
         guard descriptors < needed else { return nil }
         return "each process may open \(descriptors) files and the limits need \(needed): raise the hard limit of open files (LimitNOFILE= of the service, "
             + "ulimit -Hn) or set lower limits; until then newcomers wait or are refused when files run out"

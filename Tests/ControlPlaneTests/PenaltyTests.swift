@@ -150,6 +150,8 @@ import Testing
         #expect(text.contains("may open 1151 files") && text.contains("need 1152"))
         limits.sessionsPerTarget = 5000
         #expect(limits.shortage(of: 5127) != nil && limits.shortage(of: 5128) == nil)
+        limits.managementConnections = 2501
+        #expect(limits.shortage(of: 5129) != nil && limits.shortage(of: 5130) == nil)
     }
 
     @Test("Management connections leave descriptors to logins: as many as these may bring at once, or a quarter of few", arguments: [
