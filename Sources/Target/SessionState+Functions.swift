@@ -217,7 +217,8 @@ extension SessionState {
             close(.loggedOut, afterOutput: true)
         case .settle(let index, let serial):
             let slot = index.rawValue
-            guard tasks[slot].serial == serial, tasks[slot].phase == .waitsForOthers, let verdict = tasks[slot].verdict else { break }
+            // The task may have been aborted meanwhile, and its place may be gone.
+            guard slot < tasks.count, tasks[slot].serial == serial, tasks[slot].phase == .waitsForOthers, let verdict = tasks[slot].verdict else { break }
             giveAnswer(index, verdict)
         case .letGo(_, let unit):
             // Unless it is to be seen again.

@@ -279,6 +279,34 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(second.results[late]?.status == 2 || second.results[late]?.status == 0x18)
     }
 
+    @Test("A PREEMPT AND ABORT that is aborted while it waits for others is gone when they let go, however long its session has been idle")
+    func abortedPreempt() {
+        let world = World()
+        let (first, second) = (world.ready(), world.ready("iqn.2026-01.test:b"))
+        first.command(CDB.reserveOut(0), write: CDB.reserveOutList(actionKey: 0x11))
+        second.command(CDB.reserveOut(0), write: CDB.reserveOutList(actionKey: 0x22))
+        world.run()
+        second.command(CDB.reserveOut(1, type: 3), write: CDB.reserveOutList(key: 0x22))
+        world.run()
+        world.holdsOperations = true
+        second.command(CDB.write(0, 1), write: block(1))
+        world.run()
+        let preempt = first.command(CDB.reserveOut(5, type: 3), write: CDB.reserveOutList(key: 0x11, actionKey: 0x22))
+        world.run()
+        #expect(first.results[preempt] == nil)
+        let abort = first.function(1, of: preempt)
+        world.run()
+        world.tick(seconds: 3)
+        world.releaseAll()
+        world.run()
+        #expect(first.functionResponses[abort] == 0)
+        #expect(first.results[preempt] == nil && first.closed == nil && second.closed == nil)
+        let later = first.command(CDB.read(0, 1))
+        world.run()
+        world.releaseAll()
+        #expect(first.results[later] != nil)
+    }
+
     @Test("Two that preempt each other at once both come to an end")
     func mutualPreempt() {
         let world = World()
