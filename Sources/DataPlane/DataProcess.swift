@@ -153,8 +153,8 @@ public final class DataProcess: LoopDweller {
         target.endSessions(
             .administrator,
             whenGone: here { process in
-                for number in target.numbers { target.remove(number: number)?.removeMedium() }
-                process.link?.send(.done(request))
+                let done = process.acknowledgement(of: request)
+                for number in target.numbers { (target.remove(number: number)?.removeMedium() as? ServedStore)?.tellEnd(done) }
             })
     }
 
@@ -179,7 +179,7 @@ public final class DataProcess: LoopDweller {
             medium = attempt(description, descriptor)
             guard medium != nil else { return refuse(request, .badStore) }
         }
-        let done = Acknowledgement(here { $0.link?.send(.done(request)) })
+        let done = acknowledgement(of: request)
         if let medium {
             // The old one ends, and is closed, when the last command that has begun with it is over.
             (target.apply(settings, medium: serve(medium), to: unit) as? ServedStore)?.tellEnd(done)
@@ -230,10 +230,14 @@ public final class DataProcess: LoopDweller {
         target.remove(
             number: Int(lun),
             whenReleased: here { process in
-                unit.removeMedium()
-                process.link?.send(.done(request))
+                // Done is what nobody has anything to do with any more, to the last thread.
+                let done = process.acknowledgement(of: request)
+                (unit.removeMedium() as? ServedStore)?.tellEnd(done)
             })
     }
+
+    /// Control hears that it is done when it is let go.
+    private func acknowledgement(of request: RequestID) -> Acknowledgement { Acknowledgement(here { $0.link?.send(.done(request)) }) }
 
     private func openLogins(_ door: consuming FileDescriptor?) {
         guard logins == nil, let door else { return log.error("no portal with TLS is served: this process may open no more descriptors") }

@@ -56,7 +56,9 @@ public final class LogicalUnit: Sendable {
     }
 
     /// It is gone: it lets go of its medium.
-    public func removeMedium() { server.withLock { $0.medium = nil } }
+    /// - Returns: what it was
+    @discardableResult
+    public func removeMedium() -> (any MediumHandle)? { server.withLock { $0.medium.take() } }
 
     /// An administrator knows of a failed flush: what is written from now on is kept again.
     /// - Returns: whether one had failed: then something is to be kept
