@@ -175,6 +175,7 @@ final class SessionConnection: EventHandler, TurnHandler {
         guard connection === self.connection, let (result, room) = land(connection, then: most) else { return }
         if case .received = result {
             // While the data are warm, and before what follows needs memory of its own.
+            giveNothing()
             carryOut()
             guard connection === self.connection else { return }
         }
@@ -224,6 +225,9 @@ final class SessionConnection: EventHandler, TurnHandler {
         return session.receive(input.span.extracting(0..<count), now: now)
     }
 
+    /// Has the session go on with what it has.
+    private func giveNothing() { _ = session.receive(Span(), now: now) }
+
     /// Receives again what has been looked at.
     private func discard(_ count: Int, _ connection: ByteStream) {
         var left = count
@@ -236,8 +240,7 @@ final class SessionConnection: EventHandler, TurnHandler {
         guard session.wantsInput, connection != nil else { return false }
         guard let rest = unread else {
             // What it has in hand may go on without more.
-            let nothing: [UInt8] = []
-            _ = session.receive(nothing.span, now: now)
+            giveNothing()
             return false
         }
         let used = rest.buffer.withBytes(rest.range) { session.receive($0, now: now) }
