@@ -16,6 +16,8 @@ typedef _Atomic uint64_t word;
 // The first word of the page is the crashed thread's. Each place has two: how many pieces of work its thread has begun, and what it is at.
 static word *page;
 static _Thread_local word *place;
+/// Of a thread that rests: what it had.
+static _Thread_local word *kept;
 
 int linux_work_file(void) {
     int fd = RESULT(memfd_create("work", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -55,6 +57,15 @@ void linux_work_take_place(int index) {
     size_t size = (size_t)sysconf(_SC_SIGSTKSZ);
     stack_t stack = {.ss_sp = malloc(size), .ss_size = size};
     if (stack.ss_sp) sigaltstack(&stack, NULL);
+}
+
+void linux_work_rest(void) {
+    if (place) kept = place;
+    place = NULL;
+}
+
+void linux_work_resume(void) {
+    if (kept) place = kept;
 }
 
 // Only this thread writes there: plain stores that the compiler does not leave out.

@@ -27,34 +27,43 @@ final class OwnedDescriptor: Sendable {
     deinit { close() }
 }
 
-/// Whether reactors do a store's writes themselves. It may hold them up for a small part of the time; what goes beyond that is left to the
-/// pool until it is made up for.
+/// How far somebody is trusted not to hold reactors up: a store whose writes they do themselves, or all such writes of one reactor. That may
+/// come to a part of the time; what goes beyond that is left to the pool until it is made up for.
 final class Trust: Sendable {
-    /// How many times as long as it has held a reactor up it must not do so.
-    static let atonement: UInt64 = 10
     /// What may be left to make up for while it is trusted, and the most that is ever held against it, in nanoseconds.
     static let tolerance: UInt64 = 20_000_000
     static let most: UInt64 = 10_000_000_000
 
+    /// How many times as long as it has held a reactor up it must not do so.
+    private let atonement: UInt64
     /// When all is made up for, by the monotonic clock.
     private let end = Atomic<UInt64>(0)
+    /// Threads that it holds up now, as far as their reliefs have noticed. (Who is back may be counted out before.)
+    private let holding = Atomic<Int>(0)
+
+    init(atonement: UInt64) { self.atonement = atonement }
 
     /// At that time of the monotonic clock, in nanoseconds.
-    func holds(at now: UInt64) -> Bool { end.load(ordering: .relaxed) <= now + Self.tolerance }
+    func holds(at now: UInt64) -> Bool { holding.load(ordering: .relaxed) <= 0 && end.load(ordering: .relaxed) <= now + Self.tolerance }
 
     /// A reactor was held up for `time` until `now`, both in nanoseconds. Of two at the same moment one may go uncounted.
     func heldUp(for time: UInt64, until now: UInt64) {
-        let (longer, overflow) = time.multipliedReportingOverflow(by: Self.atonement)
+        let (longer, overflow) = time.multipliedReportingOverflow(by: atonement)
         let from = max(end.load(ordering: .relaxed), now)
         end.store(min(from + (overflow ? Self.most : min(longer, Self.most)), now + Self.most), ordering: .relaxed)
     }
+
+    /// A thread is held up by it, and has been relieved; it is back.
+    func begins() { holding.add(1, ordering: .relaxed) }
+    func ends() { holding.subtract(1, ordering: .relaxed) }
 }
 
 /// A store with the queue of its operations that may block. Its logical unit holds it, and each command that has begun.
 final class ServedStore: MediumHandle {
     let store: any BackingStore
     let queue: StoreQueue<StorageTicket>
-    let trust = Trust()
+    /// A tenth of a reactor's time.
+    let trust = Trust(atonement: 10)
     /// Let go with the store.
     private let waiting = Mutex<Acknowledgement?>(nil)
 
@@ -74,8 +83,8 @@ final class ServedStore: MediumHandle {
     /// Whether a reactor may well do the operation itself, at that time of the monotonic clock.
     func isTrusted(with operation: Operation, at now: UInt64) -> Bool { trust.holds(at: now) && store.isSeldomHeldUp(by: operation) }
 
-    /// Does it on the calling thread.
-    func perform(_ operation: Operation, buffer: Buffer?) -> Outcome { store.perform(operation, buffer: buffer) }
+    /// Does it on the calling thread; nil: it would have to wait for others in the store.
+    func performBeside(_ operation: Operation, buffer: Buffer?) -> Outcome? { store.performBeside(operation, buffer: buffer) }
 
     /// `acknowledgement` is let go when nobody has anything to do with the store any more.
     func tellEnd(_ acknowledgement: Acknowledgement) { waiting.withLock { $0 = acknowledgement } }

@@ -143,7 +143,7 @@ public final class EventLoop {
         isStopping = false
         while !isStopping {
             turn(waitingAtMost: nil)
-            if let detour, detour.isWanted, !detour.go() { return false }
+            if !isStopping, let detour, detour.isWanted, !detour.go() { return false }
         }
         return true
     }

@@ -12,18 +12,17 @@ import Synchronization
     public static let look: UInt64 = 2_000_000
     /// Looks in a row that find nobody away before the second thread sleeps until somebody goes.
     static let quietLooks = 50
-    /// After an errand that took longer than expected, so many are measured for whether they slept: the clock alone cannot tell that from
-    /// a processor that was somebody else's meanwhile.
-    static let measured = 8
-
     /// How an errand was.
-    public enum Errand: Hashable, Sendable {
-        /// As it should be, as far as is known.
-        case quick
-        /// The thread slept meanwhile, and it took longer than expected: so many nanoseconds, until that time of the monotonic clock.
-        case slow(UInt64, back: UInt64)
-        /// The loop is the other thread's by now: nothing of it may be touched any more. The time as before.
-        case relieved(UInt64, back: UInt64)
+    public struct Errand: Hashable, Sendable {
+        /// In nanoseconds.
+        public let time: UInt64
+        /// When it was over, by the monotonic clock.
+        public let end: UInt64
+        /// Whether it took longer than expected, or was relieved, and the thread slept meanwhile. The clock alone cannot tell that from a processor that was
+        /// somebody else's.
+        public let slept: Bool
+        /// Whether the loop is the other thread's by now: nothing of it may be touched any more.
+        public let isRelieved: Bool
     }
 
     private struct State {
@@ -38,7 +37,8 @@ import Synchronization
     private let isAsleep = Atomic(false)
     /// Whether the second thread sleeps until somebody goes. For tests.
     var sleeps: Bool { isAsleep.load(ordering: .relaxed) }
-    private let toMeasure = Atomic<Int>(0)
+    /// How often the loop's thread had slept when it set out, and since then where it is known.
+    private let sleepsBefore = Atomic<Int64>(0)
     private let monitor = Monitor(State())
 
     /// What the thread is called that stands by.
@@ -73,28 +73,28 @@ import Synchronization
     /// Whether somebody would go on with the loop. Otherwise nobody should go away from it.
     public var isThere: Bool { standsBy.load(ordering: .acquiring) }
 
+    /// Errands follow, and nothing else before the last of them is over.
+    public func setOut() { sleepsBefore.store(linux_sleeps_of_thread(), ordering: .relaxed) }
+
     /// Does `errand`, which may hold this thread up. All in the loop must be ready to be gone on with, and only `EventLoop.run` and who it
     /// asked to may be on the stack.
     /// - Parameter expected: how long it should take at the most, in nanoseconds
     public func away(expected: UInt64, _ errand: () -> Void) -> Errand {
         let number = errands.load(ordering: .relaxed) + 1
-        let measures = toMeasure.load(ordering: .relaxed)
-        let sleeps = measures > 0 ? linux_sleeps_of_thread() : 0
+        let before = sleepsBefore.load(ordering: .relaxed)
+        Work.rest()
         let begin = linux_monotonic_nanoseconds()
         errands.store(number, ordering: .sequentiallyConsistent)
         if isAsleep.load(ordering: .sequentiallyConsistent) { wake() }
         errand()
         let isBack = errands.compareExchange(expected: number, desired: number + 1, ordering: .acquiringAndReleasing).exchanged
         let end = linux_monotonic_nanoseconds()
-        guard isBack else { return .relieved(end - begin, back: end) }
-        let isLong = end - begin > expected
-        if measures > 0 {
-            toMeasure.store(measures - 1, ordering: .relaxed)
-            if isLong, linux_sleeps_of_thread() != sleeps { return .slow(end - begin, back: end) }
-        } else if isLong {
-            toMeasure.store(Self.measured, ordering: .relaxed)
+        let sleeps = end - begin > expected || !isBack ? linux_sleeps_of_thread() : before
+        if isBack {
+            Work.resume()
+            if sleeps != before { sleepsBefore.store(sleeps, ordering: .relaxed) }
         }
-        return .quick
+        return Errand(time: end - begin, end: end, slept: sleeps != before, isRelieved: !isBack)
     }
 
     private func wake() {
@@ -113,6 +113,7 @@ import Synchronization
 
     /// Stands by until the loop's thread is held up: then the loop is this thread's. false: the loop has ended.
     func standBy() -> Bool {
+        Work.rest()
         standsBy.store(true, ordering: .releasing)
         var watch = Watch()
         while monitor.wait(nanoseconds: Self.look, { $0.isStopping ? () : nil }) == nil {
@@ -121,9 +122,14 @@ import Synchronization
             case .goOn: break
             case .sleep: guard sleep(after: seen) else { return false }
             case .relieve:
-                // It may have come back just now.
-                guard errands.compareExchange(expected: seen, desired: seen + 1, ordering: .acquiringAndReleasing).exchanged else { continue }
-                standsBy.store(false, ordering: .relaxed)
+                // Before it is so: who comes back stands by at once.
+                standsBy.store(false, ordering: .releasing)
+                guard errands.compareExchange(expected: seen, desired: seen + 1, ordering: .acquiringAndReleasing).exchanged else {
+                    // It has come back just now.
+                    standsBy.store(true, ordering: .releasing)
+                    continue
+                }
+                Work.resume()
                 return true
             }
         }

@@ -10,8 +10,12 @@ public enum Work {
     }
 
     /// Gives this thread its place on the page, if there is one.
-    /// - Parameter number: below `WorkPage.places`, of no other thread, but of one that never notes anything while this one does
+    /// - Parameter number: below `WorkPage.places`, of no other thread, but of one that rests while this one works
     public static func takePlace(_ number: Int) { linux_work_take_place(Int32(clamping: number)) }
+
+    /// This thread leaves its place to another one that has been given the same; and has it again.
+    static func rest() { linux_work_rest() }
+    static func resume() { linux_work_resume() }
 
     /// This thread works on that from now on; 0: on nothing. Two stores.
     public static func note(_ word: UInt64) { linux_work_note(word) }

@@ -20,12 +20,17 @@ public protocol BackingStore: AnyObject, Sendable {
     /// Whether the calling thread may well do it with `perform`: it seldom waits for the medium, though it may.
     func isSeldomHeldUp(by operation: Operation) -> Bool
 
+    /// Does it on the calling thread, which may block for as long as the medium takes, but not for others in the store: nil, and nothing has
+    /// happened, if one of them has to be alone there.
+    func performBeside(_ operation: Operation, buffer: Buffer?) -> Outcome?
+
     /// The file that the operation is a read of, if it is one that pays to be done together with others (`FileStore.readAtOnce`).
     func fileToRead(for operation: Operation) -> FileStore?
 }
 
 extension BackingStore {
     public func isSeldomHeldUp(by operation: Operation) -> Bool { false }
+    public func performBeside(_ operation: Operation, buffer: Buffer?) -> Outcome? { perform(operation, buffer: buffer) }
     public func fileToRead(for operation: Operation) -> FileStore? { nil }
 }
 

@@ -111,6 +111,18 @@ public final class FileStore: BackingStore {
         return extent.length <= Self.mostAtOnce && flags.isEmpty && !isReadOnly
     }
 
+    public func performBeside(_ operation: Operation, buffer: Buffer?) -> Outcome? {
+        precondition(isSeldomHeldUp(by: operation) && operation.fits(length: length, capacity: buffer?.capacity ?? 0))
+        return gate.passAtOnce { () -> Outcome? in
+            do throws(Trouble) {
+                return try Transfer(self, 1).run(operation, buffer)
+            } catch {
+                guard case .failure(let failure) = error else { preconditionFailure("only direct I/O is misaligned") }
+                return .failed(failure)
+            }
+        }
+    }
+
     public func fileToRead(for operation: Operation) -> FileStore? {
         // A file system in memory has no reads that do not wait: a ring would give them to threads of its own.
         guard case .read(let extent) = operation, !isInMemory, (1...Self.mostTogether).contains(extent.length), readsAtOnce.load(ordering: .relaxed) else {

@@ -205,7 +205,7 @@ import Testing
     @Test("A store may hold reactors up for a tenth of the time; what is beyond that it makes up for before it is trusted again")
     func trust() {
         let second: UInt64 = 1_000_000_000
-        let trust = Trust()
+        let trust = Trust(atonement: 10)
         #expect(trust.holds(at: 0))
         // A tenth, for a minute.
         var now = second
@@ -233,6 +233,17 @@ import Testing
             #expect(!trust.holds(at: now + Trust.most - Trust.tolerance - 1))
             #expect(trust.holds(at: now + Trust.most - Trust.tolerance))
         }
+        // As long as it holds anybody, it is trusted by none; who is back may be counted out first.
+        now += Trust.most
+        trust.begins()
+        trust.ends()
+        trust.ends()
+        #expect(trust.holds(at: now))
+        trust.begins()
+        trust.begins()
+        #expect(!trust.holds(at: now + Trust.most))
+        trust.ends()
+        #expect(trust.holds(at: now))
     }
 
     @Test("A command that finds the queue of its store full is answered BUSY, and done when it comes again")

@@ -103,6 +103,9 @@ void linux_work_take_place(int index);
 /// What this thread works on from now on: 0 nothing. In front of it in its place stands how many pieces of work it has begun. Without a place
 /// nothing happens.
 void linux_work_note(uint64_t subject);
+/// This thread leaves its place to another one, and has it again. Twice is once.
+void linux_work_rest(void);
+void linux_work_resume(void);
 
 // MARK: Confinement (confine.c)
 
