@@ -71,6 +71,7 @@ static uint8_t *answer(connection *c, const uint8_t *request, uint8_t opcode, ui
     put32(header + 24, c->stat_sn++);
     put32(header + 28, c->exp_cmd_sn);
     put32(header + 32, c->exp_cmd_sn + WINDOW - 1);
+    memset(header + HEADER + length, 0, padded(length) - length);  // what stood there before is no text of a login
     c->gathered += HEADER + padded(length);
     return header;
 }
