@@ -72,6 +72,7 @@ public enum ConnectorProgram {
                 log.warning("this process may open \(descriptors) files: too few for \(settings.connections) connections")
             }
             let loop = try EventLoop()
+            loop.giveWay()
             let connector = Connector(loop, connections: settings.connections, log: log)
             let files = try KeptFiles(loop, Array(Set(settings.portals.flatMap(\.files)))) { renew(connector, settings, $0, log) }
             let signals = try SignalSource(loop, [Signal.terminate, Signal.interrupt, Signal.hangup]) { [unowned loop] signal in

@@ -58,6 +58,7 @@ public final class EventLoop {
     /// What is done after each turn of `run`.
     public var detour: (any Detour)?
     private var busyPolling = BusyPolling(most: 0)
+    private var givingWay = GivingWay(isWanted: false)
 
     /// Runs what other threads hand over, on the loop's thread, in the order of posting.
     public let mailbox: Mailbox<@Sendable (EventLoop) -> Void>
@@ -137,6 +138,10 @@ public final class EventLoop {
     /// processor meanwhile get it.
     public func pollBusily(atMost nanoseconds: UInt64) { busyPolling = BusyPolling(most: nanoseconds) }
 
+    /// Lets other threads have the processor before it looks for events, while events come faster than it handles them: for who
+    /// stands between two that speak with each other.
+    public func giveWay() { givingWay = GivingWay(isWanted: true) }
+
     /// Runs until `stop`, or until a detour has lost the loop to another thread: false.
     @discardableResult
     public func run() -> Bool {
@@ -180,6 +185,10 @@ public final class EventLoop {
             let clock = linux_monotonic_nanoseconds()
             wait = min(wait ?? .max, next > clock ? next - clock : 0)
         }
+        if givingWay.isWanted {
+            let count = takeAfterOthers()
+            if count > 0 || wait == 0 { return count }
+        }
         guard busyPolling.most > 0, wait != 0 else { return take(within: wait) }
         let begin = linux_monotonic_nanoseconds()
         guard begin - now <= BusyPolling.longestWork else { return take(within: wait) }
@@ -199,6 +208,19 @@ public final class EventLoop {
         let count = take(within: wait)
         clock = linux_monotonic_nanoseconds()
         busyPolling.waited(clock - begin, now: clock)
+        return count
+    }
+
+    /// What is ready when others have had the processor, if it is for them to have it first.
+    private func takeAfterOthers() -> Int {
+        let begin = linux_monotonic_nanoseconds()
+        if givingWay.isDue(now: begin) {
+            linux_yield()
+            let clock = linux_monotonic_nanoseconds()
+            givingWay.gaveWay(for: clock - begin, now: clock)
+        }
+        let count = take(within: 0)
+        givingWay.looked(found: count)
         return count
     }
 
