@@ -221,12 +221,14 @@ int linux_socket_error(int fd) {
 int linux_set_nodelay(int fd) { return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 
 int linux_set_keepalive(int fd, int idle, int interval, int count) {
-    int result = set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle);
+    int result = linux_set_keepalive_idle(fd, idle);
     if (result == 0) result = set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval);
     if (result == 0) result = set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, count);
     if (result == 0) result = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     return result;
 }
+
+int linux_set_keepalive_idle(int fd, int idle) { return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle); }
 
 int linux_set_nonblocking(int fd, bool nonblocking) {
     int flags = RESULT(fcntl(fd, F_GETFL));

@@ -94,7 +94,8 @@ final class Relay: TurnHandler {
         do throws(SystemError) {
             let end = End(try Socket.connect(to: address), pool: pool)
             try? Socket.setNoDelay(end.descriptor.rawValue)
-            try? Socket.setKeepAlive(end.descriptor.rawValue, idle: 60, interval: 20, count: 3)
+            try? Socket.setKeepAlive(end.descriptor.rawValue)
+            try? Socket.spreadKeepAlive(end.descriptor.rawValue, UInt16(truncatingIfNeeded: end.descriptor.rawValue))
             end.relay = self
             try end.watch(loop, .writable)
             far = end

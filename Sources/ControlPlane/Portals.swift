@@ -62,7 +62,7 @@ final class Portals {
         // Its connections are as it is: nobody has to tell each of them.
         let descriptor = try Socket.listen(on: portal.endpoint.socketAddress) { listener throws(SystemError) in
             try Socket.setNoDelay(listener)
-            try Socket.setKeepAlive(listener, idle: 60, interval: 20, count: 3)
+            try Socket.setKeepAlive(listener)
         }
         let real = try Socket.localAddress(descriptor.rawValue).map { portal.listening(on: $0.port) } ?? portal
         lastNumber += 1

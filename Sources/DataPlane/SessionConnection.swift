@@ -56,6 +56,7 @@ final class SessionConnection: EventHandler, TurnHandler {
     /// Sends the final Login Response and begins to serve.
     func begin() {
         guard let connection else { return }
+        try? Socket.spreadKeepAlive(connection.number, tsih)
         session.begin(with: beginning.grant.outcome.finalResponseBytes(tsih: beginning.grant.tsih))
         interest = .readable
         do {

@@ -134,9 +134,14 @@ public enum Socket {
     /// Small answers are not held back for larger ones (TCP_NODELAY).
     public static func setNoDelay(_ fd: Int32) throws(SystemError) { _ = try check("setsockopt", linux_set_nodelay(fd)) }
 
-    /// After `idle` seconds of silence, a probe every `interval` seconds; `count` unanswered ones end the connection.
-    public static func setKeepAlive(_ fd: Int32, idle: Int32, interval: Int32, count: Int32) throws(SystemError) {
-        _ = try check("setsockopt", linux_set_keepalive(fd, idle, interval, count))
+    /// A peer that is gone without a word is noticed within two minutes (`KeepAlive`). A listener's connections have it from it.
+    public static func setKeepAlive(_ fd: Int32) throws(SystemError) {
+        _ = try check("setsockopt", linux_set_keepalive(fd, KeepAlive.silence.upperBound, KeepAlive.interval, KeepAlive.count))
+    }
+
+    /// Has a connection with `setKeepAlive` probed at another time than those with other numbers.
+    public static func spreadKeepAlive(_ fd: Int32, _ number: UInt16) throws(SystemError) {
+        _ = try check("setsockopt", linux_set_keepalive_idle(fd, KeepAlive.silence(of: number)))
     }
 
     /// Bytes of the kernel's send and receive buffers (SO_SNDBUF, SO_RCVBUF); without it they grow as needed.

@@ -98,6 +98,8 @@ import Testing
         let each = (daemon.residentBytes - before) / count
         let beside = try numbers(load("io --depth 32 --seconds 1", daemon))["rate"]!
         #expect(each < Self.idleBytes)
+        // Until the kernel has asked all of them often enough whether they are there.
+        if Subject.soaks { Thread.sleep(forTimeInterval: 150) }
         #expect(crowd.poll() == nil && !crowd.output.contains("iscsi-load:"), "they have stayed: \(crowd.output)")
         print("an idle session costs \(each) bytes; one busy session beside \(count) idle ones has \(String(format: "%.2f", beside / alone)) of its rate alone")
         crowd.kill()

@@ -40,7 +40,7 @@ struct TCPPair: ~Copyable {
         #expect(pair.clientAddress == (try Socket.localAddress(pair.client.rawValue)))
         #expect(try Socket.peerAddress(pair.client.rawValue) == (try Socket.localAddress(pair.server.rawValue)))
         try Socket.setNoDelay(pair.server.rawValue)
-        try Socket.setKeepAlive(pair.server.rawValue, idle: 10, interval: 5, count: 3)
+        try Socket.setKeepAlive(pair.server.rawValue)
     }
 
     @Test("what stays within the host is not paced, whatever the host does with what leaves it", arguments: ["127.0.0.1:0", "[::1]:0", "127.8.7.6:0"])
@@ -68,7 +68,7 @@ struct TCPPair: ~Copyable {
     func inherited(host: String) throws {
         let listener = try Socket.listen(on: try #require(SocketAddress(host))) { listener throws(SystemError) in
             try Socket.setNoDelay(listener)
-            try Socket.setKeepAlive(listener, idle: 61, interval: 21, count: 4)
+            try Socket.setKeepAlive(listener)
         }
         let client = try Socket.connect(to: try #require(try Socket.localAddress(listener.rawValue)))
         #expect(Socket.wait(listener.rawValue, .readable, nanoseconds: 5_000_000_000))
@@ -79,8 +79,19 @@ struct TCPPair: ~Copyable {
         }
         let tcp = Int32(IPPROTO_TCP)
         #expect([option(tcp, TCP_NODELAY), option(SOL_SOCKET, SO_KEEPALIVE)] == [1, 1])
-        #expect([option(tcp, TCP_KEEPIDLE), option(tcp, TCP_KEEPINTVL), option(tcp, TCP_KEEPCNT)] == [61, 21, 4])
+        #expect([option(tcp, TCP_KEEPIDLE), option(tcp, TCP_KEEPINTVL), option(tcp, TCP_KEEPCNT)] == [60, 10, 6])
+        try Socket.spreadKeepAlive(connection.rawValue, 7)
+        #expect([option(tcp, TCP_KEEPIDLE), option(tcp, TCP_KEEPINTVL), option(tcp, TCP_KEEPCNT)] == [22, 10, 6])
         _ = client.rawValue
+    }
+
+    @Test("of many connections no more than one in 46 is probed after the same silence, and the dead are noticed within two minutes")
+    func keepAlive() {
+        let silences = (0...UInt16.max).map(KeepAlive.silence)
+        #expect(Set(silences) == Set(15...60))
+        // Those that come one after the other differ.
+        for number in 0..<1000 where Set(silences[number..<(number + 46)]).count != 46 { Issue.record("\(number)") }
+        #expect(silences.allSatisfy { $0 + KeepAlive.interval * KeepAlive.count <= 120 })
     }
 
     @Test("of a peer that has reset its connection the kernel says once more where it was", arguments: ["127.0.0.1:0", "[::1]:0"])

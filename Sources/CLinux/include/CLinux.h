@@ -238,6 +238,8 @@ int linux_socket_error(int fd);
 int linux_set_nodelay(int fd);
 /// Probes after `idle` seconds, every `interval` seconds, `count` times.
 int linux_set_keepalive(int fd, int idle, int interval, int count);
+/// Changes the first of them alone.
+int linux_set_keepalive_idle(int fd, int idle);
 int linux_set_nonblocking(int fd, bool nonblocking);
 int linux_set_buffers(int fd, int send, int receive);
 /// shutdown(SHUT_WR).
