@@ -15,11 +15,14 @@ public struct OutputQueue {
     /// two of them would hold a scratch buffer of its own.
     private var scratch: Buffer?
     private var scratchEnd = 0
+    /// How often all has been sent since memory was last given back.
+    private var exhaustions = 0
     private let pool: BufferPool
     /// Buffers that were handed over, and have been sent: for whoever needs one like them.
     private var spare: [Buffer] = []
     private var spareBytes = 0
-    /// Bytes of such buffers that are kept, none of which is one that still waits; and if that is any, the buffer for small pieces.
+    /// Bytes of such buffers that are kept, none of which is one that still waits; and if that is any, the buffer for small pieces of who
+    /// says much.
     public let keeps: Int
 
     /// Bytes that wait to be sent.
@@ -29,6 +32,9 @@ public struct OutputQueue {
 
     /// Small pieces are gathered in buffers of this many bytes.
     public static let scratchSize = 4096
+    /// Whoever has had nothing more to send as often as that says much. A thousand who log in and are silent would each leave a buffer
+    /// that the allocator does not get out from between what stays.
+    public static let muchSaid = 64
 
     /// - Parameter pool: where the memory for small pieces comes from. Give it a pool of its own: an answer must not fail
     ///   because the data of tasks have used up their budget. What bounds it is the reader, who stops reading requests
@@ -88,7 +94,12 @@ public struct OutputQueue {
         }
         guard queue.isEmpty else { return }
         // Nobody reads what is in it any more.
-        if keeps > 0, isKnownUniquelyReferenced(&scratch) { scratchEnd = 0 } else { scratch = nil }
+        if exhaustions == Self.muchSaid, keeps > 0, isKnownUniquelyReferenced(&scratch) {
+            scratchEnd = 0
+        } else {
+            scratch = nil
+            exhaustions = min(exhaustions + 1, Self.muchSaid)
+        }
     }
 
     private mutating func finish(_ segment: consuming Segment) {
@@ -117,6 +128,7 @@ public struct OutputQueue {
     /// Gives back what is kept for `reuse`, and for small pieces while there are none.
     public mutating func dropSpare() {
         if isEmpty { scratch = nil }
+        exhaustions = 0
         guard spareBytes > 0 else { return }
         spare = []
         spareBytes = 0
