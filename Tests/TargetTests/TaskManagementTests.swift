@@ -255,9 +255,8 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         #expect(client.closed == nil)
     }
 
-    @Test("PREEMPT AND ABORT ends the tasks of those it preempts before it is answered")
-    func preemptAndAbort() {
-        let world = World()
+    /// The first of two initiators has sent PREEMPT AND ABORT, which waits for a write of the second, who holds the reservation.
+    private func preempting(in world: World) -> (first: Client, second: Client, preempt: UInt32, write: UInt32) {
         let (first, second) = (world.ready(), world.ready("iqn.2026-01.test:b"))
         first.command(CDB.reserveOut(0), write: CDB.reserveOutList(actionKey: 0x11))
         second.command(CDB.reserveOut(0), write: CDB.reserveOutList(actionKey: 0x22))
@@ -270,6 +269,13 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
         let preempt = first.command(CDB.reserveOut(5, type: 3), write: CDB.reserveOutList(key: 0x11, actionKey: 0x22))
         world.run()
         #expect(first.results[preempt] == nil)
+        return (first, second, preempt, write)
+    }
+
+    @Test("PREEMPT AND ABORT ends the tasks of those it preempts before it is answered")
+    func preemptAndAbort() {
+        let world = World()
+        let (first, second, preempt, write) = preempting(in: world)
         world.releaseAll()
         #expect(first.results[preempt]?.status == 0)
         #expect(second.results[write] == nil)
@@ -282,18 +288,7 @@ private func block(_ value: UInt8, _ count: Int = 1) -> [UInt8] { [UInt8](repeat
     @Test("A PREEMPT AND ABORT that is aborted while it waits for others is gone when they let go, however long its session has been idle")
     func abortedPreempt() {
         let world = World()
-        let (first, second) = (world.ready(), world.ready("iqn.2026-01.test:b"))
-        first.command(CDB.reserveOut(0), write: CDB.reserveOutList(actionKey: 0x11))
-        second.command(CDB.reserveOut(0), write: CDB.reserveOutList(actionKey: 0x22))
-        world.run()
-        second.command(CDB.reserveOut(1, type: 3), write: CDB.reserveOutList(key: 0x22))
-        world.run()
-        world.holdsOperations = true
-        second.command(CDB.write(0, 1), write: block(1))
-        world.run()
-        let preempt = first.command(CDB.reserveOut(5, type: 3), write: CDB.reserveOutList(key: 0x11, actionKey: 0x22))
-        world.run()
-        #expect(first.results[preempt] == nil)
+        let (first, second, preempt, _) = preempting(in: world)
         let abort = first.function(1, of: preempt)
         world.run()
         world.tick(seconds: 3)
