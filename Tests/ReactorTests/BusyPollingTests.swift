@@ -1,5 +1,3 @@
-import CLinux
-import Glibc
 import Testing
 
 @testable import Reactor
@@ -50,30 +48,5 @@ import Testing
         var polling = BusyPolling(most: 0)
         for wait: UInt64 in [0, 1, 10_000] { polling.waited(wait, now: 0) }
         #expect(polling.window == 0)
-    }
-
-    @Test("A loop that looks busily hears of descriptors, mail and timers as one that sleeps")
-    func loop() throws {
-        let loop = try EventLoop()
-        loop.pollBusily(atMost: 1_000_000)
-        var (turns, mails) = (0, 0)
-        let mailbox = try Mailbox<Int>()
-        try loop.receive(mailbox) { _ in
-            mails += 1
-            if mails < 1000 { mailbox.post(mails) }
-        }
-        mailbox.post(0)
-        func tick() {
-            loop.after(nanoseconds: 20_000) {
-                turns += 1
-                if turns == 100, mails >= 1000 { loop.stop() } else { tick() }
-            }
-        }
-        tick()
-        loop.after(nanoseconds: 200_000_000) { loop.stop() }
-        let start = linux_monotonic_nanoseconds()
-        loop.run()
-        #expect(mails == 1000 && turns >= 100)
-        #expect(linux_monotonic_nanoseconds() - start < 10_000_000_000)
     }
 }
